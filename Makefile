@@ -1,0 +1,139 @@
+# Everything that a developer, a reader or CI does with this project. `make` alone lists it.
+# Each target sets up what it needs, so any of them works first on a fresh machine.
+
+PYTHON ?= python3
+CONFIG ?= configs/demo.yaml
+MLFLOW_DB ?= $(HOME)/dvflnet/mlflow.db
+UI_PORT ?= 5000
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BROWSER := build/browser
+PLAYWRIGHT := playwright-core@1.65.1
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Nothing here reports to anyone.
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export RAY_USAGE_STATS_ENABLED := 0
+# pip: no word about its own releases.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install check format test test-cluster test-browser coverage demo ui bench constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set up ---------------------------------------------------------------------------------------
+
+install: $(INSTALLED) ## make .venv with the locked versions (once; minutes)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "==> $(VENV) ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> torch"
+	@$(BIN)/pip install -qq --constraint constraints.txt torch
+	@echo "==> everything else (some 150 packages)"
+	@$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip check
+	@touch $@
+
+constraints: ## write constraints.txt anew from the newest releases
+	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	@build/constraints/bin/pip install -qq --editable '.[dev]'
+	@{ sed '/^[^#]/,$$d' constraints.txt; \
+	    build/constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > build/constraints.txt
+	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
+	@git --no-pager diff --stat constraints.txt
+
+# --- check ----------------------------------------------------------------------------------------
+
+check: $(INSTALLED) ## format, lint, types, import contracts, spelling (about a minute)
+	@status=0; step() { echo "==> $$*"; "$(BIN)/$$@" || status=1; }; \
+	    step ruff format --check .; \
+	    step ruff check --output-format concise .; \
+	    step mypy; \
+	    step lint-imports --no-logo; \
+	    step codespell; \
+	    exit $$status
+
+format: $(INSTALLED) ## rewrite the sources as `check` wants them
+	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
+
+# --- test: three suites, every test in exactly one ------------------------------------------------
+
+test: $(INSTALLED) ## unit tests and short cluster tests (under 15 minutes)
+	@$(BIN)/pytest -m 'not slow and not server and not browser' $(PYTEST_ARGS)
+
+test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
+	@$(BIN)/pytest -m '(slow or server) and not browser' $(PYTEST_ARGS)
+
+test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a real Chromium
+	@CHROMIUM=$$(command -v chromium || command -v google-chrome) \
+	    NODE_PATH=$(CURDIR)/$(BROWSER)/node_modules \
+	    $(BIN)/pytest -m browser $(PYTEST_ARGS)
+
+$(BROWSER)/.installed:
+	@mkdir -p $(BROWSER)
+	@missing=; \
+	    command -v chromium google-chrome > /dev/null || missing+=' chromium'; \
+	    command -v npm > /dev/null || missing+=' npm'; \
+	    [ -z "$$missing" ] && exit; \
+	    echo "==> Debian packages:$$missing"; \
+	    [ "$$(id -u)" = 0 ] && as_root= || as_root=sudo; \
+	    $$as_root apt-get update -qq; \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -qq --yes --no-install-recommends $$missing > $(BROWSER)/apt.log
+	@echo "==> $(PLAYWRIGHT)"
+	@npm install --silent --no-audit --no-fund --no-save --prefix $(BROWSER) $(PLAYWRIGHT)
+	@touch $@
+
+coverage: $(INSTALLED) ## `test`, with the lines that no test reaches
+	@$(BIN)/coverage run -m pytest -m 'not slow and not server and not browser' $(PYTEST_ARGS)
+	@$(BIN)/coverage report
+
+# --- run ------------------------------------------------------------------------------------------
+
+demo: $(INSTALLED) ## the whole pipeline on generated videos
+	@$(BIN)/python jobs/demo.py $(CONFIG)
+
+ui: $(INSTALLED) ## show the runs in MLflow on this machine (MLFLOW_DB=... for others than the demo's)
+	@[ -f '$(MLFLOW_DB)' ] \
+	    || { echo "there is no $(MLFLOW_DB) yet; run make demo, or name one: make ui MLFLOW_DB=..." >&2; exit 1; }
+	@echo "==> MLflow on $(MLFLOW_DB); it takes a moment to start, and ends with Ctrl-C"
+	@$(BIN)/python -c "$$LINKS" '$(MLFLOW_DB)' $(UI_PORT)
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server \
+	    --backend-store-uri 'sqlite:///$(MLFLOW_DB)' --no-serve-artifacts \
+	    --host 127.0.0.1 --port $(UI_PORT) --workers 1
+
+# A plain experiment link opens another page of MLflow; this form opens the table of runs.
+define LINKS
+import sqlite3, sys
+database, port = sys.argv[1:]
+rows = sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(
+    "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active' AND experiment_id > 0"
+)
+for name, experiment in rows:
+    page = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
+    print(f"    {name}: {page}?compareRunsMode=CHART&workflowType=machine_learning")
+endef
+export LINKS
+
+bench: $(INSTALLED) ## every measurement in benchmarks/, one after the other
+	@for benchmark in benchmarks/*.py; do echo "==> $$benchmark"; $(BIN)/python $$benchmark; done
+
+# --- clean ----------------------------------------------------------------------------------------
+
+clean: ## remove what make built here: .venv, build, caches; artefacts and runs stay
+	@rm -rf $(VENV) build *.egg-info .coverage \
+	    .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find dvflnet pipeline jobs benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,196 @@
+"""From a state dict to a network: nothing is skipped, renamed or re-drawn without being said.
+
+The published loaders use ``strict=False`` and only log the outcome; that is how a teacher's trained
+head was replaced by random numbers unnoticed. Here the caller says what becomes of the head, every
+other difference is a ``ValueError`` that names each tensor, and a network is changed only once all
+of the state dict is known to fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dvflnet.videofocalnet import VideoFocalNet
+
+_HEAD = "head."
+_BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a network and of a state dict; each name is in one group."""
+
+    taken: tuple[str, ...]
+    """In both, of the same shape, and copied."""
+    new_head: tuple[str, ...]
+    """The network's head where the caller wanted a new one, whatever the state dict holds."""
+    missing: tuple[str, ...]
+    """In the network only; keeps its fresh values."""
+    unexpected: tuple[str, ...]
+    """In the state dict only; ignored."""
+    wrong_shape: tuple[str, ...]
+    """In both, with different shapes: the name and the two shapes."""
+
+    def as_text(self) -> str:
+        """Return the counts, and every name but those that were taken."""
+        groups = {
+            "new head": self.new_head,
+            "missing, fresh values kept": self.missing,
+            "unexpected, ignored": self.unexpected,
+            "wrong shape": self.wrong_shape,
+        }
+        lines = [f"{len(self.taken)} tensors taken"]
+        for title, names in groups.items():
+            lines += [f"{len(names)} {title}", *(f"  {name}" for name in names)]
+        return "\n".join(lines)
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return a sha256, in hexadecimal, of all names, shapes, dtypes and bytes.
+
+    The order of the tensors, their device and memory layout do not matter.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(content.numpy().data)
+    return digest.hexdigest()
+
+
+def published_state(checkpoint: Any) -> dict[str, Tensor]:
+    """Return the state dict of an unpickled checkpoint: bare, or under ``model`` in a container.
+
+    The published training scripts write a container with ``model``, ``optimizer``, ``epoch``,
+    ``config`` and more. Names are left as they are.
+
+    Raises:
+        ValueError: if it is neither, or holds anything but named tensors.
+
+    """
+    if not isinstance(checkpoint, Mapping):
+        found = type(checkpoint).__name__
+        raise ValueError(f"expected a state dict or a container with 'model', found {found}")
+    state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError("'model' must be a state dict with at least one tensor")
+    strangers = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if strangers:
+        named = ", ".join(map(str, strangers[:8]))
+        raise ValueError(f"not a state dict: there is no tensor under {named}")
+    return {str(name): tensor.detach() for name, tensor in state.items()}
+
+
+def load_state(
+    model: VideoFocalNet, state: Mapping[str, Tensor], *, head: Literal["keep", "new"]
+) -> LoadReport:
+    """Copy a state dict of the same network into ``model``.
+
+    Args:
+        model: takes the tensors, in its own dtypes and on its own device.
+        state: tensors by name.
+        head: ``keep`` takes the head of ``state``; ``new`` leaves the head of ``model`` as it is.
+
+    Raises:
+        ValueError: with the report, if a tensor is missing, unexpected or of another shape.
+
+    """
+    if head not in ("keep", "new"):
+        raise ValueError(f"head must be 'keep' or 'new', got {head!r}")
+    report = _compare(model, state, new_head=head == "new")
+    _refuse(report, missing=report.missing, unexpected=report.unexpected)
+    _copy(model, state, report.taken)
+    return report
+
+
+def load_image_state(
+    model: VideoFocalNet, state: Mapping[str, Tensor], *, preserve_image_function: bool
+) -> LoadReport:
+    """Copy a FocalNet trained on images into the spatial part of ``model``.
+
+    Names and shapes are the image network's own, so nothing is inflated. The temporal part and the
+    head stay fresh; blocks that a smaller ``model`` lacks are left out (nano takes tiny's file).
+
+    Args:
+        model: a fresh network.
+        state: tensors by name, of ``focalnet_{tiny,small,base}_srf``.
+        preserve_image_function: set every temporal modulator to one, so that training starts at the
+            image network's function, frame by frame. As published, a fresh temporal modulator
+            shrinks every modulation 20 to 30 fold.
+
+    Raises:
+        ValueError: with the report, on any other difference.
+
+    """
+    report = _compare(model, state, new_head=True)
+    temporal = [name for name in report.taken if _is_temporal(name)]
+    if temporal:
+        raise ValueError(f"not an image network: it has {temporal[0]} and others in time")
+    blocks = {block[0] for name in model.state_dict() if (block := _BLOCK.match(name))}
+    _refuse(
+        report,
+        missing=[name for name in report.missing if not _is_temporal(name)],
+        unexpected=[name for name in report.unexpected if not _is_surplus(name, blocks)],
+    )
+    _copy(model, state, report.taken)
+    if preserve_image_function:
+        _set_temporal_modulators_to_one(model)
+    return report
+
+
+def _compare(model: nn.Module, state: Mapping[str, Tensor], *, new_head: bool) -> LoadReport:
+    own = model.state_dict()
+    skipped = {name for name in [*own, *state] if new_head and name.startswith(_HEAD)}
+    shared = [name for name in own if name in state and name not in skipped]
+    fitting = {name for name in shared if own[name].shape == state[name].shape}
+    return LoadReport(
+        taken=tuple(name for name in shared if name in fitting),
+        new_head=tuple(name for name in own if name in skipped),
+        missing=tuple(name for name in own if name not in state and name not in skipped),
+        unexpected=tuple(name for name in state if name not in own and name not in skipped),
+        wrong_shape=tuple(
+            f"{name}: {tuple(state[name].shape)}, the network has {tuple(own[name].shape)}"
+            for name in shared
+            if name not in fitting
+        ),
+    )
+
+
+def _refuse(report: LoadReport, *, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Raise if a tensor is of wrong shape, or missing or unexpected without leave."""
+    if any((*missing, *unexpected, *report.wrong_shape)):
+        raise ValueError(
+            "the weights do not fit the network; was it made with another variant, other sizes or "
+            f"another number of classes?\n{report.as_text()}"
+        )
+
+
+def _copy(model: nn.Module, state: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    own = model.state_dict()  # detached, but the same memory
+    for name in names:
+        own[name].copy_(state[name])
+
+
+def _is_temporal(name: str) -> bool:
+    return "_temporal." in name
+
+
+def _is_surplus(name: str, blocks: set[str]) -> bool:
+    """Return whether ``name`` is of a block that is not among the network's ``blocks``."""
+    block = _BLOCK.match(name)
+    return block is not None and block[0] not in blocks
+
+
+def _set_temporal_modulators_to_one(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if name.endswith(".h_temporal.weight"):
+            tensor.zero_()
+        elif name.endswith(".h_temporal.bias"):
+            tensor.fill_(1.0)

@@ -1,0 +1,32 @@
+"""Train the teacher from labels and publish its weights where cache_teacher looks for them.
+
+    python jobs/train_teacher.py configs/demo.yaml
+    ray job submit --working-dir . -- python jobs/train_teacher.py configs/demo.yaml
+
+Not needed where you have a teacher's checkpoint: set teacher.weights to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.command_line import run_job
+from pipeline.config import ExperimentConfig
+
+
+def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Run the stage."""
+    from pipeline.train_stage import run_train_teacher
+
+    run_train_teacher(config, arguments.ray_address)
+
+
+def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Print what the stage would do."""
+    from pipeline.train_stage import plan_teacher
+
+    print(plan_teacher(config).as_text())
+
+
+if __name__ == "__main__":
+    run_job(__doc__, main, show_plan)

@@ -1,0 +1,1 @@
+"""The distillation pipeline: stages on Ray (``*_stage.py``) over plain modules."""

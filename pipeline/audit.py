@@ -1,0 +1,51 @@
+"""Proof of view: the student's clip is the one that the teacher saw.
+
+The store holds, for every row and view, a digest of the view's parameters and the CRC of every
+cropped frame. A student recomputes them for a sampled share of its clips, with no teacher and no
+GPU. Accuracy would hardly show a mismatch (a target of the wrong view costs some 0.3 points), so
+only a proof will do.
+"""
+
+from __future__ import annotations
+
+from pipeline.clip_loader import ClipBatch, ClipRequest
+from pipeline.clips import Clip
+from pipeline.errors import ViewMismatch
+from pipeline.logit_store.mirror import Mirror
+from pipeline.views import keyed_hash
+
+
+def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
+    """Whether a row is audited in an epoch: pure, so that a resumed run audits the same rows."""
+    return keyed_hash(seed, "audit", epoch, row) % 2**32 < rate * 2**32
+
+
+def audit(batch: ClipBatch, mirror: Mirror) -> int:
+    """Check the proved clips of a batch against the store; return how many there were.
+
+    Raises:
+        ViewMismatch: naming the sample, the frames that differ and the likely cause.
+
+    """
+    proved = [pair for pair in zip(batch.requests, batch.clips, strict=True) if pair[0].prove]
+    for request, clip in proved:
+        _compare(request, clip, mirror)
+    return len(proved)
+
+
+def _compare(request: ClipRequest, clip: Clip, mirror: Mirror) -> None:
+    view = request.view
+    who = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
+    if view.digest != mirror.view_digest_of(request.row, view.view_index):
+        raise ViewMismatch(
+            f"{who}: frames, crop, flip or jitter are not those of the teacher's view.\n"
+            "  Likely: another view policy or seed, or another frame count or size of the video."
+        )
+    expected = mirror.frame_crc_of(request.row, view.view_index)[:: request.frame_stride]
+    differing = [t for t in range(len(expected)) if expected[t] != clip.frame_crc[t]]
+    if differing:
+        raise ViewMismatch(
+            f"{who}: the pixels of frames {differing} of {len(expected)} are not those that the "
+            "teacher saw, although file and view are the same.\n"
+            "  Likely: another decoder. Compare the version of av with the one in the store's seal."
+        )

@@ -1,0 +1,305 @@
+"""Stage one: run the teacher over every wanted view of every video, once, into a sealed logit store.
+
+::
+
+    plan      manifest -> fixed units; to do = units that the journal does not hold
+    run       decode (processes) -> teacher (actors) -> journal (one fragment a unit), on Ray Data
+    seal      one task a shard, then seal.json
+
+A unit's content depends on the manifest, the views and the teacher alone, so any number of workers,
+killed and started again at any point, ends in the same store, digest for digest.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
+from pipeline.config import ExperimentConfig
+from pipeline.errors import Status, WeightsMismatch
+from pipeline.logit_store.journal import finished_units, read_fragment
+from pipeline.logit_store.layout import StoreSpec, Unit, plan_shards, plan_store, plan_units
+from pipeline.logit_store.reader import LogitStore, open_store
+from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
+from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction, read_manifest
+from pipeline.progress import Progress
+from pipeline.teacher_predictor import check_teacher
+from pipeline.tracking import TrackedRun, open_run
+from pipeline.unit_actors import JournalWriter, TeacherActor, UnitDecoder, unit_block
+
+JOURNAL_CPU_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """All that is decided before anything runs."""
+
+    config: ExperimentConfig
+    manifest: Manifest
+    spec: StoreSpec
+    units: tuple[Unit, ...]  # of the whole store, those with videos of val first
+
+    @property
+    def root(self) -> str:
+        """URI of the store."""
+        return self.config.store_uri
+
+    @property
+    def num_clips(self) -> int:
+        """Wanted views of the whole store."""
+        return sum(len(unit.coordinates) for unit in self.units)
+
+    def records(self, rows: range) -> Sequence[VideoRecord]:
+        """The manifest's records of consecutive rows."""
+        return self.manifest.records[rows.start : rows.stop]
+
+    def evaluates(self, unit: Unit) -> bool:
+        """Whether a unit holds videos of val, which tell how good the teacher is."""
+        return any(self.manifest.records[row].split == "val" for row in unit.rows)
+
+    def as_text(self) -> str:
+        """What ``--dry-run`` prints."""
+        num_bytes = self.num_clips * (2 * self.spec.num_classes + 13 + 4 * self.spec.num_frames)
+        return "\n".join(
+            [
+                f"store        {self.root} ({self.spec.format})",
+                f"fingerprint  {self.spec.fingerprint}",
+                f"videos       {len(self.manifest.records)}",
+                f"clips        {self.num_clips} in {len(self.units)} units, {self.spec.num_shards} shards",
+                f"bytes        about {num_bytes:,} before compression",
+            ]
+        )
+
+
+def plan_cache(config: ExperimentConfig) -> CachePlan:
+    """Read the manifest, check the teacher and plan the store; changes nothing.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
+
+    """
+    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    digest = check_teacher(config, manifest.class_names)
+    spec = plan_store(config, manifest=manifest, teacher_digest=digest)
+    plan = CachePlan(config, manifest, spec, tuple(plan_units(spec, manifest.records)))
+    val_first = sorted(plan.units, key=lambda unit: not plan.evaluates(unit))
+    return CachePlan(config, manifest, spec, tuple(val_first))
+
+
+def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
+    """Do what is missing of the store, seal it and return it.
+
+    Raises:
+        FingerprintMismatch: if there is another store at its place.
+        WeightsMismatch: if the teacher is worse on val than ``teacher.min_top1``.
+        TooManyFailedVideos: before sealing, if too many videos are bad.
+
+    """
+    plan = plan_cache(config)
+    print(plan.as_text(), flush=True)
+    if open_for_writing(plan.root, plan.spec) is not None:
+        print("sealed, nothing to do")
+        return open_store(plan.root)
+    cluster = config.cluster
+    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
+    with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
+        _run_units(plan, run)
+        store = _seal_store(plan)
+        _report(plan, store, run)
+    return store
+
+
+def _run_units(plan: CachePlan, run: TrackedRun) -> None:
+    """Run every unit that the journal lacks; judge the teacher as soon as val is complete."""
+    finished = finished_units(plan.root)
+    todo = [unit for unit in plan.units if unit.number not in finished]
+    waiting = {unit.number for unit in todo if plan.evaluates(unit)}
+    if not waiting:
+        _judge_teacher(plan)
+    meter = Meter(plan.config.cluster.num_teachers)
+    with Progress("cache", sum(len(unit.coordinates) for unit in todo), "clips") as progress:
+        for summary in _finished_on_ray(plan, todo):
+            meter.add(summary)
+            progress.advance(summary["num_cells"], note=meter.note)
+            run.log_metrics(meter.num_clips, meter.metrics)
+            for failure in summary["failures"]:
+                print(f"\nbad video: {failure}", flush=True)
+            if summary["unit"] in waiting:
+                waiting.remove(summary["unit"])
+                if not waiting:
+                    _judge_teacher(plan)
+
+
+def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+    """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
+    if not todo:
+        return
+    import ray.data
+
+    configure_streams()
+    config, cluster = plan.config, plan.config.cluster
+    per_unit = {"batch_size": None, "batch_format": "pyarrow"}
+    on_teacher = {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
+    summaries = (
+        ray.data.from_arrow([unit_block(unit, plan.records(unit.rows)) for unit in todo])
+        .map_batches(
+            UnitDecoder,
+            fn_constructor_args=(config, plan.spec),
+            compute=ray.data.ActorPoolStrategy(size=cluster.num_decoders),
+            num_cpus=CPU_SHARE,
+            **per_unit,
+        )
+        .map_batches(
+            TeacherActor,
+            fn_constructor_args=(config,),
+            compute=ray.data.ActorPoolStrategy(size=cluster.num_teachers),
+            **on_teacher,
+            **per_unit,
+        )
+        .map_batches(
+            _journal,
+            fn_args=(JournalWriter(plan.root, plan.spec),),
+            num_cpus=JOURNAL_CPU_SHARE,
+            **per_unit,
+        )
+    )
+    for table in summaries.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from table.to_pylist()
+
+
+def _journal(block: pa.Table, writer: JournalWriter) -> pa.Table:
+    """Call the writer from a task: the journal needs no process of its own."""
+    return writer(block)
+
+
+class Meter:
+    """What a run has done so far, for the progress line and for MLflow."""
+
+    def __init__(self, num_teachers: int) -> None:
+        self._started, self._num_teachers = time.monotonic(), num_teachers
+        self.num_clips = self._num_good = self._num_hits = 0
+        self._teacher_seconds = 0.0
+
+    def add(self, summary: dict[str, Any]) -> None:
+        """Count a finished unit."""
+        self.num_clips += summary["num_cells"]
+        self._num_good += summary["num_good"]
+        self._num_hits += summary["num_hits"]
+        self._teacher_seconds += summary["teacher_seconds"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The same under their MLflow names; the start of the actors is in the rate."""
+        seconds = time.monotonic() - self._started
+        return {
+            "cache/clips": self.num_clips,
+            "cache/clips_per_second": self.num_clips / seconds,
+            "cache/teacher_share": self._teacher_seconds / seconds / self._num_teachers,
+            "cache/failed_clips": self.num_clips - self._num_good,
+            "cache/top1": self._num_hits / max(self._num_good, 1),
+        }
+
+    @property
+    def note(self) -> str:
+        """What stands behind the progress."""
+        metrics = self.metrics
+        return f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
+
+
+def _judge_teacher(plan: CachePlan) -> None:
+    """Measure the teacher on val, from the journal, and refuse one that is too bad.
+
+    The units of val run first, so the verdict is there before the rest is paid for; and it is the
+    exact figure that every student will be compared with, at no extra cost.
+    """
+    logits, labels = [], []
+    for unit in filter(plan.evaluates, plan.units):
+        cells = read_fragment(plan.root, plan.spec, unit)
+        splits = np.array([plan.manifest.records[row].split for row in cells.row])
+        judged = (cells.status == Status.GOOD) & (splits == "val")
+        logits.append(cells.logits[judged])
+        labels += [plan.manifest.records[row].label for row in cells.row[judged]]
+    if not labels:
+        print("there is no video of val: the teacher's top-1 is not known")
+        return
+    top1 = float((np.concatenate(logits).argmax(axis=1) == np.array(labels)).mean())
+    print(f"\nteacher: top-1 {top1:.4f} on {len(labels)} videos of val", flush=True)
+    minimum = plan.config.teacher.min_top1
+    if minimum is not None and top1 < minimum:
+        raise WeightsMismatch(
+            f"the teacher's top-1 on val is {top1:.4f}, under teacher.min_top1 {minimum}; nothing is "
+            "sealed.\n  Check weights, class order and preprocessing, or lower the minimum."
+        )
+
+
+def _seal_store(plan: CachePlan) -> LogitStore:
+    """Gather every shard in a task of its own, then seal."""
+    import ray
+
+    _check_failures(plan)
+    gather = ray.remote(num_cpus=CPU_SHARE)(gather_shard)
+    by_number = sorted(plan.units, key=lambda unit: unit.number)
+    pending = [
+        gather.remote(plan.root, plan.spec, shard, plan.records(shard.rows))
+        for shard in plan_shards(plan.spec, by_number)
+    ]
+    entries = [entry for gathered in ray.get(pending) for entry in gathered]
+    seal(plan.root, plan.spec, entries, provenance=_provenance(plan.config))
+    return open_store(plan.root)
+
+
+def _check_failures(plan: CachePlan) -> None:
+    """Stop before sealing when too many videos have no logits."""
+    status_of_row: dict[int, int] = {}
+    for unit in plan.units:
+        cells = read_fragment(plan.root, plan.spec, unit)
+        bad = cells.status != Status.GOOD
+        status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
+    for row, status in sorted(status_of_row.items()):
+        print(f"no logits: {plan.manifest.records[row].sample_id} ({Status(status).name})")
+    check_failed_fraction(len(status_of_row), len(plan.manifest.records), plan.config.dataset)
+
+
+def _provenance(config: ExperimentConfig) -> dict[str, Any]:
+    """What is good to know of the making and decides nothing: the soft part of the seal."""
+    versions = {name: version(name) for name in ("torch", "av", "opencv-python-headless", "ray")}
+    return {
+        "config": config.model_dump(mode="json"),
+        "versions": versions,
+        "platform": platform.platform(),
+        "sealed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _open_run(plan: CachePlan) -> TrackedRun:
+    teacher = plan.config.teacher
+    return open_run(
+        plan.config,
+        stage="cache_teacher",
+        name=f"cache-{teacher.variant}-{plan.spec.fingerprint[:8]}",
+        key=plan.spec.fingerprint,
+        sections=("teacher", "views", "clip", "store"),
+        tags={
+            "cache.key": plan.spec.fingerprint,
+            "cache.uri": plan.root,
+            "teacher.sha256": plan.spec.identity["teacher"]["weights_sha256"],
+        },
+    )
+
+
+def _report(plan: CachePlan, store: LogitStore, run: TrackedRun) -> None:
+    num_bytes = sum(file.num_bytes for file in store.seal.files)
+    run.log_summary({"cache/bytes": num_bytes, "cache/bytes_per_clip": num_bytes / plan.num_clips})
+    run.log_dataset("logit-store", digest=store.root_digest, uri=plan.root, context="cache")
+    print(f"sealed: {plan.root}\n  root digest {store.root_digest}\n  {num_bytes:,} bytes")
+    print(run.link)

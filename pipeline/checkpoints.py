@@ -1,0 +1,92 @@
+"""Checkpoints: all that a training run needs to go on bit for bit.
+
+A folder of files. ``checkpoint.json`` is written last and holds the step, what the run is, and the
+digests of the others; a folder without it, or whose files differ from it, is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dvflnet.weights import state_digest
+from pipeline.errors import StoreCorrupt
+from pipeline.storage import read_bytes, read_json, sha256_of, write_bytes, write_json
+from pipeline.weight_files import read_weights, write_weights
+
+WEIGHTS = "weights.safetensors"
+VAL_LOGITS = "val_logits.safetensors"
+OPTIMISER = "optimiser.pt"
+RECORD = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The state of a run after ``step`` optimiser steps, which took ``seconds``.
+
+    ``val_logits`` is float32 ``(N, K)``, what these weights say of val.
+    """
+
+    step: int
+    seconds: float
+    val_logits: Tensor
+    weights: Mapping[str, Tensor]
+    optimiser: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path, state: TrainingState, *, class_names: tuple[str, ...], facts: Mapping[str, str]
+) -> None:
+    """Write a state to a folder, ``checkpoint.json`` last.
+
+    ``facts`` say what the run is; they go into the weights file too, so that it explains itself when
+    it travels alone.
+    """
+    write_weights(str(folder / WEIGHTS), state.weights, facts, class_names=class_names)
+    write_weights(str(folder / VAL_LOGITS), {"val_logits": state.val_logits}, facts)
+    buffer = io.BytesIO()
+    torch.save(state.optimiser, buffer)
+    write_bytes(str(folder / OPTIMISER), buffer.getvalue())
+    record = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "weights_digest": state_digest(state.weights),
+        "val_logits_digest": state_digest({"val_logits": state.val_logits}),
+        "optimiser_sha256": sha256_of(buffer.getvalue()),
+        "facts": dict(facts),
+    }
+    write_json(str(folder / RECORD), record)
+
+
+def read_checkpoint(folder: Path) -> TrainingState:
+    """Read and check a checkpoint.
+
+    Raises:
+        StoreCorrupt: if a file is missing, damaged or of another checkpoint.
+
+    """
+    try:
+        record = read_json(str(folder / RECORD))
+        weights = read_weights(str(folder / WEIGHTS)).state
+        logits = read_weights(str(folder / VAL_LOGITS)).state
+        optimiser = read_bytes(str(folder / OPTIMISER))
+    except FileNotFoundError as error:
+        raise StoreCorrupt(str(error.filename), "a file of the checkpoint", "nothing") from None
+    _compare(folder / WEIGHTS, record["weights_digest"], state_digest(weights))
+    _compare(folder / VAL_LOGITS, record["val_logits_digest"], state_digest(logits))
+    _compare(folder / OPTIMISER, record["optimiser_sha256"], sha256_of(optimiser))
+    loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
+    return TrainingState(
+        record["step"], record["seconds"], logits["val_logits"], weights, loaded
+    )
+
+
+def _compare(path: Path, expected: str, found: str) -> None:
+    if found != expected:
+        raise StoreCorrupt(str(path), f"digest {expected}", f"digest {found}")

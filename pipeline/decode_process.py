@@ -1,0 +1,124 @@
+"""Decoding in a process of its own, because a broken video can crash or hang the decoder.
+
+The parent holds a ``DecodeProcess`` and asks for probes and clips; the child is started at the first
+request and again after it died. A crash, a hang and an exception all come back as
+``VideoDecodeError`` of the video that was asked for. The child never imports torch (about
+50 MB instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a hang
+(an alarm kills it even inside the decoder).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pipeline.clips import Clip, clips_of
+from pipeline.config import VideoLimits
+from pipeline.errors import Status, VideoDecodeError
+from pipeline.manifest import VideoRecord
+from pipeline.video import probe_video
+from pipeline.views import View
+
+# The decoder watches its own time; the parent and the alarm wait this much longer.
+GRACE_SECONDS = 10
+
+
+class DecodeProcess:
+    """A child process that decodes one video at a time. Not for use by several threads."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def probe(self, record: VideoRecord, limits: VideoLimits) -> VideoRecord:
+        """Run :func:`pipeline.video.probe_video` in the child."""
+        probed: VideoRecord = self._ask(probe_video, record, limits)
+        return probed
+
+    def clips(
+        self,
+        record: VideoRecord,
+        views: Sequence[View],
+        limits: VideoLimits,
+        *,
+        side: int,
+        prove: bool = True,
+    ) -> list[Clip]:
+        """Run :func:`pipeline.clips.clips_of` in the child."""
+        clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
+        return clips
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None and self._pipe is not None:
+            self._pipe.close()
+            self._child.kill()
+            self._child.wait()
+        self._child = self._pipe = None
+
+    def _ask(
+        self,
+        operation: Callable[..., Any],
+        record: VideoRecord,
+        limits: VideoLimits,
+        **arguments: Any,
+    ) -> Any:
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send((operation, record, limits, arguments))
+            if not pipe.poll(limits.decode_seconds + GRACE_SECONDS):
+                self.close()
+                reason = f"hung the decoder for over {limits.decode_seconds:.0f} s"
+                raise VideoDecodeError(record.sample_id, record.uri, reason, Status.TIMED_OUT)
+            answer = pipe.recv()
+        except (EOFError, ConnectionError):
+            raise self._crashed(record) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _start(self) -> Connection:
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.decode_process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._pipe = ours
+        return ours
+
+    def _crashed(self, record: VideoRecord) -> VideoDecodeError:
+        assert self._child is not None
+        code = self._child.wait()
+        self.close()
+        status = Status.TIMED_OUT if code == -signal.SIGALRM else Status.CRASHED
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        reason = f"ended the decoder's process ({cause})"
+        return VideoDecodeError(record.sample_id, record.uri, reason, status)
+
+
+def serve(pipe: Connection) -> None:
+    """Answer requests until the parent closes the pipe."""
+    while True:
+        try:
+            operation, record, limits, arguments = pipe.recv()
+        except EOFError:
+            return
+        signal.alarm(int(limits.decode_seconds) + GRACE_SECONDS)  # default action: die
+        try:
+            answer = operation(record, limits=limits, **arguments)
+        except VideoDecodeError as error:
+            answer = error
+        signal.alarm(0)
+        pipe.send(answer)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, also at Ctrl-C
+    serve(Connection(int(sys.argv[1])))

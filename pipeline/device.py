@@ -1,0 +1,38 @@
+"""From clips as they travel to the tensor that a network takes, on the device.
+
+Teacher and student take this one path, so that a cached target belongs to the student's pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dvflnet.photometric import normalise, photometric
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def prepare_clips(
+    frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16], device: torch.device
+) -> Tensor:
+    """Move clips as uint8, then augment and normalise them there.
+
+    Args:
+        frames: uint8 ``(B, T, H, W, 3)``.
+        jitter: ``(B, 1 or T, 5)``.
+        device: of the network.
+
+    Returns:
+        float32 ``(B, T, 3, H, W)``, in channels-last memory.
+
+    """
+    clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
+    return normalise(photometric(clips, torch.from_numpy(jitter).to(device)))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the autocast context of a precision; it does nothing for float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")

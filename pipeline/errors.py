@@ -1,0 +1,134 @@
+"""Everything that can go wrong for a reason a user can act on.
+
+::
+
+    PipelineError                 exit code
+    |- ConfigError                2   a YAML file or an override is wrong
+    |- DatasetError               2   annotations, labels or the manifest are wrong
+    |- WeightsMismatch            2   a checkpoint does not fit the network or the classes
+    |- FingerprintMismatch        2   an artefact was made from something else
+    |- StoreIncomplete            2   an artefact that is needed is not sealed yet
+    |- StoreCorrupt               2   a file is not what its seal says
+    |- ViewMismatch               2   a student's clip is not the one that the teacher saw
+    |- TrainingDiverged           2   a loss or a gradient is not finite
+    |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
+    |- StorageUnavailable         4   storage or cluster failure
+    `- VideoDecodeError           never ends a job: it becomes the row's status
+
+A message says what was wrong, what was found and what to do. Jobs print it as one block and leave
+with the exit code; every other exception keeps its traceback, because it is our fault. Messages are
+built in ``__str__`` from the arguments, so that an error survives the pickling between Ray processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """What became of a video in the manifest, or of one of its views in the logit store."""
+
+    MISSING = 0  # never written; a store that is sealed has it only where no view is wanted
+    GOOD = 1
+    NOT_FOUND = 2  # the annotations name a video that is not there
+    UNREADABLE = 3  # not a video, truncated, zero bytes, an unknown codec
+    NO_VIDEO_STREAM = 4  # audio only
+    TOO_SHORT = 5  # fewer frames than dataset.min_frames, or than its manifest row says
+    OVER_LIMIT = 6  # more pixels, frames or seconds than dataset.limits allow
+    TIMED_OUT = 7  # the decoder took longer than dataset.limits.decode_seconds
+    CRASHED = 8  # the decoder's process died
+    CHANGED = 9  # size of picture or bytes are not those of the manifest row
+    LABEL_OUT_OF_RANGE = 10
+    BAD_LOGITS = 11  # the teacher answered NaN, infinity or a constant
+
+
+class PipelineError(Exception):
+    """Base of all errors that jobs report without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(PipelineError):
+    """A config file, an override or a combination of settings is wrong."""
+
+
+class DatasetError(PipelineError):
+    """Annotations, labels or the manifest are wrong."""
+
+
+class WeightsMismatch(PipelineError):
+    """A checkpoint does not fit the network or the data set."""
+
+
+class StoreIncomplete(PipelineError):
+    """An artefact that this job needs is not there or not sealed."""
+
+
+class ViewMismatch(PipelineError):
+    """The proof of view failed: a student's clip is not the one that the teacher saw."""
+
+
+class TrainingDiverged(PipelineError):
+    """A loss or a gradient is not finite; stopped before the optimiser step."""
+
+
+class TooManyFailedVideos(PipelineError):
+    """The share of bad videos passed ``dataset.max_failed_fraction``."""
+
+    exit_code = 3
+
+
+class StorageUnavailable(PipelineError):
+    """Storage or the cluster did not answer, within the time that we wait."""
+
+    exit_code = 4
+
+
+class StoreCorrupt(PipelineError):
+    """A file is not what its seal says it is."""
+
+    def __init__(self, uri: str, expected: str, found: str) -> None:
+        super().__init__(uri, expected, found)
+        self.uri, self.expected, self.found = uri, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uri} is damaged\n  expected: {self.expected}\n  found:    {self.found}\n"
+            "  Delete the artefact and run the job that made it again."
+        )
+
+
+class FingerprintMismatch(PipelineError):
+    """An artefact was made from other inputs than the config names.
+
+    ``differences`` maps a dotted key to its value in the artefact and in the config.
+    """
+
+    def __init__(self, uri: str, differences: Mapping[str, tuple[object, object]]) -> None:
+        super().__init__(uri, differences)
+        self.uri, self.differences = uri, dict(differences)
+
+    def __str__(self) -> str:
+        lines = [
+            f"  {key}: store {store}, config {config}"
+            for key, (store, config) in sorted(self.differences.items())
+        ]
+        return "\n".join(
+            [
+                f"{self.uri} was made from something else:",
+                *lines,
+                "  Change the config back, or set store.uri to a new place.",
+            ]
+        )
+
+
+class VideoDecodeError(PipelineError):
+    """One video could not be decoded. Recorded with its row, counted and listed."""
+
+    def __init__(self, sample_id: str, uri: str, reason: str, status: Status) -> None:
+        super().__init__(sample_id, uri, reason, status)
+        self.sample_id, self.uri, self.reason, self.status = sample_id, uri, reason, status
+
+    def __str__(self) -> str:
+        return f"{self.sample_id} ({self.uri}): {self.reason}"

@@ -1,0 +1,176 @@
+"""The mirror: a sealed store as memory-mapped arrays on this machine, to gather rows from.
+
+No store format is near a memory map for random rows, and making the whole store into one costs
+microseconds a row, once. The first process of a machine makes the mirror, under a lock; the others
+wait, verify it and map the same pages.
+
+A mirror is a copy. One that is damaged is made again from the store, with a warning that names the
+file: unlike a damaged store, that loses nothing and hides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import Status, StorageUnavailable, StoreIncomplete
+from pipeline.logit_store.cells import cell_shapes
+from pipeline.logit_store.layout import StoreSpec
+from pipeline.logit_store.reader import LogitStore, open_store
+from pipeline.storage import write_json
+
+RECORD_NAME = "mirror.json"
+LOCK_SECONDS = 3600.0  # longer than the largest store takes to copy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Mirror:
+    """The memory-mapped arrays of a store; the view axis is ``spec.view_indices``."""
+
+    root_digest: str
+    spec: StoreSpec
+    status: NDArray[np.uint8]  # (N, V)
+    logits: NDArray[np.float16]  # (N, V, K), centred
+    logit_offset: NDArray[np.float32]  # (N, V)
+    view_digest: NDArray[np.uint64]  # (N, V)
+    frame_crc: NDArray[np.uint32]  # (N, V, T)
+    label: NDArray[np.int32]  # (N,)
+
+    def teacher_logits(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.float32]:
+        """Gather centred logits, (B, K), for rows and view indices, both (B,).
+
+        Raises:
+            StoreIncomplete: if the store has no such view, or one of the cells holds no logits.
+
+        """
+        rows, slots = np.asarray(rows), self._good_slots(rows, view_indices)
+        logits: NDArray[np.float32] = self.logits[rows, slots].astype(np.float32)  # (B, K)
+        return logits
+
+    def view_digest_of(self, row: int, view_index: int) -> int:
+        """Return the digest of the view that the teacher saw.
+
+        Raises:
+            StoreIncomplete: as ``teacher_logits``.
+
+        """
+        return int(self.view_digest[row, self._good_slots([row], [view_index])[0]])
+
+    def frame_crc_of(self, row: int, view_index: int) -> NDArray[np.uint32]:
+        """Return the CRC-32 of every frame that the teacher saw, (T,).
+
+        Raises:
+            StoreIncomplete: as ``teacher_logits``.
+
+        """
+        crc: NDArray[np.uint32] = self.frame_crc[row, self._good_slots([row], [view_index])[0]]
+        return crc
+
+    def _good_slots(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.intp]:
+        """Return positions on the view axis, (B,), of cells that all hold logits."""
+        rows, slots = np.asarray(rows), self.spec.slots(view_indices)
+        status = self.status[rows, slots]
+        if (bad := np.flatnonzero(status != Status.GOOD)).size:
+            row, view_index = rows[bad[0]], self.spec.view_indices[slots[bad[0]]]
+            raise StoreIncomplete(
+                f"row {row}, view {view_index} holds no logits: {Status(status[bad[0]]).name}"
+            )
+        return slots
+
+
+def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
+    """Open the mirror of a sealed store; make it first if this machine has no sound one.
+
+    Raises:
+        StoreIncomplete: if the store is not there or not sealed.
+        StoreCorrupt: if a file of the store is damaged.
+        StorageUnavailable: if another process holds the lock for too long.
+
+    """
+    store = open_store(store_uri)
+    folder = cache_folder / store.root_digest
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{folder}.lock", timeout=LOCK_SECONDS):
+            return _open_locked(store, folder)
+    except Timeout as error:
+        raise StorageUnavailable(f"{folder}.lock was held for {LOCK_SECONDS:.0f} s") from error
+
+
+def _open_locked(store: LogitStore, folder: Path) -> Mirror:
+    names = _shapes(store.spec)
+    damaged = _find_damage(folder, names) if folder.exists() else None
+    if damaged is not None:
+        log.warning("%s is damaged; copying %s again", damaged, store.root)
+    if damaged is not None or not folder.exists():
+        _build(store, folder)
+    arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
+    return Mirror(store.root_digest, store.spec, **arrays)
+
+
+def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
+    """Return the first file of a mirror that is not what the mirror's record says."""
+    record = folder / RECORD_NAME
+    try:
+        recorded = dict(json.loads(record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return record
+    for name in names:
+        path = _array_path(folder, name)
+        if not path.exists() or recorded.get(path.name) != _sha256(path):
+            return path
+    return None
+
+
+def _build(store: LogitStore, folder: Path) -> None:
+    """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
+    building = folder.with_name(f"{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    building.mkdir()
+    _copy_arrays(store, building)
+    digests = {path.name: _sha256(path) for path in building.iterdir()}
+    write_json(str(building / RECORD_NAME), digests)
+    # Whoever has mapped a damaged mirror keeps its pages until it ends.
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+
+
+def _copy_arrays(store: LogitStore, folder: Path) -> None:
+    """Append shard after shard: unlike a memory map, a file says so when the disk is full."""
+    with ExitStack() as stack:
+        files = {}
+        for name, (dtype, shape) in _shapes(store.spec).items():
+            files[name] = stack.enter_context(open(_array_path(folder, name), "xb"))
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[name], header)
+        for _, grid in store.read_shards():
+            for name, file in files.items():
+                file.write(getattr(grid, name).tobytes())
+
+
+def _shapes(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    axes = (spec.num_rows, len(spec.view_indices))
+    of_cells = {name: (dtype, (*axes, *cell)) for name, (dtype, cell) in cell_shapes(spec).items()}
+    return of_cells | {"label": (np.dtype(np.int32), (spec.num_rows,))}
+
+
+def _array_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

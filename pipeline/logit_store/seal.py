@@ -1,0 +1,79 @@
+"""The seal: the list of every file of a store, written last and only once.
+
+A store that has it is complete, and one without it cannot be read. The root digest covers the
+fingerprint and the files; who sealed the store, when and on what is beside it, not in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import StoreCorrupt
+from pipeline.fingerprint import canonical_json
+from pipeline.logit_store.files import FileEntry
+from pipeline.logit_store.layout import SEAL_NAME
+from pipeline.storage import create_bytes, join_uri, read_bytes, readable_json, sha256_of
+
+
+@dataclass(frozen=True)
+class Seal:
+    """A store's fingerprint, its files by name, and what is good to know of its making."""
+
+    fingerprint: str
+    files: tuple[FileEntry, ...]
+    provenance: Mapping[str, Any]  # resolved config, environment, time: decides nothing
+
+    @property
+    def root_digest(self) -> str:
+        """sha256 over the fingerprint and every name, size and sha256."""
+        return sha256_of(canonical_json([self.fingerprint, [asdict(file) for file in self.files]]))
+
+
+def build_seal(fingerprint: str, files: Iterable[FileEntry], provenance: Mapping[str, Any]) -> Seal:
+    """Put files in their one order; a file that is given twice counts once."""
+    return Seal(fingerprint, tuple(sorted(set(files))), provenance)
+
+
+def write_seal(root: str, seal: Seal) -> Seal:
+    """Write a seal, unless the same store is sealed already; return the one that is there.
+
+    Raises:
+        StoreCorrupt: if the store is sealed with other files.
+
+    """
+    values = asdict(seal) | {"root_digest": seal.root_digest}
+    if create_bytes(join_uri(root, SEAL_NAME), readable_json(values)):
+        return seal
+    found = read_seal(root)
+    if found.root_digest != seal.root_digest:
+        raise StoreCorrupt(
+            join_uri(root, SEAL_NAME),
+            expected=f"root digest {seal.root_digest}",
+            found=f"root digest {found.root_digest}",
+        )
+    return found
+
+
+def read_seal(root: str) -> Seal:
+    """Read the seal and check it against its own root digest.
+
+    Raises:
+        FileNotFoundError: if the store is not sealed.
+        StoreCorrupt: if the seal is damaged.
+
+    """
+    uri = join_uri(root, SEAL_NAME)
+    content = read_bytes(uri)
+    try:
+        values = json.loads(content)
+        files = tuple(FileEntry(**entry) for entry in values["files"])
+        seal = Seal(values["fingerprint"], files, values["provenance"])
+        expected = values["root_digest"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreCorrupt(uri, expected="a seal", found=repr(error)) from error
+    if seal.root_digest != expected:
+        raise StoreCorrupt(uri, expected=f"root digest {expected}", found=seal.root_digest)
+    return seal

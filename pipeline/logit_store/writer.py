@@ -1,0 +1,108 @@
+"""Making a store: open it, gather its shards from the journal, seal it.
+
+Each function may be called again after any end, and by anyone at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import StoreIncomplete
+from pipeline.logit_store.backends import backend_of
+from pipeline.logit_store.cells import Cells, scatter
+from pipeline.logit_store.files import FileEntry, publish
+from pipeline.logit_store.identity_file import create_spec, encode_spec
+from pipeline.logit_store.journal import read_fragment
+from pipeline.logit_store.layout import IDENTITY_NAME, Shard, StoreSpec
+from pipeline.logit_store.seal import Seal, build_seal, read_seal, write_seal
+from pipeline.manifest import VideoRecord
+
+
+def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
+    """Make sure that ``root`` is this store and no other; return its seal if it has one already.
+
+    Raises:
+        FingerprintMismatch: if there is another store at ``root``.
+        StoreCorrupt: if the identity or the seal there is damaged.
+
+    """
+    create_spec(root, spec)
+    try:
+        return read_seal(root)
+    except FileNotFoundError:
+        return None
+
+
+def gather_shard(
+    root: str, spec: StoreSpec, shard: Shard, records: Sequence[VideoRecord]
+) -> list[FileEntry]:
+    """Write one whole shard from the fragments of its units.
+
+    Args:
+        root: of the store.
+        spec: of the store.
+        shard: to write.
+        records: of the manifest, those of the shard's rows only.
+
+    Raises:
+        StoreIncomplete: if units are not in the journal.
+        StoreCorrupt: if a fragment is damaged, or a file of the shard is there and differs.
+
+    """
+    grid = scatter(
+        _read_units(root, spec, shard),
+        shard.rows,
+        spec,
+        label=[record.label for record in records],
+        sample_id=[record.sample_id for record in records],
+    )
+    files = backend_of(spec).encode_shard(spec, shard.number, grid)
+    return [publish(root, name, content) for name, content in files.items()]
+
+
+def seal(
+    root: str, spec: StoreSpec, entries: Iterable[FileEntry], *, provenance: Mapping[str, Any]
+) -> Seal:
+    """Seal a store whose shards are all gathered.
+
+    Args:
+        root: of the store.
+        spec: of the store.
+        entries: that ``gather_shard`` returned, of all shards in any order.
+        provenance: resolved config, environment, time. Recorded, and part of no digest.
+
+    Raises:
+        StoreIncomplete: if files are not among the entries.
+        StoreCorrupt: if the store is sealed already, with other files.
+
+    """
+    entries = list(entries)
+    backend = backend_of(spec)
+    wanted = {name for number in range(spec.num_shards) for name in backend.shard_names(number)}
+    if missing := sorted(wanted - {entry.name for entry in entries}):
+        raise StoreIncomplete(
+            f"{root} cannot be sealed: {len(missing)} of {len(wanted)} files are not written, "
+            f"{', '.join(missing[:5])} the first of them; run jobs/cache_teacher.py"
+        )
+    shared = backend.shared_files(spec) | {IDENTITY_NAME: encode_spec(spec)}
+    entries += [publish(root, name, content) for name, content in shared.items()]
+    return write_seal(root, build_seal(spec.fingerprint, entries, provenance))
+
+
+def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
+    found, missing = [], []
+    for unit in shard.units:
+        try:
+            found.append(read_fragment(root, spec, unit))
+        except FileNotFoundError:
+            missing.append(unit.number)
+    if missing:
+        raise StoreIncomplete(
+            f"{root}: shard {shard.number} lacks the units {missing}; run jobs/cache_teacher.py"
+        )
+    return Cells(
+        **{name: np.concatenate([vars(c)[name] for c in found]) for name in vars(found[0])}
+    )

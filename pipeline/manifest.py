@@ -1,0 +1,193 @@
+"""The manifest: the Parquet table of input videos that every later stage starts from.
+
+One row a video, sorted by (split, sample_id); the position of a video is its ``row`` in the logit
+store. Bad videos keep their row, with a status and a reason. The footer holds the class names in
+order, the root that URIs are relative to, and the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import DatasetConfig
+from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
+from pipeline.storage import exists, join_uri, read_bytes, write_bytes
+
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.int32()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frame_rate", pa.float64()),
+        ("rotation", pa.int32()),
+        ("codec", pa.string()),
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("status", pa.uint8()),
+        ("reason", pa.string()),
+    ]
+)
+# What a logit can depend on. URIs, codec names and rates are not in it: moving a bucket or
+# re-indexing with another prober leaves the digest as it is.
+DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha256", "status")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One row of the manifest.
+
+    ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
+    """
+
+    sample_id: str
+    uri: str
+    label: int
+    split: str
+    group: str = ""
+    num_frames: int = 0
+    width: int = 0
+    height: int = 0
+    frame_rate: float = 0.0
+    rotation: int = 0
+    codec: str = ""
+    num_bytes: int = 0
+    sha256: str = ""
+    status: int = Status.GOOD
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the video can be decoded and has a valid label."""
+        return self.status == Status.GOOD
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All videos of a data set, and its classes in label order."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    records: tuple[VideoRecord, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything in the manifest that a logit can depend on."""
+        content = {
+            "class_names": self.class_names,
+            "records": [[getattr(record, name) for name in DIGESTED] for record in self.records],
+        }
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+    def rows_of(self, split: str, *, good: bool = True) -> list[int]:
+        """Return the rows of a split, by default only those of good videos."""
+        return [
+            row
+            for row, record in enumerate(self.records)
+            if record.split == split and (record.good or not good)
+        ]
+
+
+def build_manifest(
+    dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
+) -> Manifest:
+    """Put records in their one order.
+
+    Raises:
+        DatasetError: if two records have the same sample_id.
+
+    """
+    counts = Counter(record.sample_id for record in records)
+    repeated = sorted(sample_id for sample_id, count in counts.items() if count > 1)
+    if repeated:
+        first = ", ".join(repeated[:10])
+        raise DatasetError(f"videos listed more than once: {first} ({len(repeated)} in all)")
+    ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
+    return Manifest(dataset, tuple(class_names), tuple(ordered))
+
+
+def records_table(records: Sequence[VideoRecord]) -> pa.Table:
+    """Lay records out as a table with the columns of ``SCHEMA``."""
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+
+
+def records_of(table: pa.Table) -> list[VideoRecord]:
+    """Read the records of a table; columns that are not of ``SCHEMA`` are left alone."""
+    return [VideoRecord(**row) for row in table.select(SCHEMA.names).to_pylist()]
+
+
+def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...]:
+    """Return records whose URIs start at ``root``."""
+    return tuple(replace(record, uri=join_uri(root, record.uri)) for record in records)
+
+
+def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
+    """Publish a manifest whose record URIs are relative to ``root``."""
+    footer = {
+        "dataset": manifest.dataset,
+        "class_names": json.dumps(manifest.class_names),
+        "root": root,
+        "digest": manifest.digest,
+    }
+    table = records_table(manifest.records).replace_schema_metadata(footer)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    write_bytes(uri, buffer.getvalue())
+
+
+def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
+    """Read and check a manifest; record URIs come back absolute.
+
+    Args:
+        uri: of the manifest.
+        root: where the videos are now; by default where they were when it was written.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        DatasetError: if it is damaged or not a manifest.
+
+    """
+    if not exists(uri):
+        raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
+    try:
+        table = pq.read_table(io.BytesIO(read_bytes(uri)), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{uri} is not a readable manifest: {error}. Index the videos again.") from error
+    footer = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if not table.schema.equals(SCHEMA) or "digest" not in footer:
+        raise DatasetError(f"{uri} does not have the manifest's columns. Index the videos again.")
+    records = located(records_of(table), root or footer["root"])
+    manifest = Manifest(footer["dataset"], tuple(json.loads(footer["class_names"])), records)
+    if manifest.digest != footer["digest"]:
+        raise DatasetError(f"{uri} was changed after it was written. Index the videos again.")
+    return manifest
+
+
+def check_failed_fraction(num_bad: int, num_videos: int, dataset: DatasetConfig) -> None:
+    """Stop when too many videos are bad.
+
+    Raises:
+        DatasetError: if no video is good.
+        TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``.
+
+    """
+    if num_bad == num_videos:
+        raise DatasetError(f"none of the {num_videos} videos under {dataset.root} can be used")
+    if num_bad > dataset.max_failed_fraction * num_videos:
+        raise TooManyFailedVideos(
+            f"{num_bad} of {num_videos} videos are bad, over dataset.max_failed_fraction "
+            f"{dataset.max_failed_fraction:g}.\n  They are listed above; mend them, or raise the limit."
+        )

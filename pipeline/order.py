@@ -1,0 +1,65 @@
+"""The order of training, as arithmetic: position -> (epoch, row, view).
+
+A training run is one long line of positions; an optimiser step takes the next
+``global_batch_size`` of them and worker r the r-th part of those. Nothing else decides what is
+seen when, so the order is the same for any number of workers with equal global batch, and a run
+resumes from a single integer, its step. Batches may straddle the end of an epoch: no video is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Order:
+    """The positions of a run over a set of rows."""
+
+    rows: tuple[int, ...]
+    epochs: int
+    global_batch_size: int
+    seed: int
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_until(self.epochs)
+
+    def steps_until(self, epoch: int) -> int:
+        """Return the number of steps after which ``epoch`` epochs are complete."""
+        return -(-epoch * len(self.rows) // self.global_batch_size)
+
+    def epochs_at(self, step: int) -> float:
+        """Return how many epochs are done after ``step`` steps."""
+        return step * self.global_batch_size / len(self.rows)
+
+    def batch(self, step: int, *, rank: int, num_workers: int) -> list[tuple[int, int]]:
+        """Return the (epoch, row) pairs of one worker's part of a step."""
+        part = self.global_batch_size // num_workers
+        first = step * self.global_batch_size + rank * part
+        return [self._at(position) for position in range(first, first + part)]
+
+    def _at(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, len(self.rows))
+        return epoch, self.rows[_permutation(self.seed, epoch, len(self.rows))[place]]
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
+    """Return a permutation keyed by (seed, epoch).
+
+    Sorting raw words of a counter-based generator: numpy promises that its bit generators
+    stay as they are, and promises nothing of ``Generator.permutation``.
+    """
+    words = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+def share(rows: Sequence[int], *, rank: int, num_workers: int) -> list[int]:
+    """Return a worker's part of the rows that are evaluated; the parts make up all of them once."""
+    return list(rows[rank::num_workers])

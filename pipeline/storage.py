@@ -1,0 +1,144 @@
+"""One door to storage: a URI is a local path or anything that fsspec opens.
+
+Law 1 lives here: a file is written whole, then named. Locally that is a temporary file, ``fsync``
+and a rename; on an object store a single put. Nothing ever streams into an open remote writer,
+because an exception there publishes a truncated object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+def absolute_uri(uri: str) -> str:
+    """Return ``uri`` with ``~`` and relative paths resolved; URIs with a scheme stay as they are."""
+    if "://" in uri:
+        return uri
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+def join_uri(root: str, *parts: str) -> str:
+    """Join names below a root."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def is_local(uri: str) -> bool:
+    """Return whether ``uri`` is a path on this machine."""
+    return isinstance(_filesystem(uri)[0], LocalFileSystem)
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is something at ``uri``."""
+    filesystem, path = _filesystem(uri)
+    return bool(filesystem.exists(path))
+
+
+def size_bytes(uri: str) -> int:
+    """Return the size of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = _filesystem(uri)
+    return int(filesystem.size(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = _filesystem(uri)
+    return bytes(filesystem.cat_file(path))
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Publish ``content`` at ``uri``, all or nothing, replacing what is there."""
+    filesystem, path = _filesystem(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        temporary = _write_temporary(path, content)
+        os.replace(temporary, path)
+    else:
+        filesystem.pipe_file(path, content)
+
+
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Publish ``content`` at ``uri`` unless something is there already; return whether it was."""
+    filesystem, path = _filesystem(uri)
+    if not isinstance(filesystem, LocalFileSystem):
+        try:
+            filesystem.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    temporary = _write_temporary(path, content)
+    try:
+        os.link(temporary, path)  # unlike a rename, a link refuses to replace
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+def list_names(uri: str) -> list[str]:
+    """List the names directly below ``uri``, sorted; an empty list if there is no such folder."""
+    filesystem, path = _filesystem(uri)
+    try:
+        entries = filesystem.ls(path, detail=False, refresh=True)
+    except FileNotFoundError:
+        return []
+    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Publish ``value`` as readable JSON."""
+    write_bytes(uri, readable_json(value))
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON file."""
+    return json.loads(read_bytes(uri))
+
+
+def readable_json(value: Any) -> bytes:
+    """Encode ``value`` for people: sorted and indented."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the digest of ``content``, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def open_seekable(uri: str) -> Any:
+    """Return what a decoder can open: a local path as text, or a seekable binary file."""
+    filesystem, path = _filesystem(uri)
+    return path if isinstance(filesystem, LocalFileSystem) else filesystem.open(path, "rb")
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    return filesystem, str(path)
+
+
+def _write_temporary(path: str, content: bytes) -> Path:
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
+    with open(temporary, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary

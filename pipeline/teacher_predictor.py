@@ -1,0 +1,103 @@
+"""The teacher at work: uint8 clips in, raw logits out. Plain torch, so that it runs without Ray."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvflnet.videofocalnet import VideoFocalNet
+from dvflnet.weights import load_state, state_digest
+from pipeline.config import ExperimentConfig
+from pipeline.device import autocast, prepare_clips
+from pipeline.errors import WeightsMismatch
+from pipeline.networks import build_network
+from pipeline.weight_files import WeightFile, read_weights
+
+
+def check_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> str:
+    """Check the teacher's weights against network and classes, and return their digest.
+
+    Raises:
+        WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the file names
+            other classes, or the same in another order.
+
+    """
+    file = read_weights(config.teacher_weights_uri)
+    with torch.device("meta"):  # shapes are all that is compared
+        _load(config, file, len(class_names))
+    if file.class_names and file.class_names != class_names:
+        raise WeightsMismatch(_differing_classes(config.teacher_weights_uri, file, class_names))
+    return state_digest(file.state)
+
+
+def teacher_digest(config: ExperimentConfig) -> str:
+    """Return the digest of the teacher's weights."""
+    return state_digest(read_weights(config.teacher_weights_uri).state)
+
+
+class TeacherPredictor:
+    """A teacher in evaluation mode on one device.
+
+    Results do not depend on who computes them: batches are cut at fixed places, and on CPU the number
+    of threads is fixed.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        cluster = config.cluster
+        torch.set_num_threads(cluster.teacher_threads)
+        self._batch_size = cluster.teacher_batch_size
+        self._precision = config.teacher.precision
+        self._device = torch.device("cuda" if cluster.use_gpu else "cpu")
+        file = read_weights(config.teacher_weights_uri)
+        network = _load(config, file, config.dataset.num_classes)
+        self._network = network.to(self._device).eval()
+
+    def logits(
+        self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
+    ) -> npt.NDArray[np.float32]:
+        """Run all clips of a unit.
+
+        Args:
+            frames: uint8 ``(n, T, side, side, 3)``.
+            jitter: ``(n, 1 or T, 5)``.
+
+        Returns:
+            float32 ``(n, K)``; the head runs in float32 whatever the precision.
+
+        """
+        starts = range(0, len(frames), self._batch_size)
+        return np.concatenate(
+            [self._predict(frames[s : s + self._batch_size], jitter[s : s + self._batch_size]) for s in starts]
+        )
+
+    def _predict(
+        self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
+    ) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            clips = prepare_clips(frames, jitter, self._device)
+            with autocast(self._device, self._precision):
+                features = self._network.forward_features(clips)
+            logits: npt.NDArray[np.float32] = self._network.head(features.float()).cpu().numpy()
+        return logits
+
+
+def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> VideoFocalNet:
+    network = build_network(config.teacher, num_classes=num_classes, num_frames=config.clip.num_frames)
+    try:
+        load_state(network, file.state, head="keep")
+    except ValueError as error:
+        raise WeightsMismatch(f"{config.teacher_weights_uri}: {error}") from error
+    return network
+
+
+def _differing_classes(uri: str, file: WeightFile, class_names: tuple[str, ...]) -> str:
+    pairs = zip(file.class_names, class_names, strict=False)
+    place, (theirs, ours) = next(
+        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (-1, ("", ""))
+    )
+    first = f" (class {place}: {theirs!r} there, {ours!r} here)" if place >= 0 else ""
+    return (
+        f"{uri} was trained on {len(file.class_names)} classes, the manifest has {len(class_names)}, or "
+        f"in another order{first}. Use the teacher of this data set."
+    )

@@ -1,0 +1,306 @@
+"""MLflow, and the only module that knows it: one run a stage, in one experiment a data set.
+
+Tracking never decides whether work lives: a run is opened and written to from a background thread,
+see ``pipeline.outbox``. A job that is started again reopens its unfinished run and logs no step
+twice.
+
+Runs are named by ids and never by MLflow's idea of the "active" run, which is one for each thread
+and process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import ExperimentConfig, flattened, resolved_yaml
+from pipeline.outbox import Outbox
+from pipeline.provenance import commit_tags, job_name, ray_job_tags
+from pipeline.tracked_run import RunHandle, TrackedRun, now
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from dvflnet import VideoFocalNet
+
+# Read by MLflow when it is imported. At its own defaults one call to a server that is away takes
+# four minutes; repeating is the outbox's business.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+SERVER_SECONDS = 10.0  # to wait for a server at the start
+DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
+MAX_PARAMS = 100  # in one request
+MAX_PARAM_LENGTH = 6000
+MAX_DIGEST_LENGTH = 36  # of a dataset: a little more than half of a sha256
+
+
+def open_run(
+    config: ExperimentConfig,
+    *,
+    stage: str,
+    name: str,
+    key: str,
+    sections: Sequence[str],
+    tags: Mapping[str, str],
+) -> TrackedRun:
+    """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
+
+    Waits for the server, but not long; without it the run opens later.
+
+    Args:
+        config: the experiment.
+        stage: what does the work, such as ``train_student``.
+        name: what people read; it says what sets this run apart.
+        key: says which work it is; a job that resumes comes with the same one.
+        sections: of the config, whose settings decide this stage; they become the params.
+        tags: facts of this stage, beside those that every run has.
+
+    """
+    experiment = config.tracking.experiment or config.dataset.name
+    handle = RunHandle(config.tracking_uri, experiment, stage, key)
+    all_tags = {"stage": stage, "run.key": key, **_source_tags(), **tags}
+    params = _params(config, sections)
+
+    def connect() -> OpenRun:
+        client = _client(handle.uri)
+        experiment_id = _experiment_id(client, handle)
+        run = OpenRun(
+            client,
+            _unfinished(client, experiment_id, handle)
+            or client.create_run(experiment_id, tags=all_tags, run_name=name),
+        )
+        run.describe(params, all_tags)
+        run.log_artifact("config/resolved.yaml", resolved_yaml(config).encode())
+        return run
+
+    tracked = TrackedRun(handle, Outbox("MLflow", connect, OpenRun.check))
+    tracked.wait_opened(DATABASE_SECONDS if _is_database(handle.uri) else SERVER_SECONDS)
+    tracked.watch_system()
+    return tracked
+
+
+def attach_run(handle: RunHandle) -> TrackedRun:
+    """Log to a run that another process has opened, or will have when the server is back."""
+
+    def connect() -> OpenRun:
+        client = _client(handle.uri)
+        experiment = client.get_experiment_by_name(handle.experiment)
+        run = experiment and _unfinished(client, experiment.experiment_id, handle)
+        if not run:
+            raise LookupError(f"{handle} is not open yet")
+        return OpenRun(client, run)
+
+    return TrackedRun(handle, Outbox("MLflow", connect, OpenRun.check))
+
+
+def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
+    """Search an experiment, newest run first.
+
+    Args:
+        uri: of the tracking server or database.
+        experiment: its name.
+        where: MLflow's filter, such as ``dataset.digest = '...'`` with a ``dataset_digest``.
+
+    """
+    client = _client(uri)
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], where)) if found else []
+
+
+def dataset_digest(digest: str) -> str:
+    """Shorten a digest to what MLflow keeps of a data set's."""
+    return digest[:MAX_DIGEST_LENGTH]
+
+
+def comparison_link(ui: str, runs: Iterable[Run]) -> str:
+    """Return the page that lays runs side by side.
+
+    Args:
+        ui: where the pages are, see ``RunHandle.ui``.
+        runs: from ``find_runs``.
+
+    """
+    infos = [run.info for run in runs]
+    ids = json.dumps([info.run_id for info in infos], separators=(",", ":"))
+    experiments = json.dumps(sorted({info.experiment_id for info in infos}), separators=(",", ":"))
+    return f"{ui}/#/compare-runs?runs={ids}&experiments={experiments}"
+
+
+class OpenRun:
+    """A run on a server that answers. Every call may raise, and may be repeated."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._client = client
+        self._start_time: int = run.info.start_time
+        self._params = set(run.data.params)
+        self._last_steps = {key: self._last_step_of(key) for key in run.data.metrics}
+
+    def check(self) -> None:
+        """Raise if the server does not answer."""
+        self._client.get_run(self.run_id)
+
+    def seconds_open(self) -> int:
+        """Return the seconds since the run was first opened."""
+        return (now() - self._start_time) // 1000
+
+    def describe(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Set status, tags and the params that are not there yet: MLflow refuses to change one."""
+        from mlflow.entities import Param, RunTag
+
+        self._client.update_run(self.run_id, status="RUNNING")
+        self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+        new = [Param(*param) for param in params.items() if param[0] not in self._params]
+        for start in range(0, len(new), MAX_PARAMS):
+            self._client.log_batch(self.run_id, params=new[start : start + MAX_PARAMS])
+
+    def log_new_points(self, step: int, timestamp: int, values: Mapping[str, float]) -> None:
+        """Log the values whose curves have not come to this step yet."""
+        new = {key: value for key, value in values.items() if step > self._last_steps.get(key, -1)}
+        self.log_points(step, timestamp, new)
+        self._last_steps.update(dict.fromkeys(new, step))
+
+    def log_points(self, step: int, timestamp: int, values: Mapping[str, float]) -> None:
+        """Log values as they are."""
+        from mlflow.entities import Metric
+
+        points = [Metric(key, float(value), timestamp, step) for key, value in values.items()]
+        self._client.log_batch(self.run_id, metrics=points)
+
+    def log_artifact(self, path: str, content: bytes) -> None:
+        """Write a file among the artifacts."""
+        place = PurePosixPath(path)
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder, place.name)
+            local.write_bytes(content)
+            self._client.log_artifact(self.run_id, str(local), str(place.parent))
+
+    def log_dataset(self, name: str, digest: str, uri: str, context: str) -> None:
+        """Name a data set as an input."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": uri})
+        dataset = Dataset(name, dataset_digest(digest), source_type="uri", source=source)
+        tag = InputTag("mlflow.data.context", context)
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
+
+    def export_model(
+        self,
+        model: VideoFocalNet,
+        path: Path,
+        num_frames: int,
+        side: int,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Write a network to a folder as an exported program.
+
+        That takes four times as long as a pickle, once a run. But opening a pickle runs whatever is
+        in it, and needs this package.
+        """
+        import torch
+        from mlflow import pytorch
+
+        pytorch.save_model(
+            model,
+            path,
+            signature=_signature((num_frames, 3, side, side), model.num_classes),
+            # A tensor, not an array, which would be written out as 50 MB of JSON. Two clips,
+            # because a batch of one is exported as one for ever.
+            input_example=torch.zeros(2, num_frames, 3, side, side),
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
+            metadata=dict(metadata),
+        )
+
+    def upload_model(self, path: Path) -> None:
+        """Make a logged model of an exported folder."""
+        from mlflow.entities import LoggedModelOutput
+
+        model = self._client.create_logged_model(self.experiment_id, "student", self.run_id)
+        self._client.log_model_artifacts(model.model_id, str(path))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+    def terminate(self, status: str, timestamp: int) -> None:
+        """End the run."""
+        self._client.set_terminated(self.run_id, status, timestamp)
+
+    def system_monitor(self) -> Any:
+        """Return MLflow's view of this machine."""
+        from mlflow.system_metrics import system_metrics_monitor
+
+        monitor: Any = system_metrics_monitor
+        return monitor.SystemMetricsMonitor(self.run_id)
+
+    def _last_step_of(self, key: str) -> int:
+        return max(point.step for point in self._client.get_metric_history(self.run_id, key))
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _experiment_id(client: MlflowClient, handle: RunHandle) -> str:
+    experiment = client.get_experiment_by_name(handle.experiment)
+    if experiment:
+        return str(experiment.experiment_id)
+    artifacts = None
+    if _is_database(handle.uri):  # MLflow would put them below the folder that the job starts in
+        database = Path(handle.uri.removeprefix("sqlite:///"))
+        artifacts = str(database.parent / "mlartifacts" / handle.experiment)
+    return client.create_experiment(handle.experiment, artifact_location=artifacts)
+
+
+def _unfinished(client: MlflowClient, experiment_id: str, handle: RunHandle) -> Run | None:
+    where = (
+        f"tags.stage = '{handle.stage}' AND tags.run.key = '{handle.key}' "
+        "AND attributes.status != 'FINISHED'"
+    )
+    runs = client.search_runs([experiment_id], where, max_results=1)  # the newest comes first
+    return runs[0] if runs else None
+
+
+def _params(config: ExperimentConfig, sections: Sequence[str]) -> dict[str, str]:
+    prefixes = tuple(f"{section}." for section in sections)
+    return {
+        setting: str(value)[:MAX_PARAM_LENGTH]
+        for setting, value in flattened(config).items()
+        if setting.startswith(prefixes)
+    }
+
+
+def _source_tags() -> dict[str, str]:
+    tags = {**commit_tags(), **ray_job_tags(), "mlflow.source.name": job_name()}
+    if "git.commit" in tags:  # MLflow shows its own tag beside the job's name
+        tags["mlflow.source.git.commit"] = tags["git.commit"]
+    return tags
+
+
+def _signature(clip_shape: tuple[int, ...], num_classes: int) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    any_batch, float32 = -1, np.dtype(np.float32)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(float32, (any_batch, *clip_shape), "clip")]),
+        outputs=Schema([TensorSpec(float32, (any_batch, num_classes), "logits")]),
+    )
+
+
+def _is_database(uri: str) -> bool:
+    return uri.startswith("sqlite:")

@@ -1,0 +1,141 @@
+"""What is decided before training: who is trained, what is seen when, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.audit import is_audited
+from pipeline.clip_loader import ClipRequest
+from pipeline.config import ExperimentConfig
+from pipeline.fingerprint import canonical_json
+from pipeline.manifest import Manifest, VideoRecord
+from pipeline.order import Order, share
+from pipeline.recipe import Recipe
+from pipeline.storage import join_uri, sha256_of
+from pipeline.training import Schedule, build_schedule
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A training run, complete but for the weights.
+
+    ``root_digest`` names the logit store that targets come from; it is empty for a run that learns
+    from labels alone, as the teacher does.
+    """
+
+    config: ExperimentConfig
+    recipe: Recipe
+    manifest: Manifest
+    train_rows: tuple[int, ...]
+    val_rows: tuple[int, ...]
+    root_digest: str
+
+    @property
+    def num_workers(self) -> int:
+        """Ray Train workers."""
+        return self.config.cluster.num_workers
+
+    @cached_property
+    def order(self) -> Order:
+        """The rows in the order in which they are seen."""
+        train = self.recipe.train
+        return Order(
+            rows=self.train_rows,
+            epochs=train.epochs,
+            global_batch_size=train.batch_size * self.num_workers,
+            seed=train.seed,
+        )
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The learning rate over the steps."""
+        return build_schedule(
+            self.recipe.optim,
+            global_batch_size=self.order.global_batch_size,
+            steps_per_epoch=self.order.num_steps / self.order.epochs,
+            num_steps=self.order.num_steps,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that decides the trained weights, up to rounding."""
+        recipe = self.recipe
+        decisive = {
+            "role": recipe.role,
+            "sections": [
+                section.model_dump(mode="json")
+                for section in (recipe.model, recipe.loss, recipe.optim, recipe.train, recipe.policy)
+            ],
+            "clip": [recipe.num_views, recipe.num_frames, recipe.frame_stride, recipe.side],
+            "manifest": self.manifest.digest,
+            "store": self.root_digest,
+            "num_workers": self.num_workers,
+        }
+        return sha256_of(canonical_json(decisive))
+
+    @property
+    def name(self) -> str:
+        """A name that a person can tell from others, and that no other run has."""
+        recipe = self.recipe
+        width = recipe.model.embed_dim or ""
+        what = f"{recipe.role}-{recipe.model.variant}{width}"
+        if recipe.role == "student":
+            weight, temperature = recipe.loss.distill_weight, recipe.loss.temperature
+            what = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
+        return f"{what}-s{recipe.train.seed}-{self.key[:6]}"
+
+    @property
+    def folder(self) -> str:
+        """URI of the folder that the run writes to."""
+        return join_uri(self.config.artefacts, "runs", self.name)
+
+    def as_text(self) -> str:
+        """What is printed before training starts, and by ``--dry-run``."""
+        order, train = self.order, self.recipe.train
+        return "\n".join(
+            [
+                f"run     {self.name}",
+                f"videos  {len(self.train_rows)} of train, {len(self.val_rows)} of val",
+                f"steps   {order.num_steps} of {order.global_batch_size} clips "
+                f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs",
+                f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}",
+            ]
+        )
+
+    def evaluated_epochs(self) -> list[int]:
+        """Return the epochs, from 1, after which val is evaluated and a checkpoint is written."""
+        every, last = self.recipe.train.evaluate_every_epochs, self.recipe.train.epochs
+        return sorted({*range(every, last + 1, every), last})
+
+    def train_requests(self, first_step: int, rank: int) -> Iterator[list[ClipRequest]]:
+        """Yield a worker's part of every step that is left."""
+        for step in range(first_step, self.order.num_steps):
+            places = self.order.batch(step, rank=rank, num_workers=self.num_workers)
+            yield [self._train_request(epoch, row) for epoch, row in places]
+
+    def val_requests(self, rank: int) -> Iterator[list[ClipRequest]]:
+        """Yield a worker's part of val, each video once."""
+        rows = share(self.val_rows, rank=rank, num_workers=self.num_workers)
+        size = self.config.evaluate.batch_size
+        for start in range(0, len(rows), size):
+            yield [self._val_request(row) for row in rows[start : start + size]]
+
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """Return the labels of rows."""
+        return [self.manifest.records[row].label for row in rows]
+
+    def _train_request(self, epoch: int, row: int) -> ClipRequest:
+        recipe, record = self.recipe, self._record(row)
+        proved = bool(self.root_digest) and is_audited(
+            recipe.train.seed, epoch, row, recipe.train.audit_rate
+        )
+        return ClipRequest(row, record, recipe.view(record, epoch), recipe.frame_stride, prove=proved)
+
+    def _val_request(self, row: int) -> ClipRequest:
+        record = self._record(row)
+        return ClipRequest(row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride)
+
+    def _record(self, row: int) -> VideoRecord:
+        return self.manifest.records[row]

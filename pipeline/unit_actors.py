@@ -1,0 +1,216 @@
+"""The three steps that a unit passes in stage one: decode, teacher, journal.
+
+Tables in, tables out, one block a unit. Nothing here knows Ray: the stage hands these to Ray Data, and
+benchmarks and tests call them as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.clip_loader import jitter_rows
+from pipeline.clips import Clip
+from pipeline.config import ExperimentConfig
+from pipeline.decode_process import DecodeProcess
+from pipeline.errors import Status, VideoDecodeError
+from pipeline.logit_store.cells import Cells
+from pipeline.logit_store.encoding import bad_logits, centre
+from pipeline.logit_store.journal import write_fragment
+from pipeline.logit_store.layout import StoreSpec, Unit, cut_unit
+from pipeline.manifest import VideoRecord, records_of, records_table
+from pipeline.teacher_predictor import TeacherPredictor
+from pipeline.views import View, build_view
+
+# Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
+CLIP_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("row", pa.int32()),
+        ("view_index", pa.int16()),
+        ("label", pa.int32()),
+        ("split", pa.string()),
+        ("status", pa.uint8()),
+        ("reason", pa.string()),
+        ("view_digest", pa.uint64()),
+        ("frame_crc", pa.list_(pa.uint32())),
+        ("jitter", pa.list_(pa.int16())),
+        ("frames", pa.large_binary()),  # uint8 (T, side, side, 3); null where the status is not good
+    ]
+)
+
+# What the teacher passes on of a clip, beside its logits.
+CARRIED = ("unit", "row", "view_index", "label", "split", "view_digest", "frame_crc")
+SUMMARY_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("num_cells", pa.int32()),
+        ("num_good", pa.int32()),
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("num_hits", pa.int32()),
+        ("teacher_seconds", pa.float64()),
+        ("failures", pa.list_(pa.string())),
+    ]
+)
+
+
+def unit_block(unit: Unit, records: Sequence[VideoRecord]) -> pa.Table:
+    """Lay a unit's records out as the block that its journey starts from."""
+    table = records_table(records)
+    return table.append_column("unit", pa.array([unit.number] * len(records), pa.int32()))
+
+
+class UnitDecoder:
+    """Decode all wanted views of a unit's videos, each video in one pass."""
+
+    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
+        self._config, self._spec = config, spec
+        self._decoder = DecodeProcess()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Turn a block of records into a block of clips, a bad video into rows with its status."""
+        records = records_of(block)
+        number = block.column("unit")[0].as_py()
+        unit = cut_unit(self._spec, number, [record.split for record in records])
+        rows: list[dict[str, Any]] = []
+        for row, record, view_indices in zip(unit.rows, records, unit.views, strict=True):
+            place = {"unit": unit.number, "row": row, "label": record.label, "split": record.split}
+            rows += [place | cell for cell in self._cells(record, view_indices)]
+        return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
+
+    def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
+        if not record.good:
+            return [_bad_cell(index, record.status, record.reason) for index in view_indices]
+        clip, policy = self._config.clip, self._config.views
+        views = [
+            build_view(policy, record, index, num_frames=clip.num_frames) for index in view_indices
+        ]
+        try:
+            clips = self._decoder.clips(record, views, self._config.dataset.limits, side=clip.side)
+        except VideoDecodeError as error:
+            return [_bad_cell(index, error.status, str(error)) for index in view_indices]
+        return [_good_cell(view, clip) for view, clip in zip(views, clips, strict=True)]
+
+
+class TeacherActor:
+    """Run the teacher over a unit; its clips become logits."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        clip = config.clip
+        self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
+        self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
+        self._teacher = TeacherPredictor(config)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Replace the frames of a block by logits, and add the time that each took."""
+        started = time.monotonic()
+        # A bad clip stays in its batch as zeros, so that it shifts nobody else's place.
+        logits = self._teacher.logits(
+            _stack(block.column("frames"), self._clip_shape, np.uint8),
+            _stack(block.column("jitter"), self._jitter_shape, np.int16),
+        )
+        seconds = (time.monotonic() - started) / len(logits)
+        status, reason = _judge(block, logits)
+        logits[status != Status.GOOD] = 0.0
+        columns = {name: block.column(name) for name in CARRIED} | {
+            "status": pa.array(status, pa.uint8()),
+            "reason": pa.array(reason, pa.string()),
+            "logits": pa.FixedSizeListArray.from_arrays(logits.ravel(), logits.shape[1]),
+            "teacher_seconds": pa.array([seconds] * len(logits)),
+        }
+        return pa.table(columns)
+
+
+class JournalWriter:
+    """Write a finished unit to the journal; what goes on to the driver is a short record of it."""
+
+    def __init__(self, root: str, spec: StoreSpec) -> None:
+        self._root, self._spec = root, spec
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Journal one unit."""
+        split_of_row = dict(zip(*(block.column(n).to_pylist() for n in ("row", "split")), strict=True))
+        number = block.column("unit")[0].as_py()
+        unit = cut_unit(self._spec, number, list(split_of_row.values()))
+        record = write_fragment(self._root, self._spec, unit, _to_cells(block, self._spec))
+        summary = asdict(record) | {
+            "num_hits": _num_hits(block),
+            "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
+            "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
+        }
+        return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
+
+
+def _bad_cell(view_index: int, status: int, reason: str) -> dict[str, Any]:
+    return {"view_index": view_index, "status": status, "reason": reason, "view_digest": 0}
+
+
+def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
+    return {
+        "view_index": view.view_index,
+        "status": Status.GOOD,
+        "view_digest": view.digest,
+        "frame_crc": clip.frame_crc,
+        "jitter": jitter_rows([view]).ravel(),
+        "frames": clip.frames.tobytes(),
+    }
+
+
+def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
+    """Stack flat values to ``(n, *shape)``, with zeros where there are none."""
+    stacked = np.zeros((len(column), *shape), dtype)
+    for place, value in enumerate(column):
+        if value.is_valid:
+            flat = np.frombuffer(value.as_buffer(), dtype) if dtype is np.uint8 else value.as_py()
+            stacked[place] = np.reshape(flat, shape)
+    return stacked
+
+
+def _judge(
+    block: pa.Table, logits: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.uint8], list[str | None]]:
+    """Return status and reason of every clip, now that the teacher has answered."""
+    status, reason = _numpy(block, "status").copy(), block.column("reason").to_pylist()
+    for place in np.flatnonzero(bad_logits(logits) & (status == Status.GOOD)):
+        status[place] = Status.BAD_LOGITS
+        reason[place] = f"row {block.column('row')[place]}: the teacher answered NaN, infinity or a constant"
+    return status, reason
+
+
+def _numpy(block: pa.Table, name: str) -> npt.NDArray[Any]:
+    return np.asarray(block.column(name).to_numpy())
+
+
+def _logits(block: pa.Table) -> npt.NDArray[np.float32]:
+    """Return the logits of a block, float32 ``(n, K)``."""
+    column = block.column("logits").combine_chunks()
+    return np.asarray(column.flatten()).reshape(len(column), -1)
+
+
+def _to_cells(block: pa.Table, spec: StoreSpec) -> Cells:
+    centred, offset = centre(_logits(block))
+    frame_crc = np.zeros((block.num_rows, spec.num_frames), np.uint32)
+    for place, numbers in enumerate(block.column("frame_crc").to_pylist()):
+        frame_crc[place] = numbers or 0
+    return Cells(
+        row=_numpy(block, "row"),
+        view_index=_numpy(block, "view_index"),
+        status=_numpy(block, "status"),
+        logits=centred,
+        logit_offset=offset,
+        view_digest=_numpy(block, "view_digest"),
+        frame_crc=frame_crc,
+    )
+
+
+def _num_hits(block: pa.Table) -> int:
+    """Count the clips whose label the teacher puts first."""
+    good = _numpy(block, "status") == Status.GOOD
+    return int((_logits(block).argmax(axis=1) == _numpy(block, "label"))[good].sum())

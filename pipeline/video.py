@@ -1,0 +1,171 @@
+"""The one door to pixels: the frames of a video file, by PyAV.
+
+Frames are identified by counting decoded frames in presentation order, from the first. Never by
+time (AVI files have none that can be trusted), never by seeking, never by ``frame.index``, and
+with one decoding thread. A video is read whole into memory first, so that local files and
+objects in a bucket take one path, and so that the bytes which are decoded are the bytes which
+were hashed.
+
+Runs inside a decoding process (``pipeline.decode_process``): a broken file may crash or hang the
+decoder, and then only that process is lost.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import storage
+from pipeline.config import VideoLimits
+from pipeline.errors import Status, VideoDecodeError
+from pipeline.manifest import VideoRecord
+
+Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
+
+# What PyAV raises on broken files, besides its own errors.
+DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError, MemoryError)
+
+
+def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
+    """Decode a video to its end and fill in the facts of its manifest row.
+
+    Raises:
+        VideoDecodeError: if it is missing, unreadable, over a limit, or ends before it says.
+
+    """
+    content = _read_content(record, limits)
+    with _decoding(record, content, limits) as (stream, frames):
+        first = next(frames, None)
+        if first is None:
+            raise _error(record, Status.UNREADABLE, "holds no picture that can be decoded")
+        num_frames = 1 + sum(1 for _ in frames)
+        if num_frames < stream.frames:
+            reason = f"is truncated: {num_frames} frames of the {stream.frames} that it declares"
+            raise _error(record, Status.UNREADABLE, reason)
+        quarter_turns = _quarter_turns(first)
+        sides = (first.width, first.height)
+        return replace(
+            record,
+            num_frames=num_frames,
+            width=sides[quarter_turns % 2],
+            height=sides[1 - quarter_turns % 2],
+            frame_rate=float(stream.average_rate or 0.0),
+            rotation=90 * quarter_turns,
+            codec=stream.codec_context.name,
+            num_bytes=len(content),
+            sha256=storage.sha256_of(content),
+        )
+
+
+def frames_of(
+    record: VideoRecord, frame_indices: Sequence[int], limits: VideoLimits, *, verify: bool = True
+) -> Iterator[tuple[int, Frame]]:
+    """Yield ``(index, frame)`` for each wanted index, in increasing order, from one decode pass.
+
+    Streaming, so that one frame at a time is in memory however many views want frames.
+
+    Args:
+        record: the video, as its manifest row describes it.
+        frame_indices: positions in presentation order, in any order; doubles count once.
+        limits: guards on the decoder.
+        verify: compare the bytes with the manifest's sha256 first.
+
+    Raises:
+        VideoDecodeError: if the file is not the one in the manifest, or a wanted frame is not there.
+
+    """
+    content = _read_content(record, limits)
+    if len(content) != record.num_bytes or (verify and storage.sha256_of(content) != record.sha256):
+        raise _error(record, Status.CHANGED, "is not the file that was indexed; index it again")
+    wanted = sorted(set(frame_indices))
+    with _decoding(record, content, limits) as (_, frames):
+        position = -1
+        for index in wanted:
+            frame = None
+            while position < index:
+                frame = next(frames, None)
+                position += 1
+                if frame is None:
+                    reason = f"ended at frame {position}; its manifest row says {record.num_frames}"
+                    raise _error(record, Status.TOO_SHORT, reason)
+            yield index, _upright(frame)
+
+
+def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
+    try:
+        num_bytes = storage.size_bytes(record.uri)
+        if num_bytes > limits.max_bytes:
+            reason = f"has {num_bytes} bytes; the limit is {limits.max_bytes}"
+            raise _error(record, Status.OVER_LIMIT, reason)
+        return storage.read_bytes(record.uri)
+    except FileNotFoundError:
+        raise _error(record, Status.NOT_FOUND, "is not there") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise _error(record, Status.UNREADABLE, f"cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def _decoding(
+    record: VideoRecord, content: bytes, limits: VideoLimits
+) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Open a video; everything that PyAV raises inside becomes a ``VideoDecodeError``."""
+    try:
+        with av.open(io.BytesIO(content)) as container:
+            if not container.streams.video:
+                raise _error(record, Status.NO_VIDEO_STREAM, "has no video stream")
+            stream = container.streams.video[0]
+            _check_limits(record, stream, container, limits)
+            stream.codec_context.thread_count = 1
+            yield stream, _guarded(record, container.decode(stream), limits)
+    except DECODER_ERRORS as error:
+        raise _error(record, Status.UNREADABLE, f"cannot be decoded: {error}") from error
+
+
+def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: VideoLimits) -> None:
+    context = stream.codec_context
+    if context is None:  # PyAV has no decoder for it; touching the context would crash
+        raise _error(record, Status.UNREADABLE, "has a codec that is not known here")
+    pixels = context.width * context.height
+    seconds = (container.duration or 0) / av.time_base
+    if pixels == 0 or pixels > limits.max_pixels:
+        reason = f"has pictures of {context.width} x {context.height}; the limit is {limits.max_pixels}"
+        raise _error(record, Status.OVER_LIMIT, f"{reason} pixels")
+    if seconds > limits.max_duration_seconds:
+        reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
+        raise _error(record, Status.OVER_LIMIT, reason)
+
+
+def _guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
+    """Stop a stream of frames that has no end, in number, in size or in time."""
+    deadline = time.monotonic() + limits.decode_seconds
+    for position, frame in enumerate(frames):
+        if position >= limits.max_frames:
+            raise _error(record, Status.OVER_LIMIT, f"has over {limits.max_frames} frames")
+        if frame.width * frame.height > limits.max_pixels:
+            raise _error(record, Status.OVER_LIMIT, "grows over the limit of pixels on its way")
+        if time.monotonic() > deadline:
+            raise _error(record, Status.TIMED_OUT, f"took over {limits.decode_seconds:.0f} s")
+        yield frame
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Return how often the stored picture must be turned by 90 degrees, counter-clockwise."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright(frame: Any) -> Frame:
+    picture = frame.to_ndarray(format="rgb24")
+    turns = _quarter_turns(frame)
+    return np.rot90(picture, turns) if turns else picture
+
+
+def _error(record: VideoRecord, status: Status, reason: str) -> VideoDecodeError:
+    return VideoDecodeError(record.sample_id, record.uri, reason, status)

@@ -1,0 +1,236 @@
+"""Views: deterministic looks at a video, the same for teacher and student.
+
+A view is a pure function of ``(seed, policy, sample_id, view_index)`` and of the video's frame
+count and size. No process state, epoch, rank or batch enters, so a cached target is valid for a
+student step exactly when both ask for the same view.
+
+Every draw is a keyed hash of its coordinates. Draws come from named streams (``time``, ``crop``,
+``flip``, ``photo``), so that a new draw in one operation never shifts another's numbers, and
+all results are integers: library distributions and ``libm`` differ between versions and machines.
+
+The policy is the published one (spec of the DVFL-Net data path): T equal segments with a random
+frame in each, a random resized crop, flip, colour jitter, grey. Differences, for integers' sake:
+the crop's aspect is uniform in [1, max_aspect] with a coin for its direction, where published it
+is log-uniform over the same range; jitter is drawn once a clip unless ``jitter_per_frame``.
+
+Indices from 0 are training views. -1 is the evaluation view: centred in time and in space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from math import isqrt
+
+from pipeline.config import ViewsConfig
+from pipeline.manifest import VideoRecord
+
+POLICY_VERSION = 1  # part of every draw and of the fingerprint; raise it when a draw changes meaning
+EVALUATION_VIEW = -1
+# The published sampler keeps 3 frames free at the end (a "frame interval" of 4 around one frame).
+UNUSED_TAIL_FRAMES = 3
+CROP_TRIES = 10
+ASPECT_STEPS = 1024
+AREA_STEPS = 65536
+JITTER_STEPS = 256
+# The published evaluation resizes the short side to 256 and crops 224 from its centre.
+EVALUATION_CROP = (224, 256)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop, in pixels of the upright source picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Photometric parameters in steps of 1/256: factors (256 leaves as is) and hue in turns."""
+
+    brightness: int = JITTER_STEPS
+    contrast: int = JITTER_STEPS
+    saturation: int = JITTER_STEPS
+    hue: int = 0
+    grey: int = 0
+
+    @property
+    def as_row(self) -> tuple[int, int, int, int, int]:
+        """The columns that ``dvflnet.photometric`` takes."""
+        return self.brightness, self.contrast, self.saturation, self.hue, self.grey
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a video.
+
+    ``frame_indices`` count decoded frames in presentation order and never decrease. ``jitters``
+    holds one entry for the whole clip, or one a frame.
+    """
+
+    view_index: int
+    frame_indices: tuple[int, ...]
+    box: Box
+    flip: bool
+    jitters: tuple[Jitter, ...] = (Jitter(),)
+
+    @property
+    def digest(self) -> int:
+        """64-bit digest of all parameters, the same on every machine."""
+        box = self.box
+        return keyed_hash(
+            self.view_index,
+            self.frame_indices,
+            (box.top, box.left, box.height, box.width),
+            int(self.flip),
+            tuple(jitter.as_row for jitter in self.jitters),
+        )
+
+    def every(self, stride: int) -> View:
+        """Keep every ``stride``-th frame: the clip of a student that sees fewer frames."""
+        jitters = self.jitters if len(self.jitters) == 1 else self.jitters[::stride]
+        return replace(self, frame_indices=self.frame_indices[::stride], jitters=jitters)
+
+
+def build_view(
+    policy: ViewsConfig, record: VideoRecord, view_index: int, *, num_frames: int
+) -> View:
+    """Return the view ``view_index`` of a video; -1 is the evaluation view.
+
+    Raises:
+        ValueError: if the record was never probed, or the index names no view.
+
+    """
+    if record.num_frames < 1 or record.width < 1 or record.height < 1:
+        raise ValueError(f"{record.sample_id} has no known size; index it first")
+    if view_index == EVALUATION_VIEW:
+        return _evaluation_view(record, num_frames)
+    if view_index < 0:
+        raise ValueError(f"no evaluation view has the index {view_index}")
+    draws = _Draws(policy.seed, record.sample_id, view_index)
+    return View(
+        view_index=view_index,
+        frame_indices=_random_frames(draws, record.num_frames, num_frames),
+        box=_random_box(draws, policy, record.width, record.height),
+        flip=draws.chance("flip", 0, policy.flip_probability),
+        jitters=tuple(
+            _random_jitter(draws, policy, frame)
+            for frame in range(num_frames if policy.jitter_per_frame else 1)
+        ),
+    )
+
+
+def view_for_epoch(epoch: int, sample_id: str, num_views: int, *, seed: int) -> int:
+    """Return the view that a video shows in an epoch.
+
+    Every cycle of ``num_views`` epochs shows each view once, in an order of its own; the start is
+    shifted from video to video, so that no epoch is "view 7 of everything".
+    """
+    cycle, _ = divmod(epoch, num_views)
+    position = (epoch + keyed_hash(seed, "rotation", sample_id)) % num_views
+    order = sorted(range(num_views), key=lambda view: keyed_hash(seed, "cycle", cycle, view))
+    return order[position]
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """All random numbers of one view, addressed by stream and position."""
+
+    seed: int
+    sample_id: str
+    view_index: int
+
+    def below(self, stream: str, position: int, bound: int) -> int:
+        """Draw an integer in [0, bound); the bias of the remainder is under 2**-40."""
+        return keyed_hash(self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position) % bound
+
+    def between(self, stream: str, position: int, low: int, high: int) -> int:
+        """Draw an integer in [low, high]."""
+        return low + self.below(stream, position, high - low + 1)
+
+    def chance(self, stream: str, position: int, probability: float) -> bool:
+        """Draw true with a probability."""
+        return self.below(stream, position, AREA_STEPS) < round(probability * AREA_STEPS)
+
+
+def keyed_hash(*coordinates: object) -> int:
+    """Hash coordinates to 64 bits, the same on every machine: the source of all randomness here."""
+    text = "|".join(map(str, coordinates))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _random_frames(draws: _Draws, available: int, num_frames: int) -> tuple[int, ...]:
+    """Draw one frame from each of ``num_frames`` equal segments, as published."""
+    span = available - UNUSED_TAIL_FRAMES
+    segment = span // num_frames
+    if segment > 0:
+        picks = (i * segment + draws.below("time", i, segment) for i in range(num_frames))
+        return tuple(picks)
+    if available > max(num_frames, UNUSED_TAIL_FRAMES + 1):
+        return tuple(sorted(draws.below("time", i, span) for i in range(num_frames)))
+    return tuple(_round_half_even(i * max(span, 0), num_frames) for i in range(num_frames))
+
+
+def _centred_frames(available: int, num_frames: int) -> tuple[int, ...]:
+    """Take the middle frame of each of ``num_frames`` equal segments, as published."""
+    span = max(available - UNUSED_TAIL_FRAMES, 0)
+    return tuple((2 * i + 1) * span // (2 * num_frames) for i in range(num_frames))
+
+
+def _round_half_even(numerator: int, denominator: int) -> int:
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
+
+
+def _random_box(draws: _Draws, policy: ViewsConfig, width: int, height: int) -> Box:
+    low, high = round(policy.min_area * AREA_STEPS), round(policy.max_area * AREA_STEPS)
+    steepest = round(policy.max_aspect * ASPECT_STEPS)
+    for attempt in range(CROP_TRIES):
+        area = width * height * draws.between("crop", 5 * attempt, low, high) // AREA_STEPS
+        aspect = draws.between("crop", 5 * attempt + 1, ASPECT_STEPS, steepest)
+        long = isqrt(area * aspect // ASPECT_STEPS)
+        short = isqrt(area * ASPECT_STEPS // aspect)
+        wide = draws.below("crop", 5 * attempt + 2, 2) == 1
+        box_width, box_height = (long, short) if wide else (short, long)
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = draws.between("crop", 5 * attempt + 3, 0, height - box_height)
+            left = draws.between("crop", 5 * attempt + 4, 0, width - box_width)
+            return Box(top, left, box_height, box_width)
+    return _centre_square(width, height, 1, 1)
+
+
+def _centre_square(width: int, height: int, numerator: int, denominator: int) -> Box:
+    """Return the centred square whose side is a fraction of the short side."""
+    side = max(min(width, height) * numerator // denominator, 1)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def _random_jitter(draws: _Draws, policy: ViewsConfig, frame: int) -> Jitter:
+    """Draw the jitter of one frame; whether there is any is drawn once for the clip."""
+
+    def factor(position: int, strength: float) -> int:
+        spread = round(strength * JITTER_STEPS)
+        return JITTER_STEPS + draws.between("photo", 2 + 4 * frame + position, -spread, spread)
+
+    grey = int(draws.chance("photo", 0, policy.grey_probability))
+    if not draws.chance("photo", 1, policy.jitter_probability):
+        return Jitter(grey=grey)
+    return Jitter(
+        brightness=factor(0, policy.jitter_brightness),
+        contrast=factor(1, policy.jitter_contrast),
+        saturation=factor(2, policy.jitter_saturation),
+        hue=factor(3, policy.jitter_hue) - JITTER_STEPS,
+        grey=grey,
+    )
+
+
+def _evaluation_view(record: VideoRecord, num_frames: int) -> View:
+    return View(
+        view_index=EVALUATION_VIEW,
+        frame_indices=_centred_frames(record.num_frames, num_frames),
+        box=_centre_square(record.width, record.height, *EVALUATION_CROP),
+        flip=False,
+    )

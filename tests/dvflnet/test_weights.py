@@ -1,0 +1,280 @@
+"""Loading state dicts: what is taken, what is refused, and what an image network becomes."""
+
+import hashlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dvflnet import build_model
+from dvflnet.weights import load_image_state, load_state, published_state, state_digest
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model("nano", num_classes=7, embed_dim=8).eval()
+
+
+@pytest.fixture
+def state(model):
+    """Return other weights for the same network."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(tensor.shape, generator=generator)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+@pytest.fixture
+def image_state(state):
+    """Return the weights of an image network of the same sizes, with a head of 11 classes."""
+    spatial = {name: tensor for name, tensor in state.items() if "_temporal" not in name}
+    return spatial | {"head.weight": torch.randn(11, 64), "head.bias": torch.randn(11)}
+
+
+def test_digest_is_of_names_shapes_types_and_bytes():
+    state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3, dtype=torch.int64)}
+    content = b"a|()|torch.int64|" + (3).to_bytes(8, "little")
+    content += b"b|(2,)|torch.float32|" + bytes.fromhex("0000803f00000040")
+    assert state_digest(state) == hashlib.sha256(content).hexdigest()
+
+
+def test_digest_does_not_see_order_or_memory_layout():
+    matrix = torch.arange(6.0).view(2, 3)
+    state = {"a": matrix, "b": torch.ones(2)}
+    turned = {"b": nn.Parameter(torch.ones(2)), "a": matrix.t().contiguous().t()}
+    assert state_digest(state) == state_digest(turned)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"b": torch.ones(4)},
+        {"a": torch.ones(2, 2)},
+        {"a": torch.ones(4).double()},
+        {"a": torch.tensor([1.0, 1.0, 1.0, 2.0])},
+        {"a": torch.ones(4), "b": torch.ones(0)},
+        {},
+    ],
+)
+def test_digest_sees_everything_else(other):
+    assert state_digest(other) != state_digest({"a": torch.ones(4)})
+
+
+def test_digest_takes_any_type():
+    digests = {
+        state_digest({"a": torch.zeros(3, dtype=dtype)})
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.bool, torch.uint8)
+    }
+    assert len(digests) == 5
+
+
+def test_published_state_is_bare_or_in_a_container(state):
+    bare = published_state(state)
+    contained = published_state({"model": state, "optimizer": {}, "epoch": 3, "config": {}})
+    assert list(bare) == list(contained) == list(state)
+    assert all(bare[name] is not None and torch.equal(bare[name], state[name]) for name in state)
+
+
+def test_published_state_renames_nothing():
+    assert list(published_state({"module.head.bias": torch.zeros(2)})) == ["module.head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ([1, 2], "found list"),
+        (torch.zeros(2), "found Tensor"),
+        ({}, "at least one tensor"),
+        ({"model": {}}, "at least one tensor"),
+        ({"model": torch.zeros(2)}, "'model' must be a state dict"),
+        ({"state_dict": {}, "epoch": 3}, "no tensor under state_dict, epoch"),
+        ({"model": {"a": torch.zeros(2), "b": "text"}}, "no tensor under b"),
+    ],
+)
+def test_what_is_no_state_dict(checkpoint, message):
+    with pytest.raises(ValueError, match=message):
+        published_state(checkpoint)
+
+
+def test_keep_the_head(model, state):
+    report = load_state(model, state, head="keep")
+    assert state_digest(model.state_dict()) == state_digest(state)
+    assert report.taken == tuple(state)
+    assert report.new_head == report.missing == report.unexpected == report.wrong_shape == ()
+    assert report.as_text().startswith("130 tensors taken\n0 new head")
+
+
+@pytest.mark.parametrize("num_classes", [None, 7, 400])
+def test_new_head_whatever_the_file_holds(model, state, num_classes):
+    before = {name: tensor.clone() for name, tensor in model.head.state_dict().items()}
+    del state["head.weight"], state["head.bias"]
+    if num_classes is not None:
+        state |= {"head.weight": torch.ones(num_classes, 64), "head.bias": torch.ones(num_classes)}
+    report = load_state(model, state, head="new")
+    assert report.new_head == ("head.weight", "head.bias")
+    assert len(report.taken) == 128
+    assert torch.equal(model.head.weight, before["weight"])
+    assert torch.equal(model.head.bias, before["bias"])
+    assert torch.equal(model.norm.weight, state["norm.weight"])
+
+
+@pytest.mark.parametrize("head", ["keep", "new"])
+def test_every_difference_is_named_and_nothing_is_loaded(model, state, head):
+    before = state_digest(model.state_dict())
+    del state["norm.weight"]
+    state["module.norm.weight"] = torch.ones(64)
+    state["patch_embed.proj.bias"] = torch.ones(9)
+    with pytest.raises(ValueError, match="do not fit the network") as caught:
+        load_state(model, state, head=head)
+    message = str(caught.value)
+    assert "1 missing, fresh values kept\n  norm.weight\n" in message
+    assert "1 unexpected, ignored\n  module.norm.weight\n" in message
+    assert "1 wrong shape\n  patch_embed.proj.bias: (9,), the network has (8,)" in message
+    assert state_digest(model.state_dict()) == before
+
+
+def test_a_kept_head_must_fit(model, state):
+    state["head.bias"] = torch.zeros(8)
+    with pytest.raises(ValueError, match=r"head.bias: \(8,\), the network has \(7,\)"):
+        load_state(model, state, head="keep")
+
+
+def test_head_has_two_policies(model, state):
+    with pytest.raises(ValueError, match="head must be 'keep' or 'new', got 'maybe'"):
+        load_state(model, state, head="maybe")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "taken", "missing", "missing_parameters", "unexpected"),
+    [
+        ("tiny", "nano", 98, 30, 9_317_295, 112),
+        ("tiny", "tiny", 210, 72, 21_587_556, 0),
+        ("small", "small", 402, 144, 39_305_352, 0),
+        ("base", "base", 402, 144, 69_856_072, 0),
+    ],
+)
+def test_counts_of_the_published_image_networks(
+    source, target, taken, missing, missing_parameters, unexpected
+):
+    with torch.device("meta"):
+        image_state = build_model(source, num_classes=1000).state_dict()
+        model = build_model(target, num_classes=101)
+    image_state = {name: t for name, t in image_state.items() if "_temporal" not in name}
+    report = load_image_state(model, image_state, preserve_image_function=False)
+    assert len(report.taken) == taken
+    assert len(report.missing) == missing
+    assert all("_temporal" in name for name in report.missing)
+    own = model.state_dict()
+    assert sum(own[name].numel() for name in report.missing) == missing_parameters
+    assert len(report.unexpected) == unexpected
+    assert report.new_head == ("head.weight", "head.bias")
+
+
+def test_nano_takes_the_first_blocks_of_every_stage(golden_keys):
+    with torch.device("meta"):
+        image_state = build_model("tiny", num_classes=1000).state_dict()
+        model = build_model("nano", num_classes=101)
+    image_state = {name: t for name, t in image_state.items() if "_temporal" not in name}
+    report = load_image_state(model, image_state, preserve_image_function=False)
+    blocks = {".".join(name.split(".")[1:4]) for name in report.taken if ".blocks." in name}
+    assert blocks == {"0.blocks.0", "1.blocks.0", "2.blocks.0", "2.blocks.1", "3.blocks.0"}
+
+
+def test_image_weights_leave_time_and_head_fresh(model, image_state):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = load_image_state(model, image_state, preserve_image_function=False)
+    for name, tensor in model.state_dict().items():
+        source = image_state if name in report.taken else before
+        assert torch.equal(tensor, source[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "removed", "message"),
+    [
+        ({"layers.0.blocks.0.gamma_1": torch.ones(8)}, None, "1 unexpected"),
+        ({"layers.4.blocks.0.norm1.weight": torch.ones(8)}, None, "1 unexpected"),
+        ({"patch_embed.norm.weight": torch.ones(9)}, None, "1 wrong shape"),
+        ({}, "layers.2.blocks.1.norm1.bias", "layers.2.blocks.1.norm1.bias"),
+        ({"layers.0.blocks.0.modulation.h_temporal.bias": torch.ones(8)}, None, "not an image"),
+    ],
+)
+def test_other_differences_from_an_image_network_are_refused(
+    model, image_state, changes, removed, message
+):
+    before = state_digest(model.state_dict())
+    image_state |= changes
+    image_state.pop(removed, None)
+    with pytest.raises(ValueError, match=message):
+        load_image_state(model, image_state, preserve_image_function=True)
+    assert state_digest(model.state_dict()) == before
+
+
+def test_preserved_image_function(image_state):
+    """The pooled features of a clip become the mean of the image network's, frame by frame."""
+    model = build_model("nano", num_classes=7, embed_dim=8).double().eval()
+    image_state = {name: 0.3 * tensor.double() for name, tensor in image_state.items()}
+    load_image_state(model, image_state, preserve_image_function=True)
+    clips = torch.randn(2, 3, 3, 40, 33, dtype=torch.float64)
+    expected = torch.stack(
+        [image_features(image_state, frames, depths=(1, 1, 2, 1)).mean(0) for frames in clips]
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_features(clips), expected, rtol=0, atol=1e-10)
+
+
+def test_without_it_the_image_function_is_lost(image_state):
+    model = build_model("nano", num_classes=7, embed_dim=8).double().eval()
+    image_state = {name: 0.3 * tensor.double() for name, tensor in image_state.items()}
+    load_image_state(model, image_state, preserve_image_function=False)
+    clips = torch.randn(1, 1, 3, 32, 32, dtype=torch.float64)
+    expected = image_features(image_state, clips[0], depths=(1, 1, 2, 1))
+    with torch.no_grad():
+        assert not torch.allclose(model.forward_features(clips), expected, atol=1e-3)
+
+
+def test_time_can_be_learned_from_a_preserved_image_function(model, image_state):
+    load_image_state(model, image_state, preserve_image_function=True)
+    model.train()(torch.randn(2, 3, 3, 32, 32)).square().sum().backward()
+    assert model.layers[0].blocks[0].modulation.h_temporal.weight.grad.any()
+
+
+def image_features(state, frames, depths):
+    """Run FocalNet on images (N, 3, H, W), channels first, from a state dict; return (N, C4)."""
+
+    def norm(maps, name):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        return F.layer_norm(maps.movedim(1, -1), weight.shape, weight, bias).movedim(-1, 1)
+
+    def linear(maps, name):
+        weight = state[f"{name}.weight"]
+        return F.conv2d(maps, weight.view(*weight.shape[:2], 1, 1), state[f"{name}.bias"])
+
+    def embed(maps, name):
+        weight = state[f"{name}.proj.weight"]
+        maps = F.conv2d(maps, weight, state[f"{name}.proj.bias"], stride=weight.shape[-1])
+        return norm(maps, f"{name}.norm")
+
+    def modulate(maps, name):
+        dim = maps.shape[1]
+        query, context, gates = linear(maps, f"{name}.f").split((dim, dim, 3), dim=1)
+        gathered = 0
+        for level, padding in enumerate((1, 2)):
+            kernel = state[f"{name}.focal_layers.{level}.0.weight"]
+            context = F.gelu(F.conv2d(context, kernel, padding=padding, groups=dim))
+            gathered = gathered + context * gates[:, level, None]
+        gathered = gathered + F.gelu(context.mean((2, 3), keepdim=True)) * gates[:, 2, None]
+        return linear(query * linear(gathered, f"{name}.h"), f"{name}.proj")
+
+    maps = embed(frames, "patch_embed")
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            name = f"layers.{stage}.blocks.{block}"
+            maps = maps + modulate(norm(maps, f"{name}.norm1"), f"{name}.modulation")
+            hidden = F.gelu(linear(norm(maps, f"{name}.norm2"), f"{name}.mlp.fc1"))
+            maps = maps + linear(hidden, f"{name}.mlp.fc2")
+        if stage < 3:
+            maps = embed(maps, f"layers.{stage}.downsample")
+    return norm(maps, "norm").mean((2, 3))
