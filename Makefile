@@ -59,7 +59,7 @@ constraints: ## write constraints.txt anew from the newest releases
 
 check: $(INSTALLED) ## format, lint, types, import contracts, spelling (about a minute)
 	@status=0; step() { echo "==> $$*"; "$(BIN)/$$@" || status=1; }; \
-	    step ruff format --check .; \
+	    step ruff format --check --output-format concise .; \
 	    step ruff check --output-format concise .; \
 	    step mypy; \
 	    step lint-imports --no-logo; \
