@@ -41,9 +41,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "==> $(VENV) ($$($(PYTHON) --version))"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> torch"
-	@$(BIN)/pip install -qq --constraint constraints.txt torch
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt torch
 	@echo "==> everything else (some 150 packages)"
-	@$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/pip check
 	@touch $@
 

@@ -84,7 +84,7 @@ class FocalModulation(nn.Module):
         gate_lines = gates.flatten(2, 3).permute(0, 3, 1, 2)  # (B, L+1, T, H*W)
         gathered = torch.zeros_like(lines)
         for level, layer in enumerate(self.focal_layers_temporal):
-            kernel = layer[0].weight.unsqueeze(-1)  # (C, C, k, 1): time is now the first axis
+            kernel = layer.get_parameter("0.weight").unsqueeze(-1)  # (C, C, k, 1), time first
             padding = (focal_kernel_size(level) // 2, 0)
             lines = F.gelu(F.conv2d(lines, kernel, padding=padding))
             gathered = torch.addcmul(gathered, lines, gate_lines[:, level : level + 1])

@@ -1,7 +1,7 @@
 """Index a data set: annotations and videos become manifest.parquet, every video probed once.
 
-    python jobs/index_videos.py configs/demo.yaml
-    ray job submit --working-dir . -- python jobs/index_videos.py configs/ucf101.yaml
+python jobs/index_videos.py configs/demo.yaml
+ray job submit --working-dir . -- python jobs/index_videos.py configs/ucf101.yaml
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage one: run the teacher over every wanted view of every video, once, into a sealed logit store.
+"""Stage one: run the teacher over every wanted view of every video, once, into a sealed store.
 
 ::
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +33,9 @@ from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction, read_manifest
 from pipeline.progress import Progress
 from pipeline.teacher_predictor import check_teacher
-from pipeline.tracking import TrackedRun, open_run
-from pipeline.unit_actors import JournalWriter, TeacherActor, UnitDecoder, unit_block
+from pipeline.tracked_run import TrackedRun
+from pipeline.tracking import open_run
+from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
 JOURNAL_CPU_SHARE = 0.25
 
@@ -74,7 +75,8 @@ class CachePlan:
                 f"store        {self.root} ({self.spec.format})",
                 f"fingerprint  {self.spec.fingerprint}",
                 f"videos       {len(self.manifest.records)}",
-                f"clips        {self.num_clips} in {len(self.units)} units, {self.spec.num_shards} shards",
+                f"clips        {self.num_clips} in {len(self.units)} units and "
+                f"{self.spec.num_shards} shards",
                 f"bytes        about {num_bytes:,} before compression",
             ]
         )
@@ -148,10 +150,13 @@ def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str
 
     configure_streams()
     config, cluster = plan.config, plan.config.cluster
-    per_unit = {"batch_size": None, "batch_format": "pyarrow"}
-    on_teacher = {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
-    summaries = (
-        ray.data.from_arrow([unit_block(unit, plan.records(unit.rows)) for unit in todo])
+    per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    on_teacher: dict[str, Any] = (
+        {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
+    )
+    blocks: Any = [unit_block(unit, plan.records(unit.rows)) for unit in todo]
+    summaries: Any = (
+        ray.data.from_arrow(blocks)
         .map_batches(
             UnitDecoder,
             fn_constructor_args=(config, plan.spec),
@@ -167,19 +172,14 @@ def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str
             **per_unit,
         )
         .map_batches(
-            _journal,
-            fn_args=(JournalWriter(plan.root, plan.spec),),
+            cast("Any", journal_unit),
+            fn_kwargs={"root": plan.root, "spec": plan.spec},
             num_cpus=JOURNAL_CPU_SHARE,
             **per_unit,
         )
     )
-    for table in summaries.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for table in summaries.iter_batches(**per_unit):
         yield from table.to_pylist()
-
-
-def _journal(block: pa.Table, writer: JournalWriter) -> pa.Table:
-    """Call the writer from a task: the journal needs no process of its own."""
-    return writer(block)
 
 
 class Meter:
@@ -213,7 +213,9 @@ class Meter:
     def note(self) -> str:
         """What stands behind the progress."""
         metrics = self.metrics
-        return f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
+        return (
+            f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
+        )
 
 
 def _judge_teacher(plan: CachePlan) -> None:
@@ -237,8 +239,8 @@ def _judge_teacher(plan: CachePlan) -> None:
     minimum = plan.config.teacher.min_top1
     if minimum is not None and top1 < minimum:
         raise WeightsMismatch(
-            f"the teacher's top-1 on val is {top1:.4f}, under teacher.min_top1 {minimum}; nothing is "
-            "sealed.\n  Check weights, class order and preprocessing, or lower the minimum."
+            f"the teacher's top-1 on val is {top1:.4f}, under teacher.min_top1 {minimum}; nothing "
+            "is sealed.\n  Check weights, class order and preprocessing, or lower the minimum."
         )
 
 

@@ -45,8 +45,8 @@ def write_checkpoint(
 ) -> None:
     """Write a state to a folder, ``checkpoint.json`` last.
 
-    ``facts`` say what the run is; they go into the weights file too, so that it explains itself when
-    it travels alone.
+    ``facts`` say what the run is; they go into the weights file too, so that it explains itself
+    when it travels alone.
     """
     write_weights(str(folder / WEIGHTS), state.weights, facts, class_names=class_names)
     write_weights(str(folder / VAL_LOGITS), {"val_logits": state.val_logits}, facts)
@@ -82,9 +82,7 @@ def read_checkpoint(folder: Path) -> TrainingState:
     _compare(folder / VAL_LOGITS, record["val_logits_digest"], state_digest(logits))
     _compare(folder / OPTIMISER, record["optimiser_sha256"], sha256_of(optimiser))
     loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
-    return TrainingState(
-        record["step"], record["seconds"], logits["val_logits"], weights, loaded
-    )
+    return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
 def _compare(path: Path, expected: str, found: str) -> None:

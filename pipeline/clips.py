@@ -2,7 +2,7 @@
 
 All views of a video come out of one decode pass. A clip travels as uint8 in ``(T, H, W, C)`` memory
 order, which is what the decoder writes and what the channels-last networks read; only the device
-turns it into floats. Everybody uses one resizer (OpenCV, bilinear), as the published data path does.
+turns it into floats. Everybody uses one resizer (OpenCV, bilinear), as published.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def clips_of(
             cut = _cut(frame, view.box, flip=view.flip)
             clip.frames[position] = _resize(cut, side)
             if prove:
-                clip.frame_crc[position] = zlib.crc32(np.ascontiguousarray(cut))
+                clip.frame_crc[position] = zlib.crc32(np.ascontiguousarray(cut).data)
     return clips
 
 

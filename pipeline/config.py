@@ -45,6 +45,15 @@ class VideoLimits(Section):
     decode_seconds: Positive = 60.0  # wall time for one visit to a video
 
 
+class GeneratedConfig(Section):
+    """A data set that is drawn, not filmed; see ``pipeline.generated_videos``."""
+
+    seed: int = 0
+    num_groups: Count
+    num_val_groups: Count
+    clips_per_group: Count
+
+
 class DatasetConfig(Section):
     """Where the videos are, how they are annotated, and how much may be bad."""
 
@@ -56,6 +65,7 @@ class DatasetConfig(Section):
     num_classes: Count
     min_frames: Count = 4
     max_failed_fraction: Fraction = 0.01
+    generated: GeneratedConfig | None = None  # how jobs/generate_videos.py makes it
     limits: VideoLimits = VideoLimits()
 
 
@@ -262,7 +272,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     except ValidationError as error:
         problems += [_explain(item) for item in error.errors()]
     if problems:
-        raise ConfigError(f"{path} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems))
+        raise ConfigError(
+            f"{path} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems)
+        )
     return _with_absolute_uris(config)
 
 
@@ -299,10 +311,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Yaml(yaml.SafeLoader):
-    """Safe loader that reads 1e-4 as a number, which plain PyYAML takes for text, and refuses a key given twice."""
+    """Reads 1e-4 as a number, which PyYAML takes for text, and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(
@@ -315,7 +327,9 @@ def _add_exponent_floats(loader: type[yaml.SafeLoader]) -> None:
     import re
 
     loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
     )
 
 
@@ -369,14 +383,16 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
     """Name settings that are each valid and make no sense together."""
     num_frames = config.student_num_frames
     if config.clip.num_frames % num_frames:
-        yield f"student.num_frames: {num_frames} does not divide clip.num_frames {config.clip.num_frames}"
+        whole = config.clip.num_frames
+        yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"
     if config.views.min_area > config.views.max_area:
-        yield f"views.min_area: {config.views.min_area} is over views.max_area {config.views.max_area}"
+        smallest, largest = config.views.min_area, config.views.max_area
+        yield f"views.min_area: {smallest} is over views.max_area {largest}"
     if config.dataset.layout != "folders" and config.dataset.annotations is None:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
     for role, model in (("teacher", config.teacher), ("student", config.student)):
         if (model.init == "scratch") != (model.init_weights is None):
-            yield f"{role}.init_weights: goes with {role}.init imagenet or checkpoint, and only with them"
+            yield f"{role}.init_weights: goes with init imagenet or checkpoint, and only with them"
     for role, train, optim in (
         ("", config.train, config.optim),
         ("teacher.", config.teacher.train, config.teacher.optim),

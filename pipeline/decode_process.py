@@ -1,10 +1,10 @@
 """Decoding in a process of its own, because a broken video can crash or hang the decoder.
 
-The parent holds a ``DecodeProcess`` and asks for probes and clips; the child is started at the first
-request and again after it died. A crash, a hang and an exception all come back as
-``VideoDecodeError`` of the video that was asked for. The child never imports torch (about
-50 MB instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a hang
-(an alarm kills it even inside the decoder).
+The parent holds a ``DecodeProcess`` and asks for probes and clips; the child is started at the
+first request and again after it died. A crash, a hang and an exception all come back as
+``VideoDecodeError`` of the video that was asked for. The child never imports torch (about 50 MB
+instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a hang (an
+alarm kills it even inside the decoder).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@
     `- VideoDecodeError           never ends a job: it becomes the row's status
 
 A message says what was wrong, what was found and what to do. Jobs print it as one block and leave
-with the exit code; every other exception keeps its traceback, because it is our fault. Messages are
-built in ``__str__`` from the arguments, so that an error survives the pickling between Ray processes.
+with the exit code; every other exception keeps its traceback, because it is our fault. Messages
+are built in ``__str__`` from the arguments, so that an error survives pickling between processes.
 """
 
 from __future__ import annotations

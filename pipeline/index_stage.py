@@ -6,8 +6,9 @@ hashes its bytes. Bad videos keep their row, with a status and a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -85,7 +86,8 @@ def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterato
         num_cpus=CPU_SHARE,
     )
     with Progress("index", len(records), "videos") as progress:
-        for table in probed.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tables: Iterable[Any] = probed.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
             progress.advance(table.num_rows)
             yield from records_of(table)
 

@@ -165,7 +165,9 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
     try:
         table = pq.read_table(io.BytesIO(read_bytes(uri)), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{uri} is not a readable manifest: {error}. Index the videos again.") from error
+        raise DatasetError(
+            f"{uri} is not a readable manifest: {error}. Index the videos again."
+        ) from error
     footer = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if not table.schema.equals(SCHEMA) or "digest" not in footer:
         raise DatasetError(f"{uri} does not have the manifest's columns. Index the videos again.")
@@ -189,5 +191,6 @@ def check_failed_fraction(num_bad: int, num_videos: int, dataset: DatasetConfig)
     if num_bad > dataset.max_failed_fraction * num_videos:
         raise TooManyFailedVideos(
             f"{num_bad} of {num_videos} videos are bad, over dataset.max_failed_fraction "
-            f"{dataset.max_failed_fraction:g}.\n  They are listed above; mend them, or raise the limit."
+            f"{dataset.max_failed_fraction:g}.\n"
+            "  They are listed above; mend them, or raise the limit."
         )

@@ -3,7 +3,8 @@
 A training run is one long line of positions; an optimiser step takes the next
 ``global_batch_size`` of them and worker r the r-th part of those. Nothing else decides what is
 seen when, so the order is the same for any number of workers with equal global batch, and a run
-resumes from a single integer, its step. Batches may straddle the end of an epoch: no video is dropped.
+resumes from a single integer, its step. Batches may straddle the end of an epoch: no video is
+dropped.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Progress that a person can follow: a line that renews itself on a terminal, a line every few
-seconds in the log of a job.
+"""Progress that a person can follow.
+
+On a terminal a line that renews itself, in the log of a job a line every few seconds.
 """
 
 from __future__ import annotations

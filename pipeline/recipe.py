@@ -1,7 +1,7 @@
-"""Who is trained, on which clips, with which loss: the one thing in which teacher and student differ.
+"""Who is trained, on which clips, with which loss: all in which teacher and student differ.
 
-Both go through the same loop. The teacher learns from labels, with views of its own that never repeat;
-the student learns from the views in the logit store.
+Both go through the same loop. The teacher learns from labels, with views of its own that never
+repeat; the student learns from the views in the logit store.
 """
 
 from __future__ import annotations

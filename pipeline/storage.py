@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 def absolute_uri(uri: str) -> str:
-    """Return ``uri`` with ``~`` and relative paths resolved; URIs with a scheme stay as they are."""
+    """Resolve ``~`` and relative paths; URIs with a scheme stay as they are."""
     if "://" in uri:
         return uri
     return os.path.abspath(os.path.expanduser(uri))

@@ -19,8 +19,8 @@ def check_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> str
     """Check the teacher's weights against network and classes, and return their digest.
 
     Raises:
-        WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the file names
-            other classes, or the same in another order.
+        WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the file
+            names other classes, or the same in another order.
 
     """
     file = read_weights(config.teacher_weights_uri)
@@ -39,8 +39,8 @@ def teacher_digest(config: ExperimentConfig) -> str:
 class TeacherPredictor:
     """A teacher in evaluation mode on one device.
 
-    Results do not depend on who computes them: batches are cut at fixed places, and on CPU the number
-    of threads is fixed.
+    Results do not depend on who computes them: batches are cut at fixed places, and on CPU the
+    number of threads is fixed.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -68,7 +68,10 @@ class TeacherPredictor:
         """
         starts = range(0, len(frames), self._batch_size)
         return np.concatenate(
-            [self._predict(frames[s : s + self._batch_size], jitter[s : s + self._batch_size]) for s in starts]
+            [
+                self._predict(frames[s : s + self._batch_size], jitter[s : s + self._batch_size])
+                for s in starts
+            ]
         )
 
     def _predict(
@@ -83,7 +86,9 @@ class TeacherPredictor:
 
 
 def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> VideoFocalNet:
-    network = build_network(config.teacher, num_classes=num_classes, num_frames=config.clip.num_frames)
+    network = build_network(
+        config.teacher, num_classes=num_classes, num_frames=config.clip.num_frames
+    )
     try:
         load_state(network, file.state, head="keep")
     except ValueError as error:
@@ -98,6 +103,6 @@ def _differing_classes(uri: str, file: WeightFile, class_names: tuple[str, ...])
     )
     first = f" (class {place}: {theirs!r} there, {ours!r} here)" if place >= 0 else ""
     return (
-        f"{uri} was trained on {len(file.class_names)} classes, the manifest has {len(class_names)}, or "
-        f"in another order{first}. Use the teacher of this data set."
+        f"{uri} was trained on other classes or in another order{first}: "
+        f"{len(file.class_names)} there, {len(class_names)} here. Use the teacher of this data set."
     )

@@ -91,7 +91,7 @@ class TrackedRun:
         self._outbox.put(lambda run: run.log_new_points(step, timestamp, values))
 
     def log_summary(self, values: Mapping[str, float]) -> None:
-        """Log numbers of the whole run, such as ``best/val_top1``; a later value replaces one."""
+        """Log numbers of the whole run, such as ``best/top1``; a later value replaces one."""
         timestamp = now()
         self._outbox.put(lambda run: run.log_points(0, timestamp, values))
 

@@ -40,7 +40,7 @@ SERVER_SECONDS = 10.0  # to wait for a server at the start
 DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
 MAX_PARAMS = 100  # in one request
 MAX_PARAM_LENGTH = 6000
-MAX_DIGEST_LENGTH = 36  # of a dataset: a little more than half of a sha256
+DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 
 
 def open_run(
@@ -117,8 +117,8 @@ def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
 
 
 def dataset_digest(digest: str) -> str:
-    """Shorten a digest to what MLflow keeps of a data set's."""
-    return digest[:MAX_DIGEST_LENGTH]
+    """Shorten a digest to what is kept of it in MLflow."""
+    return digest[:DIGEST_LENGTH]
 
 
 def comparison_link(ui: str, runs: Iterable[Run]) -> str:
@@ -279,7 +279,7 @@ def _params(config: ExperimentConfig, sections: Sequence[str]) -> dict[str, str]
     return {
         setting: str(value)[:MAX_PARAM_LENGTH]
         for setting, value in flattened(config).items()
-        if setting.startswith(prefixes)
+        if value is not None and setting.startswith(prefixes)
     }
 
 

@@ -1,7 +1,7 @@
 """The training loop of one worker: steps, evaluation, report. Teacher and student share it.
 
-No Ray in here. The stage gives every worker its place among the others; a benchmark that wants the bare
-loop gives it a place of its own.
+No Ray in here. The stage gives every worker its place among the others; a benchmark that wants the
+bare loop gives it a place of its own.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Place(Protocol):
 class EpochResult:
     """What is known after an epoch was evaluated.
 
-    ``points`` are (step, training metrics) since the last report and ``seconds`` the time that those
-    steps took; ``val_logits`` is float32 ``(N, K)`` in the order of ``TrainPlan.val_rows``.
+    ``points`` are (step, training metrics) since the last report and ``seconds`` the time that
+    those steps took; ``val_logits`` is float32 ``(N, K)`` in the order of ``TrainPlan.val_rows``.
     """
 
     epoch: int
@@ -162,7 +162,10 @@ def val_teacher_logits(plan: TrainPlan, mirror: Mirror) -> Tensor:
 def mean_points(parts: Sequence[Points]) -> Points:
     """Average the points of all workers, step by step."""
     return [
-        (same_step[0][0], {k: fmean(metrics[k] for _, metrics in same_step) for k in same_step[0][1]})
+        (
+            same_step[0][0],
+            {k: fmean(metrics[k] for _, metrics in same_step) for k in same_step[0][1]},
+        )
         for same_step in zip(*parts, strict=True)
     ]
 

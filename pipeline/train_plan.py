@@ -66,7 +66,13 @@ class TrainPlan:
             "role": recipe.role,
             "sections": [
                 section.model_dump(mode="json")
-                for section in (recipe.model, recipe.loss, recipe.optim, recipe.train, recipe.policy)
+                for section in (
+                    recipe.model,
+                    recipe.loss,
+                    recipe.optim,
+                    recipe.train,
+                    recipe.policy,
+                )
             ],
             "clip": [recipe.num_views, recipe.num_frames, recipe.frame_stride, recipe.side],
             "manifest": self.manifest.digest,
@@ -131,11 +137,15 @@ class TrainPlan:
         proved = bool(self.root_digest) and is_audited(
             recipe.train.seed, epoch, row, recipe.train.audit_rate
         )
-        return ClipRequest(row, record, recipe.view(record, epoch), recipe.frame_stride, prove=proved)
+        return ClipRequest(
+            row, record, recipe.view(record, epoch), recipe.frame_stride, prove=proved
+        )
 
     def _val_request(self, row: int) -> ClipRequest:
         record = self._record(row)
-        return ClipRequest(row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride)
+        return ClipRequest(
+            row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride
+        )
 
     def _record(self, row: int) -> VideoRecord:
         return self.manifest.records[row]

@@ -7,16 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dvflnet.cost import count_macs, count_parameters
-from dvflnet.metrics import evaluate_logits
+from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
+from dvflnet.videofocalnet import VideoFocalNet
 from pipeline import storage
 from pipeline.checkpoints import WEIGHTS, TrainingState, read_checkpoint
+from pipeline.decode_process import DecodeProcess
 from pipeline.logit_store.mirror import Mirror
 from pipeline.networks import build_network
-from pipeline.tracking import TrackedRun
+from pipeline.report import (
+    Bins,
+    Prediction,
+    ShownVideo,
+    confusion_figure,
+    per_class_table,
+    predictions_figure,
+    reliability_figure,
+)
+from pipeline.tracked_run import TrackedRun
 from pipeline.train_loop import val_teacher_logits
 from pipeline.train_plan import TrainPlan
+
+NUM_SHOWN = 12  # videos on the sheet of predictions
+SHOWN_SIDE = 96  # pixels, at least
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ def publish_result(
         storage.write_bytes(uri, evaluated.weights_file)
     summary = _summary(plan, best, last, mirror)
     run.log_summary(summary)
+    _log_pages(plan, best.state, mirror, run)
+    _log_model(plan, best.state, run)
     return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
 
 
@@ -78,10 +95,72 @@ def _summary(
 
 def _cost(plan: TrainPlan) -> dict[str, float]:
     """Count the network's parameters and multiply-adds for one clip."""
-    recipe = plan.recipe
-    num_frames = recipe.num_frames // recipe.frame_stride
-    network = build_network(
-        recipe.model, num_classes=len(plan.manifest.class_names), num_frames=num_frames
-    )
-    macs = count_macs(network, num_frames=num_frames, side=recipe.side)
+    network = _network(plan)
+    macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
     return {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
+
+
+def _network(plan: TrainPlan) -> VideoFocalNet:
+    recipe = plan.recipe
+    return build_network(
+        recipe.model,
+        num_classes=len(plan.manifest.class_names),
+        num_frames=recipe.num_frames // recipe.frame_stride,
+    )
+
+
+def _log_pages(
+    plan: TrainPlan, state: TrainingState, mirror: Mirror | None, run: TrackedRun
+) -> None:
+    """Log what a person looks at: which classes are mixed up, how sure the network is, examples."""
+    names, labels = plan.manifest.class_names, torch.tensor(plan.labels(plan.val_rows))
+    logits_of: dict[str, Tensor] = {plan.recipe.role: state.val_logits}
+    if mirror is not None:
+        logits_of["teacher"] = val_teacher_logits(plan, mirror)
+    confusion = confusion_matrix(state.val_logits, labels).numpy()
+    bins = {
+        role: Bins(*(sums.numpy() for sums in calibration_bins(logits, labels)))
+        for role, logits in logits_of.items()
+    }
+    run.log_figure("val/confusion.png", confusion_figure(confusion, names))
+    run.log_text("val/per_class.csv", per_class_table(confusion, names))
+    run.log_figure("val/reliability.png", reliability_figure(bins))
+    run.log_figure("val/predictions.png", predictions_figure(_shown_videos(plan, logits_of)))
+
+
+def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVideo]:
+    """Pick videos of val evenly, and see them as the network did."""
+    step = max(1, len(plan.val_rows) // NUM_SHOWN)
+    places = range(0, len(plan.val_rows), step)[:NUM_SHOWN]
+    decoder = DecodeProcess()
+    try:
+        return [_shown(plan, place, logits_of, decoder) for place in places]
+    finally:
+        decoder.close()
+
+
+def _shown(
+    plan: TrainPlan, place: int, logits_of: dict[str, Tensor], decoder: DecodeProcess
+) -> ShownVideo:
+    record = plan.manifest.records[plan.val_rows[place]]
+    names = plan.manifest.class_names
+    view, limits = plan.recipe.evaluation_view(record), plan.config.dataset.limits
+    clip = decoder.clips(
+        record, [view], limits, side=max(plan.recipe.side, SHOWN_SIDE), prove=False
+    )
+    predictions = {}
+    for role, logits in logits_of.items():
+        probability, label = logits[place].softmax(dim=0).max(dim=0)
+        predictions[role] = Prediction(names[int(label)], float(probability))
+    return ShownVideo(record.sample_id, clip[0].frames, names[record.label], predictions)
+
+
+def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
+    network = _network(plan)
+    network.load_state_dict(dict(state.weights))
+    run.log_model(
+        network.eval(),
+        num_frames=network.num_frames,
+        side=plan.recipe.side,
+        metadata={"class_names": list(plan.manifest.class_names), "run": plan.name},
+    )

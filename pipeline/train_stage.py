@@ -6,8 +6,8 @@
     fit       workers run pipeline.train_loop; rank 0 writes a checkpoint after every evaluation
     publish   best and last weights; result.json last
 
-The name of a run holds a digest of everything that decides its weights. The same command finds the same
-run and goes on from its last checkpoint; another setting is another run.
+The name of a run holds a digest of everything that decides its weights. The same command finds the
+same run and goes on from its last checkpoint; another setting is another run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.networks import build_network, start_network
+from pipeline.progress import Progress
 from pipeline.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.teacher_predictor import teacher_digest
-from pipeline.progress import Progress
-from pipeline.tracking import TrackedRun, open_run
+from pipeline.tracked_run import TrackedRun
+from pipeline.tracking import open_run
 from pipeline.train_loop import EpochResult, train
 from pipeline.train_plan import TrainPlan
 from pipeline.train_report import publish_result
@@ -146,7 +147,7 @@ def _run(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
 
 
 def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
-    """Run Ray Train to the end; return its (checkpoint, metrics) pairs, best and last among them."""
+    """Run Ray Train to the end; return (checkpoint, metrics) pairs, best and last among them."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -170,7 +171,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
             ),
         )
         try:
-            result = trainer.fit()
+            result: Any = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _first_known(error) or error from error
     if isinstance(result.return_value, PipelineError):
@@ -178,7 +179,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     return list(result.best_checkpoints or [])
 
 
-def _work(setup: dict[str, Any]) -> PipelineError | None:
+def _work(setup: dict[Any, Any]) -> Any:
     """What Ray Train runs in each worker."""
     import ray.train
     import ray.train.torch
@@ -210,7 +211,13 @@ def _work(setup: dict[str, Any]) -> PipelineError | None:
         plan, network, training, setup["news"], seconds_before=resumed.seconds if resumed else 0.0
     )
     try:
-        train(plan, training, place, mirror=_open_mirror(plan), first_step=resumed.step if resumed else 0)
+        train(
+            plan,
+            training,
+            place,
+            mirror=_open_mirror(plan),
+            first_step=resumed.step if resumed else 0,
+        )
     except PipelineError as error:
         if plan.num_workers > 1:
             raise  # the other workers wait for this one; Ray Train must end them
@@ -306,7 +313,7 @@ class RayPlace:
 
 
 def _on_report(news: Any) -> Any:
-    """Pass each report on once, from Ray Train's controller: rank 0 repeats some after a restart."""
+    """Pass each report on once, from the controller: rank 0 repeats some after a restart."""
     from ray.train import UserCallback
 
     class PassOn(UserCallback):

@@ -118,7 +118,8 @@ class Training:
         grad_norm = clip_grad_norm_(self.network.parameters(), self._optim.max_grad_norm)
         self._check_finite("gradient", grad_norm, step, batch)
         self.optimiser.step()
-        return StepResult(*(float(part.detach()) for part in parts), float(grad_norm), lr)
+        loss, distill_loss, label_loss = (float(part.detach()) for part in parts)
+        return StepResult(loss, distill_loss, label_loss, float(grad_norm), lr)
 
     def predict(self, batch: ClipBatch) -> Tensor:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""
@@ -127,7 +128,9 @@ class Training:
             logits: Tensor = self.network(prepare_clips(batch.frames, batch.jitter, self._device))
         return logits.float()
 
-    def _forward(self, batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None) -> LossParts:
+    def _forward(
+        self, batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None
+    ) -> LossParts:
         with autocast(self._device, self._train.precision):
             student_logits = self.network(prepare_clips(batch.frames, batch.jitter, self._device))
         return weighted_loss(
@@ -163,16 +166,16 @@ def build_optimiser(network: nn.Module, optim: OptimConfig) -> torch.optim.Optim
     ]
     if optim.kind == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
-    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+    return torch.optim.SGD(
+        groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0
+    )
 
 
 def mean_results(results: Iterable[StepResult]) -> dict[str, float]:
     """Average step results over steps and workers, under their MLflow names."""
     rows = list(results)
     names = ("loss", "distill_loss", "label_loss", "grad_norm", "lr")
-    return {
-        f"train/{name}": sum(getattr(row, name) for row in rows) / len(rows) for name in names
-    }
+    return {f"train/{name}": sum(getattr(row, name) for row in rows) / len(rows) for name in names}
 
 
 def _with_dims(network: nn.Module, *, matrix: bool) -> list[nn.Parameter]:

@@ -1,7 +1,7 @@
 """The three steps that a unit passes in stage one: decode, teacher, journal.
 
-Tables in, tables out, one block a unit. Nothing here knows Ray: the stage hands these to Ray Data, and
-benchmarks and tests call them as they are.
+Tables in, tables out, one block a unit. Nothing here knows Ray: the stage hands these to Ray Data,
+and benchmarks and tests call them as they are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ CLIP_SCHEMA = pa.schema(
         ("view_digest", pa.uint64()),
         ("frame_crc", pa.list_(pa.uint32())),
         ("jitter", pa.list_(pa.int16())),
-        ("frames", pa.large_binary()),  # uint8 (T, side, side, 3); null where the status is not good
+        (
+            "frames",
+            pa.large_binary(),
+        ),  # uint8 (T, side, side, 3); null where the status is not good
     ]
 )
 
@@ -128,24 +131,18 @@ class TeacherActor:
         return pa.table(columns)
 
 
-class JournalWriter:
+def journal_unit(block: pa.Table, root: str, spec: StoreSpec) -> pa.Table:
     """Write a finished unit to the journal; what goes on to the driver is a short record of it."""
-
-    def __init__(self, root: str, spec: StoreSpec) -> None:
-        self._root, self._spec = root, spec
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Journal one unit."""
-        split_of_row = dict(zip(*(block.column(n).to_pylist() for n in ("row", "split")), strict=True))
-        number = block.column("unit")[0].as_py()
-        unit = cut_unit(self._spec, number, list(split_of_row.values()))
-        record = write_fragment(self._root, self._spec, unit, _to_cells(block, self._spec))
-        summary = asdict(record) | {
-            "num_hits": _num_hits(block),
-            "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
-            "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
-        }
-        return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
+    rows, splits = (block.column(name).to_pylist() for name in ("row", "split"))
+    split_of_row = dict(zip(rows, splits, strict=True))
+    unit = cut_unit(spec, block.column("unit")[0].as_py(), list(split_of_row.values()))
+    record = write_fragment(root, spec, unit, _to_cells(block, spec))
+    summary = asdict(record) | {
+        "num_hits": _num_hits(block),
+        "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
+        "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
+    }
+    return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
 
 
 def _bad_cell(view_index: int, status: int, reason: str) -> dict[str, Any]:
@@ -165,7 +162,7 @@ def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
 
 def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
     """Stack flat values to ``(n, *shape)``, with zeros where there are none."""
-    stacked = np.zeros((len(column), *shape), dtype)
+    stacked: npt.NDArray[Any] = np.zeros((len(column), *shape), dtype)
     for place, value in enumerate(column):
         if value.is_valid:
             flat = np.frombuffer(value.as_buffer(), dtype) if dtype is np.uint8 else value.as_py()
@@ -180,7 +177,9 @@ def _judge(
     status, reason = _numpy(block, "status").copy(), block.column("reason").to_pylist()
     for place in np.flatnonzero(bad_logits(logits) & (status == Status.GOOD)):
         status[place] = Status.BAD_LOGITS
-        reason[place] = f"row {block.column('row')[place]}: the teacher answered NaN, infinity or a constant"
+        reason[place] = (
+            f"row {block.column('row')[place]}: the teacher answered NaN, infinity or a constant"
+        )
     return status, reason
 
 

@@ -79,7 +79,7 @@ def frames_of(
         verify: compare the bytes with the manifest's sha256 first.
 
     Raises:
-        VideoDecodeError: if the file is not the one in the manifest, or a wanted frame is not there.
+        VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
 
     """
     content = _read_content(record, limits)
@@ -118,7 +118,7 @@ def _decoding(
 ) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Open a video; everything that PyAV raises inside becomes a ``VideoDecodeError``."""
     try:
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), mode="r") as container:
             if not container.streams.video:
                 raise _error(record, Status.NO_VIDEO_STREAM, "has no video stream")
             stream = container.streams.video[0]
@@ -136,7 +136,9 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
     pixels = context.width * context.height
     seconds = (container.duration or 0) / av.time_base
     if pixels == 0 or pixels > limits.max_pixels:
-        reason = f"has pictures of {context.width} x {context.height}; the limit is {limits.max_pixels}"
+        reason = (
+            f"has pictures of {context.width} x {context.height}; the limit is {limits.max_pixels}"
+        )
         raise _error(record, Status.OVER_LIMIT, f"{reason} pixels")
     if seconds > limits.max_duration_seconds:
         reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
@@ -158,7 +160,7 @@ def _guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) ->
 
 def _quarter_turns(frame: Any) -> int:
     """Return how often the stored picture must be turned by 90 degrees, counter-clockwise."""
-    return round(frame.rotation / 90) % 4
+    return int(round(frame.rotation / 90) % 4)
 
 
 def _upright(frame: Any) -> Frame:

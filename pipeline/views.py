@@ -25,7 +25,9 @@ from math import isqrt
 from pipeline.config import ViewsConfig
 from pipeline.manifest import VideoRecord
 
-POLICY_VERSION = 1  # part of every draw and of the fingerprint; raise it when a draw changes meaning
+POLICY_VERSION = (
+    1  # part of every draw and of the fingerprint; raise it when a draw changes meaning
+)
 EVALUATION_VIEW = -1
 # The published sampler keeps 3 frames free at the end (a "frame interval" of 4 around one frame).
 UNUSED_TAIL_FRAMES = 3
@@ -145,7 +147,10 @@ class _Draws:
 
     def below(self, stream: str, position: int, bound: int) -> int:
         """Draw an integer in [0, bound); the bias of the remainder is under 2**-40."""
-        return keyed_hash(self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position) % bound
+        return (
+            keyed_hash(self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position)
+            % bound
+        )
 
     def between(self, stream: str, position: int, low: int, high: int) -> int:
         """Draw an integer in [low, high]."""

@@ -19,9 +19,11 @@ from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
 
 EXPERIMENT = "moving-shapes"
-CACHE, BASELINE, DISTILLED = "cache base", "nano, labels only", "nano, distilled T=10 w=0.2"
+CACHE, BASELINE, DISTILLED = "cache, base teacher", "baseline w=0", "distilled w=0.2 T=10"
 STORE_DIGEST = "3f9c2b7a51d84e06" * 4
-CLASS_NAMES = [f"{shape} {move}" for shape in ("disc", "box") for move in ("left", "right", "up", "down")]
+CLASS_NAMES = [
+    f"{shape} {move}" for shape in ("disc", "box") for move in ("left", "right", "up", "down")
+]
 NUM_EPOCHS, STEPS_PER_EPOCH = 12, 8
 
 
@@ -35,7 +37,9 @@ def log_example_runs(uri: str) -> None:
 def _config(uri: str, distill_weight: float) -> ExperimentConfig:
     return ExperimentConfig(
         artefacts="/data/moving-shapes",
-        dataset=DatasetConfig(name=EXPERIMENT, root="/data/videos", layout="folders", num_classes=8),
+        dataset=DatasetConfig(
+            name=EXPERIMENT, root="/data/videos", layout="folders", num_classes=8
+        ),
         loss=LossConfig(distill_weight=distill_weight),
         tracking=TrackingConfig(uri=uri),
     )
@@ -49,7 +53,9 @@ def _log_cache(config: ExperimentConfig) -> str:
     ) as run:
         for step in range(1, 11):
             run.log_metrics(10 * step, {"cache/clips_per_second": 41.0 + math.sin(step)})
-        run.log_summary({"cache/num_views": 800, "cache/num_failed_videos": 2, "teacher/top1": 0.93})
+        run.log_summary(
+            {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/top1": 0.93}
+        )
         run.log_dataset(EXPERIMENT, digest="9a" * 32, uri="/data/videos", context="videos")
         run.log_dataset("store", digest=STORE_DIGEST, uri=config.store_uri, context="made")
         assert run.run_id
@@ -65,8 +71,7 @@ def _log_student(config: ExperimentConfig, name: str, top1: float, cache_run_id:
         run.log_dataset("store", digest=STORE_DIGEST, uri=config.store_uri, context="training")
         for epoch in range(1, NUM_EPOCHS + 1):
             _log_epoch(run, epoch, top1, config.loss.distill_weight)
-        run.log_summary({"best/val_top1": top1, "best/val_top5": 0.98, "best/epoch": 11})
-        run.log_summary({"best/val_agreement": top1 + 0.02, "teacher/top1": 0.93})
+        run.log_summary({"best/top1": top1, "best/top5": 0.98, "best/agreement": top1 + 0.02})
         _log_artifacts(run, top1)
 
 

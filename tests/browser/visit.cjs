@@ -8,6 +8,8 @@ const { chromium } = require('playwright-core')
 const fs = require('fs')
 
 const PATIENCE = 60000 // ms
+const SETTLING = 1500 // ms
+const ASSISTANT = '[data-component-id="mlflow.assistant.chat_panel.close"]' // hides a third of the page
 const QUIET = [
   '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
@@ -15,13 +17,15 @@ const QUIET = [
 
 const charts = (wanted) => document.querySelectorAll('.js-plotly-plot .main-svg').length >= wanted
 
-async function visit (tab, { url, clicks = [], texts = [], charts: wanted = 0, screenshot }) {
+async function visit (tab, { url, clicks = [], texts, charts: wanted = 0, screenshot }) {
   await tab.goto('about:blank') // pages differ after the # only, which loads nothing anew
   await tab.goto(url)
+  await tab.getByText(texts[0]).filter({ visible: true }).first().waitFor()
+  if (await tab.locator(ASSISTANT).count()) await tab.locator(ASSISTANT).click()
   for (const label of clicks) await tab.getByText(label, { exact: true }).first().click()
-  for (const text of texts) await tab.getByText(text).first().waitFor({ state: 'visible' })
+  for (const text of texts) await tab.getByText(text).filter({ visible: true }).first().waitFor()
   await tab.waitForFunction(charts, wanted)
-  await tab.waitForLoadState('networkidle')
+  await tab.waitForTimeout(SETTLING) // tables and charts fade in, and pages never stop asking
   if (screenshot) await tab.screenshot({ path: screenshot })
   return tab.locator('body').innerText()
 }

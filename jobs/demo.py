@@ -1,0 +1,55 @@
+"""The whole product on one machine, in order: this file is the list of its commands.
+
+    make demo
+    python jobs/demo.py configs/demo.yaml
+
+Writes a small set of real videos, indexes them, trains a teacher, caches its logits for every view,
+and trains the same student twice: VFL-Net from labels, DVFL-Net from labels and the cache. All
+stages share one private Ray. Run it again: what is done stays done.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.command_line import run_job
+from pipeline.config import ExperimentConfig
+
+
+def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Run every stage, then compare."""
+    from pipeline.cache_stage import run_cache_teacher
+    from pipeline.cluster import ray_session, required_cpus
+    from pipeline.comparison import compare_results
+    from pipeline.generated_videos import generate_dataset
+    from pipeline.index_stage import run_index_videos
+    from pipeline.train_stage import run_train_student, run_train_teacher
+
+    address, cluster = arguments.ray_address, config.cluster
+    baseline = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"distill_weight": 0.0})}
+    )
+    num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
+    say("1/6  videos")
+    generate_dataset(config.dataset)
+    with ray_session(config, address, num_cpus=num_cpus):
+        say("2/6  index")
+        run_index_videos(config, address)
+        say("3/6  teacher, from labels")
+        teacher = run_train_teacher(config, address)
+        say("4/6  cache: the teacher's logits for every view")
+        run_cache_teacher(config, address)
+        say("5/6  VFL-Net: the student from labels alone")
+        vflnet = run_train_student(baseline, address)
+        say("6/6  DVFL-Net: the same student, from labels and the cache")
+        dvflnet = run_train_student(config, address)
+    print(compare_results(teacher, vflnet, dvflnet))
+
+
+def say(title: str) -> None:
+    """Announce a stage."""
+    print(f"\n=== {title}", flush=True)
+
+
+if __name__ == "__main__":
+    run_job(__doc__, main)

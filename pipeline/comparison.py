@@ -1,0 +1,50 @@
+"""Teacher, VFL-Net and DVFL-Net side by side, from the results of their runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report import ModelScore, comparison_table
+
+
+def compare_results(
+    teacher: dict[str, Any], vflnet: dict[str, Any], dvflnet: dict[str, Any]
+) -> str:
+    """Lay three results out as a table, with the verdict in a sentence.
+
+    Args:
+        teacher: what ``run_train_teacher`` returned. Its scores are taken from the logit store, by
+            the students' runs, so that they are those of the logits that were distilled.
+        vflnet: what ``run_train_student`` returned for labels alone.
+        dvflnet: the same with the cache.
+
+    """
+    scores = [
+        _score("teacher", teacher["metrics"], dvflnet["metrics"], prefix="teacher/val_"),
+        _score("VFL-Net (labels)", vflnet["metrics"], vflnet["metrics"], prefix="last/val_"),
+        _score("DVFL-Net (cache)", dvflnet["metrics"], dvflnet["metrics"], prefix="last/val_"),
+    ]
+    gain = 100 * (scores[2].top1 - scores[1].top1)
+    return "\n".join(
+        [
+            "",
+            comparison_table(scores),
+            "",
+            f"Distillation changed the student's top-1 on val by {gain:+.1f} points.",
+            f"Compare the runs: make ui, then {dvflnet['link']}",
+        ]
+    )
+
+
+def _score(
+    model: str, cost: dict[str, float], metrics: dict[str, float], *, prefix: str
+) -> ModelScore:
+    return ModelScore(
+        model=model,
+        num_parameters=round(cost["model/params_millions"] * 1e6),
+        num_macs=round(cost["model/gmacs"] * 1e9),
+        top1=metrics[f"{prefix}top1"],
+        top5=metrics[f"{prefix}top5"],
+        agreement=metrics.get(f"{prefix}agreement"),
+        train_seconds=cost["train/seconds"],
+    )
