@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NUM_FOCAL_LEVELS = 2
+NUM_GATES = NUM_FOCAL_LEVELS + 1  # one a level and one for the global context
 FIRST_FOCAL_WINDOW = 3
 
 
@@ -41,65 +42,72 @@ class FocalModulation(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         levels = range(NUM_FOCAL_LEVELS)
-        num_gates = NUM_FOCAL_LEVELS + 1  # one a level and one for the global context
         # Parameter names and their order are the published checkpoints'.
-        self.f = nn.Linear(dim, 2 * dim + num_gates)
+        self.f = nn.Linear(dim, 2 * dim + NUM_GATES)
         self.h = nn.Conv2d(dim, dim, kernel_size=1)
         self.proj = nn.Linear(dim, dim)
-        self.focal_layers = nn.ModuleList(
-            nn.Sequential(_depthwise_conv(dim, focal_kernel_size(level)), nn.GELU())
-            for level in levels
-        )
-        self.f_temporal = nn.Linear(dim, dim + num_gates)
+        self.focal_layers = nn.ModuleList(SpatialLevel(dim, level) for level in levels)
+        self.f_temporal = nn.Linear(dim, dim + NUM_GATES)
         self.h_temporal = nn.Conv1d(dim, dim, kernel_size=1)
-        self.focal_layers_temporal = nn.ModuleList(
-            nn.Sequential(_dense_temporal_conv(dim, focal_kernel_size(level)), nn.GELU())
-            for level in levels
-        )
+        self.focal_layers_temporal = nn.ModuleList(TemporalLevel(dim, level) for level in levels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``(B, T, H, W, C)`` to the same shape."""
         dim = tokens.shape[-1]
-        num_gates = NUM_FOCAL_LEVELS + 1
-        query, context, gates = _linear_in_parts(tokens, self.f, (dim, dim, num_gates))
+        query, context, gates = _linear_in_parts(tokens, self.f, (dim, dim, NUM_GATES))
         modulated = query * self._spatial_modulator(context, gates)
-        context, gates = _linear_in_parts(tokens, self.f_temporal, (dim, num_gates))
+        context, gates = _linear_in_parts(tokens, self.f_temporal, (dim, NUM_GATES))
         return self.proj(modulated * self._temporal_modulator(context, gates))
 
     def _spatial_modulator(self, context: Tensor, gates: Tensor) -> Tensor:
-        shape = context.shape
-        maps = context.flatten(0, 1).permute(0, 3, 1, 2)  # (B*T, C, H, W), channels-last memory
-        gate_maps = gates.flatten(0, 1).permute(0, 3, 1, 2)  # (B*T, L+1, H, W)
-        gathered = torch.zeros_like(maps)
-        for level, layer in enumerate(self.focal_layers):
-            maps = layer(maps)
-            gathered = torch.addcmul(gathered, maps, gate_maps[:, level : level + 1])
-        everywhere = F.gelu(maps.mean((2, 3), keepdim=True))
-        gathered = torch.addcmul(gathered, everywhere, gate_maps[:, NUM_FOCAL_LEVELS:])
-        return _pointwise(gathered.permute(0, 2, 3, 1).reshape(shape), self.h)
+        maps, gate_maps = (part.flatten(0, 1).permute(0, 3, 1, 2) for part in (context, gates))
+        gathered = _gather(self.focal_layers, maps, gate_maps, (2, 3))  # (B*T, C, H, W)
+        return _pointwise(gathered.permute(0, 2, 3, 1).reshape(context.shape), self.h)
 
     def _temporal_modulator(self, context: Tensor, gates: Tensor) -> Tensor:
-        shape = context.shape
-        lines = context.flatten(2, 3).permute(0, 3, 1, 2)  # (B, C, T, H*W), channels-last memory
-        gate_lines = gates.flatten(2, 3).permute(0, 3, 1, 2)  # (B, L+1, T, H*W)
-        gathered = torch.zeros_like(lines)
-        for level, layer in enumerate(self.focal_layers_temporal):
-            kernel = layer.get_parameter("0.weight").unsqueeze(-1)  # (C, C, k, 1), time first
-            padding = (focal_kernel_size(level) // 2, 0)
-            lines = F.gelu(F.conv2d(lines, kernel, padding=padding))
-            gathered = torch.addcmul(gathered, lines, gate_lines[:, level : level + 1])
-        always = F.gelu(lines.mean(2, keepdim=True))
-        gathered = torch.addcmul(gathered, always, gate_lines[:, NUM_FOCAL_LEVELS:])
-        return _pointwise(gathered.permute(0, 2, 3, 1).reshape(shape), self.h_temporal)
+        lines, gate_lines = (part.flatten(2, 3).permute(0, 3, 1, 2) for part in (context, gates))
+        gathered = _gather(self.focal_layers_temporal, lines, gate_lines, (2,))  # (B, C, T, H*W)
+        return _pointwise(gathered.permute(0, 2, 3, 1).reshape(context.shape), self.h_temporal)
 
 
-def _depthwise_conv(dim: int, kernel_size: int) -> nn.Conv2d:
-    return nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False)
+class SpatialLevel(nn.Sequential):
+    """Context of one more ring of pixels: depthwise convolution, then GELU."""
+
+    def __init__(self, dim: int, level: int) -> None:
+        size = focal_kernel_size(level)
+        conv = nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, bias=False)
+        super().__init__(conv, nn.GELU())
 
 
-def _dense_temporal_conv(dim: int, kernel_size: int) -> nn.Conv1d:
-    """Hold the weights only; dense over channels, hence a third of all the model's MACs."""
-    return nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, bias=False)
+class TemporalLevel(nn.Sequential):
+    """Context of two more frames: convolution, then GELU, on ``(B, C, T, H*W)``.
+
+    Dense over channels, and so a third of all the model's multiply-adds.
+    """
+
+    def __init__(self, dim: int, level: int) -> None:
+        size = focal_kernel_size(level)
+        super().__init__(nn.Conv1d(dim, dim, size, padding=size // 2, bias=False), nn.GELU())
+
+    def forward(self, lines: Tensor) -> Tensor:
+        kernel: Tensor = self[0].weight  # type: ignore[assignment]  # (C, C, k)
+        return F.gelu(F.conv2d(lines, kernel.unsqueeze(-1), padding=(kernel.shape[-1] // 2, 0)))
+
+
+def _gather(
+    layers: nn.ModuleList, context: Tensor, gates: Tensor, global_dims: tuple[int, ...]
+) -> Tensor:
+    """Sum the context of every level, and of all there is, each weighted by its gate.
+
+    ``context`` is ``(N, C, X, Y)`` and ``gates`` ``(N, L+1, X, Y)``, both in channels-last memory;
+    levels are chained, each reads the one before.
+    """
+    gathered = torch.zeros_like(context)
+    for level, layer in enumerate(layers):
+        context = layer(context)
+        gathered = torch.addcmul(gathered, context, gates[:, level : level + 1])
+    everything = F.gelu(context.mean(global_dims, keepdim=True))
+    return torch.addcmul(gathered, everything, gates[:, NUM_FOCAL_LEVELS:])
 
 
 def _linear_in_parts(tokens: Tensor, layer: nn.Linear, sizes: Sequence[int]) -> list[Tensor]:

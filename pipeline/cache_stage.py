@@ -21,7 +21,6 @@ from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dvflnet.weights import state_digest
 from pipeline.errors import StoreCorrupt
+from pipeline.fingerprint import canonical_json
 from pipeline.storage import read_bytes, read_json, sha256_of, write_bytes, write_json
 from pipeline.weight_files import read_weights, write_weights
 
@@ -61,7 +62,7 @@ def write_checkpoint(
         "optimiser_sha256": sha256_of(buffer.getvalue()),
         "facts": dict(facts),
     }
-    write_json(str(folder / RECORD), record)
+    write_json(str(folder / RECORD), record | {"digest": sha256_of(canonical_json(record))})
 
 
 def read_checkpoint(folder: Path) -> TrainingState:
@@ -69,10 +70,11 @@ def read_checkpoint(folder: Path) -> TrainingState:
 
     Raises:
         StoreCorrupt: if a file is missing, damaged or of another checkpoint.
+        WeightsMismatch: if that file is one of weights and cannot be read at all.
 
     """
     try:
-        record = read_json(str(folder / RECORD))
+        record = _read_record(folder / RECORD)
         weights = read_weights(str(folder / WEIGHTS)).state
         logits = read_weights(str(folder / VAL_LOGITS)).state
         optimiser = read_bytes(str(folder / OPTIMISER))
@@ -83,6 +85,16 @@ def read_checkpoint(folder: Path) -> TrainingState:
     _compare(folder / OPTIMISER, record["optimiser_sha256"], sha256_of(optimiser))
     loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = dict(read_json(str(path)))
+        digest = record.pop("digest")
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreCorrupt(str(path), "the record of a checkpoint", repr(error)) from error
+    _compare(path, digest, sha256_of(canonical_json(record)))
+    return record
 
 
 def _compare(path: Path, expected: str, found: str) -> None:

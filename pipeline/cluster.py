@@ -94,7 +94,7 @@ def configure_streams() -> None:
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # stages show their own progress
+    context.enable_progress_bars = False  # stages show their own
     context.target_max_block_size = None  # one block in stays one block out
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
 

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.storage import absolute_uri, join_uri
+from pipeline.storage import absolute_uri, is_local, join_uri
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -74,6 +74,7 @@ class ClipConfig(Section):
 
     num_frames: Count = 8
     side: Annotated[int, Field(ge=32)] = 224
+    motion_only: bool = False  # take each pixel's mean over the frames away
 
 
 class ViewsConfig(Section):
@@ -84,6 +85,7 @@ class ViewsConfig(Section):
     min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08  # share of the frame that a crop keeps
     max_area: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_aspect: Annotated[float, Field(ge=1.0)] = 4 / 3  # and 1 / max_aspect
+    squash: bool = False  # aspects are around the picture's own, and evaluation sees all of it
     flip_probability: Fraction = 0.5  # 0 for classes that have a direction
     jitter_probability: Fraction = 0.8
     jitter_brightness: Fraction = 0.4
@@ -220,7 +222,7 @@ class ExperimentConfig(Section):
     def _check_across_sections(self) -> ExperimentConfig:
         problems = list(_contradictions(self))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n  ".join(problems))
         return self
 
     @property
@@ -303,6 +305,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(), Loader=_Yaml)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no config file {path}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -310,11 +314,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+MERGE = "tag:yaml.org,2002:merge"  # the key "<<"
+
+
 class _Yaml(yaml.SafeLoader):
     """Reads 1e-4 as a number, which PyYAML takes for text, and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != MERGE]  # merged keys may be given again
+        keys = [self.construct_object(key, deep=True) for key in own]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(
@@ -343,10 +351,11 @@ def _apply_override(values: dict[str, Any], word: str) -> str | None:
     *parents, leaf = dotted.split(".")
     section = values
     for parent in parents:
-        inner = section.setdefault(parent, {})
+        inner = section.get(parent, {})
         if not isinstance(inner, dict):
             return f"override {word!r}: {parent} holds a value, not a section"
-        section = inner
+        section[parent] = dict(inner)  # a copy: by a YAML alias two sections may be one object
+        section = section[parent]
     try:
         section[leaf] = yaml.load(text, Loader=_Yaml)
     except yaml.YAMLError as error:
@@ -390,6 +399,8 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         yield f"views.min_area: {smallest} is over views.max_area {largest}"
     if config.dataset.layout != "folders" and config.dataset.annotations is None:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
+    if config.tracking.uri is None and not is_local(config.artefacts):
+        yield f"tracking.uri: is required, there can be no database beside {config.artefacts}"
     for role, model in (("teacher", config.teacher), ("student", config.student)):
         if (model.init == "scratch") != (model.init_weights is None):
             yield f"{role}.init_weights: goes with init imagenet or checkpoint, and only with them"

@@ -10,6 +10,7 @@ alarm kills it even inside the decoder).
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ class DecodeProcess:
         limits: VideoLimits,
         **arguments: Any,
     ) -> Any:
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # it was killed while it waited, which is no fault of this video
         pipe = self._pipe or self._start()
         try:
             pipe.send((operation, record, limits, arguments))
@@ -89,6 +92,8 @@ class DecodeProcess:
                 [sys.executable, "-m", "pipeline.decode_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # What this process can import: Ray's workers get their path from the driver.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._pipe = ours
         return ours

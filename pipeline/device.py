@@ -10,13 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dvflnet.photometric import normalise, photometric
+from dvflnet.photometric import normalise, photometric, subtract_mean_frame
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prepare_clips(
-    frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16], device: torch.device
+    frames: npt.NDArray[np.uint8],
+    jitter: npt.NDArray[np.int16],
+    device: torch.device,
+    *,
+    motion_only: bool,
 ) -> Tensor:
     """Move clips as uint8, then augment and normalise them there.
 
@@ -24,13 +28,15 @@ def prepare_clips(
         frames: uint8 ``(B, T, H, W, 3)``.
         jitter: ``(B, 1 or T, 5)``.
         device: of the network.
+        motion_only: take each pixel's mean over the frames away.
 
     Returns:
         float32 ``(B, T, 3, H, W)``, in channels-last memory.
 
     """
     clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
-    return normalise(photometric(clips, torch.from_numpy(jitter).to(device)))
+    clips = normalise(photometric(clips, torch.from_numpy(jitter).to(device)))
+    return subtract_mean_frame(clips) if motion_only else clips
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -24,9 +24,12 @@ the same bytes. Only another version of OpenCV, x264 or FFmpeg may write others.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +37,9 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.config import DatasetConfig
+from pipeline.errors import ConfigError
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Array = NDArray[np.float64]
@@ -85,6 +91,21 @@ class Scene:
     drift: float
 
 
+def generate_dataset(dataset: DatasetConfig) -> int:
+    """Write the videos that ``dataset.generated`` describes to ``dataset.root``.
+
+    Raises:
+        ConfigError: if it describes none, or the folder holds other videos.
+
+    """
+    if dataset.generated is None:
+        raise ConfigError(f"dataset.generated: is not set; {dataset.name} is not a generated set")
+    try:
+        return generate_videos(Path(dataset.root), **dataset.generated.model_dump())
+    except ValueError as error:
+        raise ConfigError(f"dataset.generated: {error}") from error
+
+
 def generate_videos(
     root: Path,
     *,
@@ -121,8 +142,9 @@ def generate_videos(
     videos = [(name, group, clip) for name in CLASSES for group in groups for clip in clips]
     missing = [video for video in videos if not (root / video_path(*video)).exists()]
     report(f"{root}: {len(videos)} generated videos, {len(missing)} of them to write")
-    for name, group, clip in missing:
-        write_video(root, seed, name, group, clip)
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        write = partial(write_video, root, seed)
+        list(pool.map(write, *zip(*missing, strict=True), chunksize=16) if missing else [])
     _write_lists(root / "splits", videos, num_val_groups)
     return len(videos)
 

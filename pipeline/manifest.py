@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -136,13 +136,14 @@ def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...
 
 def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
     """Publish a manifest whose record URIs are relative to ``root``."""
-    footer = {
+    table = records_table(manifest.records)
+    facts = {
         "dataset": manifest.dataset,
         "class_names": json.dumps(manifest.class_names),
         "root": root,
-        "digest": manifest.digest,
     }
-    table = records_table(manifest.records).replace_schema_metadata(footer)
+    footer = facts | {"content_sha256": _content_sha256(table, facts)}
+    table = table.replace_schema_metadata(footer)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_bytes(uri, buffer.getvalue())
@@ -164,18 +165,24 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
         raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
     try:
         table = pq.read_table(io.BytesIO(read_bytes(uri)), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
+        facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
+        if not table.schema.equals(SCHEMA):
+            raise ValueError("it has other columns")
+        # Page checksums leave the footer bare, and the footer holds the class names.
+        if _content_sha256(table, facts) != footer["content_sha256"]:
+            raise ValueError("it was changed after it was written")
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         raise DatasetError(
-            f"{uri} is not a readable manifest: {error}. Index the videos again."
+            f"{uri} is not a sound manifest: {error}. Index the videos again."
         ) from error
-    footer = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if not table.schema.equals(SCHEMA) or "digest" not in footer:
-        raise DatasetError(f"{uri} does not have the manifest's columns. Index the videos again.")
-    records = located(records_of(table), root or footer["root"])
-    manifest = Manifest(footer["dataset"], tuple(json.loads(footer["class_names"])), records)
-    if manifest.digest != footer["digest"]:
-        raise DatasetError(f"{uri} was changed after it was written. Index the videos again.")
-    return manifest
+    records = located(records_of(table), root or facts["root"])
+    return Manifest(facts["dataset"], tuple(json.loads(facts["class_names"])), records)
+
+
+def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
+    content = json.dumps([table.to_pylist(), facts], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def check_failed_fraction(num_bad: int, num_videos: int, dataset: DatasetConfig) -> None:

@@ -41,7 +41,8 @@ class Order:
 
     def batch(self, step: int, *, rank: int, num_workers: int) -> list[tuple[int, int]]:
         """Return the (epoch, row) pairs of one worker's part of a step."""
-        part = self.global_batch_size // num_workers
+        part, rest = divmod(self.global_batch_size, num_workers)
+        assert rest == 0, f"{num_workers} workers cannot share {self.global_batch_size} clips"
         first = step * self.global_batch_size + rank * part
         return [self._at(position) for position in range(first, first + part)]
 
@@ -57,7 +58,8 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
     Sorting raw words of a counter-based generator: numpy promises that its bit generators
     stay as they are, and promises nothing of ``Generator.permutation``.
     """
-    words = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(count)
+    key = np.array([seed % 2**64, epoch], np.uint64)  # as a list, large seeds would become floats
+    words = np.random.Philox(key=key).random_raw(count)
     return np.argsort(words, kind="stable")
 
 

@@ -49,8 +49,7 @@ class ShownVideo:
     sample_id: str
     frames: NDArray[np.uint8]  # (T, H, W, 3)
     class_name: str  # the true one
-    student: Prediction
-    teacher: Prediction | None = None
+    predictions: Mapping[str, Prediction]  # by role, student or teacher or both
 
 
 @dataclass(frozen=True)
@@ -199,12 +198,10 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
     strip = np.concatenate(list(np.pad(video.frames[times], gap, constant_values=255)), axis=1)
     axes.imshow(strip[:, :-FRAME_GAP])
     lines = [(f"true: {video.class_name}", "black", "bold")]
-    for role in ("student", "teacher"):
-        prediction: Prediction | None = getattr(video, role)
-        if prediction is not None:
-            colour = RIGHT if prediction.class_name == video.class_name else WRONG
-            text = f"{role}: {prediction.class_name}  {prediction.probability:.0%}"
-            lines.append((text, colour, "normal"))
+    for role, prediction in video.predictions.items():
+        colour = RIGHT if prediction.class_name == video.class_name else WRONG
+        text = f"{role}: {prediction.class_name}  {prediction.probability:.0%}"
+        lines.append((text, colour, "normal"))
     for number, (text, colour, weight) in enumerate(lines):
         axes.annotate(
             text,

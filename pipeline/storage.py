@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def join_uri(root: str, *parts: str) -> str:
 
 def is_local(uri: str) -> bool:
     """Return whether ``uri`` is a path on this machine."""
-    return isinstance(_filesystem(uri)[0], LocalFileSystem)
+    return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
 
 
 def exists(uri: str) -> bool:
@@ -67,8 +69,8 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Publish ``content`` at ``uri``, all or nothing, replacing what is there."""
     filesystem, path = _filesystem(uri)
     if isinstance(filesystem, LocalFileSystem):
-        temporary = _write_temporary(path, content)
-        os.replace(temporary, path)
+        with _temporary_file(path, content) as temporary:
+            os.replace(temporary, path)
     else:
         filesystem.pipe_file(path, content)
 
@@ -82,13 +84,11 @@ def create_bytes(uri: str, content: bytes) -> bool:
         except FileExistsError:
             return False
         return True
-    temporary = _write_temporary(path, content)
-    try:
-        os.link(temporary, path)  # unlike a rename, a link refuses to replace
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
+    with _temporary_file(path, content) as temporary:
+        try:
+            os.link(temporary, path)  # unlike a rename, a link refuses to replace
+        except FileExistsError:
+            return False
     return True
 
 
@@ -133,12 +133,17 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
-def _write_temporary(path: str, content: bytes) -> Path:
+@contextmanager
+def _temporary_file(path: str, content: bytes) -> Iterator[Path]:
+    """Write ``content`` beside ``path``, safely on disk; whatever happens, no such file stays."""
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
-    with open(temporary, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -48,6 +48,7 @@ class TeacherPredictor:
         torch.set_num_threads(cluster.teacher_threads)
         self._batch_size = cluster.teacher_batch_size
         self._precision = config.teacher.precision
+        self._motion_only = config.clip.motion_only
         self._device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file = read_weights(config.teacher_weights_uri)
         network = _load(config, file, config.dataset.num_classes)
@@ -78,7 +79,7 @@ class TeacherPredictor:
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
     ) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            clips = prepare_clips(frames, jitter, self._device)
+            clips = prepare_clips(frames, jitter, self._device, motion_only=self._motion_only)
             with autocast(self._device, self._precision):
                 features = self._network.forward_features(clips)
             logits: npt.NDArray[np.float32] = self._network.head(features.float()).cpu().numpy()

@@ -10,10 +10,12 @@ and process.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +182,11 @@ class OpenRun:
     def log_artifact(self, path: str, content: bytes) -> None:
         """Write a file among the artifacts."""
         place = PurePosixPath(path)
+        parent = str(place.parent) if place.parent.name else None  # a server refuses "."
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder, place.name)
             local.write_bytes(content)
-            self._client.log_artifact(self.run_id, str(local), str(place.parent))
+            self._client.log_artifact(self.run_id, str(local), parent)
 
     def log_dataset(self, name: str, digest: str, uri: str, context: str) -> None:
         """Name a data set as an input."""
@@ -251,7 +254,18 @@ def _client(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    return MlflowClient(uri)
+    if not _is_database(uri):
+        return MlflowClient(uri)
+    with _locked(_database(uri)):  # the first client makes the tables; two at once collide
+        return MlflowClient(uri)
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(database.with_name(f".{database.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, or with the process
+        yield
 
 
 def _experiment_id(client: MlflowClient, handle: RunHandle) -> str:
@@ -260,8 +274,7 @@ def _experiment_id(client: MlflowClient, handle: RunHandle) -> str:
         return str(experiment.experiment_id)
     artifacts = None
     if _is_database(handle.uri):  # MLflow would put them below the folder that the job starts in
-        database = Path(handle.uri.removeprefix("sqlite:///"))
-        artifacts = str(database.parent / "mlartifacts" / handle.experiment)
+        artifacts = str(_database(handle.uri).parent / "mlartifacts" / handle.experiment)
     return client.create_experiment(handle.experiment, artifact_location=artifacts)
 
 
@@ -304,3 +317,7 @@ def _signature(clip_shape: tuple[int, ...], num_classes: int) -> Any:
 
 def _is_database(uri: str) -> bool:
     return uri.startswith("sqlite:")
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))

@@ -80,11 +80,12 @@ class Training:
         train: TrainConfig,
         schedule: Schedule,
         device: torch.device,
+        motion_only: bool,
     ) -> None:
         self.network = network
         self.optimiser = build_optimiser(network, optim)
         self._loss, self._optim, self._train = loss, optim, train
-        self._schedule, self._device = schedule, device
+        self._schedule, self._device, self._motion_only = schedule, device, motion_only
 
     def step(
         self,
@@ -125,14 +126,14 @@ class Training:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""
         self.network.eval()
         with torch.inference_mode(), autocast(self._device, self._train.precision):
-            logits: Tensor = self.network(prepare_clips(batch.frames, batch.jitter, self._device))
+            logits: Tensor = self.network(self._clips(batch))
         return logits.float()
 
     def _forward(
         self, batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None
     ) -> LossParts:
         with autocast(self._device, self._train.precision):
-            student_logits = self.network(prepare_clips(batch.frames, batch.jitter, self._device))
+            student_logits = self.network(self._clips(batch))
         return weighted_loss(
             student_logits,
             None if teacher_logits is None else teacher_logits.to(self._device),
@@ -141,6 +142,11 @@ class Training:
             temperature=self._loss.temperature,
             label_smoothing=self._loss.label_smoothing,
             kind=self._loss.kind,
+        )
+
+    def _clips(self, batch: ClipBatch) -> Tensor:
+        return prepare_clips(
+            batch.frames, batch.jitter, self._device, motion_only=self._motion_only
         )
 
     def _set_rate(self, step: int) -> float:
@@ -153,7 +159,7 @@ class Training:
         if not torch.isfinite(value):
             samples = ", ".join(request.record.sample_id for request in batch.requests)
             raise TrainingDiverged(
-                f"the {what} of step {step} is {float(value)}; nothing was updated.\n"
+                f"the {what} of step {step} is {float(value.detach())}; nothing was updated.\n"
                 f"  Its batch: {samples}\n  Lower optim.lr, or train in float32."
             )
 
@@ -165,9 +171,10 @@ def build_optimiser(network: nn.Module, optim: OptimConfig) -> torch.optim.Optim
         {"params": _with_dims(network, matrix=False), "weight_decay": 0.0},
     ]
     if optim.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
+        return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
+    nesterov = optim.momentum > 0
     return torch.optim.SGD(
-        groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0
+        groups, lr=optim.lr, momentum=optim.momentum, nesterov=nesterov, fused=True
     )
 
 

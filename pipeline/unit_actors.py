@@ -90,7 +90,8 @@ class UnitDecoder:
 
     def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
         if not record.good:
-            return [_bad_cell(index, record.status, record.reason) for index in view_indices]
+            reason = f"{record.sample_id}: {record.reason}"
+            return [_bad_cell(index, record.status, reason) for index in view_indices]
         clip, policy = self._config.clip, self._config.views
         views = [
             build_view(policy, record, index, num_frames=clip.num_frames) for index in view_indices
@@ -161,12 +162,15 @@ def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
 
 
 def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
-    """Stack flat values to ``(n, *shape)``, with zeros where there are none."""
+    """Stack flat values to ``(n, *shape)``, with zeros where there are none.
+
+    A single entry stands for all frames: evaluation views have one jitter under every policy.
+    """
     stacked: npt.NDArray[Any] = np.zeros((len(column), *shape), dtype)
     for place, value in enumerate(column):
         if value.is_valid:
             flat = np.frombuffer(value.as_buffer(), dtype) if dtype is np.uint8 else value.as_py()
-            stacked[place] = np.reshape(flat, shape)
+            stacked[place] = np.reshape(flat, (-1, *shape[1:]))
     return stacked
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
 from pipeline import storage
 from pipeline.config import VideoLimits
@@ -32,6 +33,8 @@ Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
 # What PyAV raises on broken files, besides its own errors.
 DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError, MemoryError)
+# A "video" may be a playlist of other files, whose bytes nobody hashed; no protocol opens them.
+NO_OTHER_FILES = {"protocol_whitelist": "none"}
 
 
 def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
@@ -46,8 +49,10 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
         first = next(frames, None)
         if first is None:
             raise _error(record, Status.UNREADABLE, "holds no picture that can be decoded")
-        num_frames = 1 + sum(1 for _ in frames)
-        if num_frames < stream.frames:
+        num_frames, last = 1, first
+        while (frame := next(frames, None)) is not None:
+            num_frames, last = num_frames + 1, frame
+        if num_frames < stream.frames and _ends_early(stream, last):
             reason = f"is truncated: {num_frames} frames of the {stream.frames} that it declares"
             raise _error(record, Status.UNREADABLE, reason)
         quarter_turns = _quarter_turns(first)
@@ -86,6 +91,7 @@ def frames_of(
     if len(content) != record.num_bytes or (verify and storage.sha256_of(content) != record.sha256):
         raise _error(record, Status.CHANGED, "is not the file that was indexed; index it again")
     wanted = sorted(set(frame_indices))
+    converter = VideoReformatter()  # kept: a new one for every frame costs more than converting
     with _decoding(record, content, limits) as (_, frames):
         position = -1
         for index in wanted:
@@ -96,7 +102,7 @@ def frames_of(
                 if frame is None:
                     reason = f"ended at frame {position}; its manifest row says {record.num_frames}"
                     raise _error(record, Status.TOO_SHORT, reason)
-            yield index, _upright(frame)
+            yield index, _upright(frame, converter)
 
 
 def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
@@ -108,6 +114,8 @@ def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
         return storage.read_bytes(record.uri)
     except FileNotFoundError:
         raise _error(record, Status.NOT_FOUND, "is not there") from None
+    except NotADirectoryError:
+        raise _error(record, Status.NOT_FOUND, "lies below a file") from None
     except (IsADirectoryError, PermissionError) as error:
         raise _error(record, Status.UNREADABLE, f"cannot be read: {error.strerror}") from None
 
@@ -118,7 +126,7 @@ def _decoding(
 ) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Open a video; everything that PyAV raises inside becomes a ``VideoDecodeError``."""
     try:
-        with av.open(io.BytesIO(content), mode="r") as container:
+        with av.open(io.BytesIO(content), mode="r", options=NO_OTHER_FILES) as container:
             if not container.streams.video:
                 raise _error(record, Status.NO_VIDEO_STREAM, "has no video stream")
             stream = container.streams.video[0]
@@ -135,7 +143,9 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
         raise _error(record, Status.UNREADABLE, "has a codec that is not known here")
     pixels = context.width * context.height
     seconds = (container.duration or 0) / av.time_base
-    if pixels == 0 or pixels > limits.max_pixels:
+    if pixels == 0:
+        raise _error(record, Status.UNREADABLE, "does not say how large its pictures are")
+    if pixels > limits.max_pixels:
         reason = (
             f"has pictures of {context.width} x {context.height}; the limit is {limits.max_pixels}"
         )
@@ -143,6 +153,18 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
     if seconds > limits.max_duration_seconds:
         reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
         raise _error(record, Status.OVER_LIMIT, reason)
+
+
+def _ends_early(stream: Any, last: Any) -> bool:
+    """Whether the last frame comes over two frames before the declared end.
+
+    Fewer frames than declared are no sign on their own: an mp4 that was cut without encoding it
+    again counts the hidden frames before its start, and an AVI those that were dropped.
+    """
+    if last.pts is None or stream.duration is None or not stream.average_rate:
+        return True
+    left = (stream.start_time or 0) + stream.duration - last.pts
+    return bool(left * stream.time_base > 3 / stream.average_rate)  # its own duration is one
 
 
 def _guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
@@ -163,8 +185,8 @@ def _quarter_turns(frame: Any) -> int:
     return int(round(frame.rotation / 90) % 4)
 
 
-def _upright(frame: Any) -> Frame:
-    picture = frame.to_ndarray(format="rgb24")
+def _upright(frame: Any, converter: VideoReformatter) -> Frame:
+    picture = converter.reformat(frame, format="rgb24").to_ndarray()
     turns = _quarter_turns(frame)
     return np.rot90(picture, turns) if turns else picture
 

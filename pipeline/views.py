@@ -109,7 +109,7 @@ def build_view(
     if record.num_frames < 1 or record.width < 1 or record.height < 1:
         raise ValueError(f"{record.sample_id} has no known size; index it first")
     if view_index == EVALUATION_VIEW:
-        return _evaluation_view(record, num_frames)
+        return _evaluation_view(policy, record, num_frames)
     if view_index < 0:
         raise ValueError(f"no evaluation view has the index {view_index}")
     draws = _Draws(policy.seed, record.sample_id, view_index)
@@ -196,15 +196,16 @@ def _random_box(draws: _Draws, policy: ViewsConfig, width: int, height: int) -> 
     for attempt in range(CROP_TRIES):
         area = width * height * draws.between("crop", 5 * attempt, low, high) // AREA_STEPS
         aspect = draws.between("crop", 5 * attempt + 1, ASPECT_STEPS, steepest)
-        long = isqrt(area * aspect // ASPECT_STEPS)
-        short = isqrt(area * ASPECT_STEPS // aspect)
         wide = draws.below("crop", 5 * attempt + 2, 2) == 1
-        box_width, box_height = (long, short) if wide else (short, long)
+        across, down = (aspect, ASPECT_STEPS) if wide else (ASPECT_STEPS, aspect)
+        if policy.squash:
+            across, down = across * width, down * height
+        box_width, box_height = isqrt(area * across // down), isqrt(area * down // across)
         if 0 < box_width <= width and 0 < box_height <= height:
             top = draws.between("crop", 5 * attempt + 3, 0, height - box_height)
             left = draws.between("crop", 5 * attempt + 4, 0, width - box_width)
             return Box(top, left, box_height, box_width)
-    return _centre_square(width, height, 1, 1)
+    return Box(0, 0, height, width) if policy.squash else _centre_square(width, height, 1, 1)
 
 
 def _centre_square(width: int, height: int, numerator: int, denominator: int) -> Box:
@@ -232,10 +233,16 @@ def _random_jitter(draws: _Draws, policy: ViewsConfig, frame: int) -> Jitter:
     )
 
 
-def _evaluation_view(record: VideoRecord, num_frames: int) -> View:
+def _evaluation_box(policy: ViewsConfig, width: int, height: int) -> Box:
+    if policy.squash:
+        return Box(0, 0, height, width)
+    return _centre_square(width, height, *EVALUATION_CROP)
+
+
+def _evaluation_view(policy: ViewsConfig, record: VideoRecord, num_frames: int) -> View:
     return View(
         view_index=EVALUATION_VIEW,
         frame_indices=_centred_frames(record.num_frames, num_frames),
-        box=_centre_square(record.width, record.height, *EVALUATION_CROP),
+        box=_evaluation_box(policy, record.width, record.height),
         flip=False,
     )

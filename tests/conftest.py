@@ -80,6 +80,7 @@ def write_video(
     milliseconds: Sequence[int] | None = None,
     quarter_turns: int = 0,
     options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None,
 ) -> Path:
     """Encode a video; the suffix of ``path`` decides the container.
 
@@ -95,12 +96,13 @@ def write_video(
         milliseconds: presentation time of every frame, instead of a constant rate.
         quarter_turns: clockwise turns that a player has to make, as phones write them; only mp4.
         options: of the encoder.
+        container: options of the container.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored_width, stored_height = (width, height) if quarter_turns % 2 == 0 else (height, width)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(
+    with av.open(str(path), "w", options=container or {}) as output:
+        stream = output.add_stream(
             codec, rate=frame_rate, options=options or ENCODER_OPTIONS.get(codec, {})
         )
         stream.width, stream.height, stream.pix_fmt = stored_width, stored_height, pix_fmt
@@ -112,8 +114,8 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
             if milliseconds is not None:
                 frame.pts, frame.time_base = milliseconds[position], MILLISECONDS
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
     if quarter_turns:
         _turn(path, quarter_turns)
     return path

@@ -59,8 +59,11 @@ def encode_shard(spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
         raise ValueError(f"shard {number} has {len(rows)} rows, not {len(grid)}")
     objects: dict[str, Any] = {}
     group = _create_group(MemoryStore(objects), spec)
-    for array in NUM_AXES:
-        group[array][rows.start : rows.stop] = np.asarray(getattr(grid, array))
+    for name in NUM_AXES:
+        # Chunks of nothing but fill values would be left out, and every name is in the seal. (A
+        # group forgets what its arrays were created with.)
+        array = group[name].with_config({"write_empty_chunks": True})
+        array[rows.start : rows.stop] = np.asarray(getattr(grid, name))
     files = _to_files(objects)
     return {name: files[name] for name in shard_names(number)}
 
@@ -115,8 +118,6 @@ def _create_array(
         shards=shards,
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
         dimension_names=("row", "view", "class" if name == "logits" else "frame")[: len(shape)],
-        # Chunks of nothing but fill values would be left out, and every name is in the seal.
-        config={"write_empty_chunks": True},
     )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from pipeline.config import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
 from pipeline.report import (
+    COLOURS,
+    QUIET,
     Bins,
     Prediction,
     ShownVideo,
@@ -19,19 +21,25 @@ from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
 
 EXPERIMENT = "moving-shapes"
-CACHE, BASELINE, DISTILLED = "cache, base teacher", "baseline w=0", "distilled w=0.2 T=10"
+CACHE, BASELINE, DISTILLED = "cache-base-5e1f0a12", "vflnet-s0-3fa9c1", "dvflnet-w0.2-t10-s0-9b04d7"
 STORE_DIGEST = "3f9c2b7a51d84e06" * 4
 CLASS_NAMES = [
     f"{shape} {move}" for shape in ("disc", "box") for move in ("left", "right", "up", "down")
 ]
+RUN_COLOUR = "mlflow.runColor"
 NUM_EPOCHS, STEPS_PER_EPOCH = 12, 8
 
 
 def log_example_runs(uri: str) -> None:
     """Log all three to a tracking server or database."""
     cache_run_id = _log_cache(_config(uri, distill_weight=0.2))
-    for name, weight, top1 in ((BASELINE, 0.0, 0.66), (DISTILLED, 0.2, 0.84)):
-        _log_student(_config(uri, distill_weight=weight), name, top1, cache_run_id)
+    tags = {"cache.key": "5e1f0a", "cache.run_id": cache_run_id, "cache.root_digest": STORE_DIGEST}
+    for name, weight, top1, colour in (
+        (BASELINE, 0.0, 0.66, QUIET),
+        (DISTILLED, 0.2, 0.84, COLOURS["student"]),
+    ):
+        config = _config(uri, distill_weight=weight)
+        _log_student(config, name, top1, tags | {RUN_COLOUR: colour})
 
 
 def _config(uri: str, distill_weight: float) -> ExperimentConfig:
@@ -46,7 +54,7 @@ def _config(uri: str, distill_weight: float) -> ExperimentConfig:
 
 
 def _log_cache(config: ExperimentConfig) -> str:
-    tags = {"cache.key": "5e1f0a", "teacher.sha256": "77ab" * 16}
+    tags = {"cache.key": "5e1f0a", "teacher.sha256": "77ab" * 16, RUN_COLOUR: COLOURS["teacher"]}
     sections = ("clip", "views", "teacher", "store")
     with open_run(
         config, stage="cache_teacher", name=CACHE, key="5e1f0a", sections=sections, tags=tags
@@ -54,24 +62,28 @@ def _log_cache(config: ExperimentConfig) -> str:
         for step in range(1, 11):
             run.log_metrics(10 * step, {"cache/clips_per_second": 41.0 + math.sin(step)})
         run.log_summary(
-            {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/top1": 0.93}
+            {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/val_top1": 0.93}
         )
+        run.log_dataset("logit-store", digest=STORE_DIGEST, uri=config.store_uri, context="cache")
         run.log_dataset(EXPERIMENT, digest="9a" * 32, uri="/data/videos", context="videos")
-        run.log_dataset("store", digest=STORE_DIGEST, uri=config.store_uri, context="made")
         assert run.run_id
         return run.run_id
 
 
-def _log_student(config: ExperimentConfig, name: str, top1: float, cache_run_id: str) -> None:
-    tags = {"cache.key": "5e1f0a", "cache.run_id": cache_run_id, "store.root_digest": STORE_DIGEST}
+def _log_student(config: ExperimentConfig, name: str, top1: float, tags: Mapping[str, str]) -> None:
     sections = ("clip", "student", "loss", "optim", "train")
     with open_run(
         config, stage="train_student", name=name, key=name, sections=sections, tags=tags
     ) as run:
-        run.log_dataset("store", digest=STORE_DIGEST, uri=config.store_uri, context="training")
+        run.log_dataset(
+            "logit-store", digest=STORE_DIGEST, uri=config.store_uri, context="training"
+        )
         for epoch in range(1, NUM_EPOCHS + 1):
             _log_epoch(run, epoch, top1, config.loss.distill_weight)
-        run.log_summary({"best/top1": top1, "best/top5": 0.98, "best/agreement": top1 + 0.02})
+        scores = _val_scores(top1).items()
+        run.log_summary({f"best/{name.replace('/', '_')}": score for name, score in scores})
+        run.log_summary({f"last/{name.replace('/', '_')}": score - 0.01 for name, score in scores})
+        run.log_summary({"teacher/val_top1": 0.93, "model/gmacs": 27.14})
         _log_artifacts(run, top1)
 
 
@@ -121,4 +133,5 @@ def _shown(number: int) -> ShownVideo:
         frame[30:60, 8 * time : 8 * time + 30] = (230, 180, 60 + 10 * number)
     name = CLASS_NAMES[number % 8]
     seen = name if number % 5 else CLASS_NAMES[0]
-    return ShownVideo(f"v{number}", frames, name, Prediction(seen, 0.81), Prediction(name, 0.97))
+    predictions = {"student": Prediction(seen, 0.81), "teacher": Prediction(name, 0.97)}
+    return ShownVideo(f"v{number}", frames, name, predictions)

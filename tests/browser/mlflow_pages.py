@@ -1,15 +1,8 @@
-"""MLflow's server and its pages, as a reader sees them."""
+"""MLflow's pages, as a reader sees them."""
 
-import contextlib
 import json
-import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,45 +10,23 @@ from typing import Any
 from pipeline.tracking import comparison_link, find_runs
 
 VISIT = Path(__file__).with_name("visit.cjs")
-START_SECONDS = 180.0
 SIZE = (1500, 1050)
+# Of some twenty charts: how good the best checkpoints are, and how they came to be.
+SCORES = "^(best/val_|val/)(top1|agreement)$"
+NUM_SCORES = 4
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and what says that it is ready."""
+    """A page, what to do there, and what it shows then."""
 
     url: str
-    texts: Sequence[str]  # all visible
-    charts: int = 0  # drawn
-    clicks: Sequence[str] = ()  # texts to click first
+    ready: str  # a text that shows before anything is clicked
+    search: str = ""  # regular expression for the names of charts
+    clicks: Sequence[str] = ()  # Playwright's selectors
+    texts: Sequence[str] = ()  # shown in the end
+    charts: int = 0  # drawn in the end
     screenshot: str | None = None
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def mlflow_server(database: Path, port: int) -> Iterator[str]:
-    """Serve a database on loopback, as ``make ui`` does; yield the server's URL."""
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"),
-        *("--artifacts-destination", str(database.parent / "served")),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-    ]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with open(database.parent / "server.log", "ab") as log:
-        server = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
-    try:
-        _wait_until_healthy(url, server)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def visit(pages: Sequence[Page], size: tuple[int, int] = SIZE) -> list[str]:
@@ -85,13 +56,3 @@ def students_page(ui: str, uri: str, experiment: str) -> str:
 
 def _id_of(uri: str, experiment: str) -> str:
     return str(find_runs(uri, experiment)[0].info.experiment_id)
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, TimeoutError):
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"no MLflow server at {url} (exit code {server.poll()})")

@@ -6,12 +6,15 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from mlflow_pages import Page, charts_page, free_port, mlflow_server, visit
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-SIZE = (1360, 1000)
-NUM_CHARTS = 6  # the sections best and val
+from mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
+from mlflow_server import free_port, mlflow_server
+
+SIZE = (1360, 1200)
 
 
 def main() -> None:
@@ -23,11 +26,8 @@ def main() -> None:
     database = Path(arguments.tracking_uri.removeprefix("sqlite:///"))
     with mlflow_server(database, free_port()) as ui:
         url = charts_page(ui, arguments.tracking_uri, arguments.experiment)
-        shown = ["best/top1", "val/top1"]
-        # Sections open and close with a click; the first one is open.
-        page = Page(url, shown, NUM_CHARTS, clicks=["val"], screenshot=arguments.out)
+        page = Page(url, "best/", search=SCORES, charts=NUM_SCORES, screenshot=arguments.out)
         visit([page], SIZE)
-    print(f"{arguments.out}: {Path(arguments.out).stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 // Opens pages in Chromium, one after the other, and says what a reader would see there.
 //
-// Reads {"width", "height", "pages": [{"url", "clicks", "texts", "charts", "screenshot"}]} from
-// standard input and writes the visible text of each page, a JSON list, to standard output. A page
-// is ready when it shows all its "texts" and as many drawn "charts" as asked for.
+// Reads {"width", "height", "pages": [{"url", "ready", "search", "clicks", "texts", "charts",
+// "screenshot"}]} from standard input and writes the visible text of each page, a JSON list, to
+// standard output. Once a page shows the text "ready", charts are searched for by name and the
+// selectors in "clicks" are clicked; it is done when it shows all "texts" and so many drawn "charts".
 
 const { chromium } = require('playwright-core')
 const fs = require('fs')
@@ -17,13 +18,16 @@ const QUIET = [
 
 const charts = (wanted) => document.querySelectorAll('.js-plotly-plot .main-svg').length >= wanted
 
-async function visit (tab, { url, clicks = [], texts, charts: wanted = 0, screenshot }) {
+const shown = (tab, text) => tab.getByText(text).filter({ visible: true }).first().waitFor()
+
+async function visit (tab, { url, ready, search, clicks, texts, charts: wanted, screenshot }) {
   await tab.goto('about:blank') // pages differ after the # only, which loads nothing anew
   await tab.goto(url)
-  await tab.getByText(texts[0]).filter({ visible: true }).first().waitFor()
+  await shown(tab, ready)
   if (await tab.locator(ASSISTANT).count()) await tab.locator(ASSISTANT).click()
-  for (const label of clicks) await tab.getByText(label, { exact: true }).first().click()
-  for (const text of texts) await tab.getByText(text).filter({ visible: true }).first().waitFor()
+  if (search) await tab.getByPlaceholder('Search metric charts').fill(search)
+  for (const selector of clicks) await tab.locator(selector).first().click()
+  for (const text of texts) await shown(tab, text)
   await tab.waitForFunction(charts, wanted)
   await tab.waitForTimeout(SETTLING) // tables and charts fade in, and pages never stop asking
   if (screenshot) await tab.screenshot({ path: screenshot })

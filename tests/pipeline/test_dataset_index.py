@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dataset_index
+from pipeline import annotation_layouts
 from pipeline.config import DatasetConfig
 from pipeline.dataset_index import Annotated, read_annotations
 from pipeline.errors import DatasetError, Status
@@ -508,7 +508,7 @@ def test_every_folder_is_listed_once(tmp_path, monkeypatch):
         listed[uri] += 1
         return list_names(uri)
 
-    monkeypatch.setattr(dataset_index, "list_names", counted)
+    monkeypatch.setattr(annotation_layouts, "list_names", counted)
     read("folders", tmp_path, None, 2)
     assert listed == {str(tmp_path): 1, f"{tmp_path}/A": 1, f"{tmp_path}/B": 1}
 

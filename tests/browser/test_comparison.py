@@ -1,0 +1,103 @@
+"""A newcomer can tell the cache, the baseline and the distilled student apart, and compare them."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from example_runs import (
+    BASELINE,
+    CACHE,
+    CLASS_NAMES,
+    DISTILLED,
+    EXPERIMENT,
+    STORE_DIGEST,
+    log_example_runs,
+)
+from mlflow_pages import (
+    NUM_SCORES,
+    SCORES,
+    Page,
+    charts_page,
+    runs_page,
+    students_page,
+    visit,
+)
+from mlflow_server import free_port, mlflow_server
+
+from pipeline.tracking import dataset_digest, find_runs
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+DIFFERING = "loss.distill_weight"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def ui(uri: str) -> Iterator[str]:
+    log_example_runs(uri)
+    with mlflow_server(Path(uri.removeprefix("sqlite:///")), free_port()) as url:
+        yield url
+
+
+def screenshot(uri: str, name: str) -> str:
+    """Return where to keep a page's picture, beside the database, for whoever wants to look."""
+    return str(Path(uri.removeprefix("sqlite:///")).parent / name)
+
+
+def test_the_table_tells_the_runs_apart(ui: str, uri: str) -> None:
+    page = Page(runs_page(ui, uri, EXPERIMENT), CACHE, screenshot=screenshot(uri, "runs.png"))
+    (seen,) = visit([page])
+    for name in (CACHE, BASELINE, DISTILLED):
+        assert name in seen
+    assert seen.count(f"logit-store ({dataset_digest(STORE_DIGEST)})") == 3  # made once, read twice
+
+
+def test_selected_runs_lead_to_their_comparison(ui: str, uri: str) -> None:
+    page = Page(
+        runs_page(ui, uri, EXPERIMENT),
+        CACHE,
+        clicks=['[aria-label="Select all runs"]', 'button:has-text("Compare")'],
+        texts=["Comparing 3 Runs from 1 Experiment", DISTILLED],
+    )
+    (seen,) = visit([page])
+    assert DIFFERING in seen
+
+
+def test_students_stand_side_by_side(ui: str, uri: str) -> None:
+    url = students_page(ui, uri, EXPERIMENT)
+    page = Page(url, "Run details", charts=1, screenshot=screenshot(uri, "students.png"))
+    (seen,) = visit([page])
+    words = " ".join(seen.split())
+    assert f"Run Name: {DISTILLED} {BASELINE}" in words
+    assert f"{DIFFERING} 0.2 0.0" in words
+    assert "best/val_top1" in words
+    assert "0.84 0.66" in words  # names and values are columns of their own
+    assert CACHE not in seen
+
+
+def test_charts_lay_the_curves_over_each_other(ui: str, uri: str) -> None:
+    url = charts_page(ui, uri, EXPERIMENT)
+    charts = screenshot(uri, "charts.png")
+    page = Page(url, "best/", search=SCORES, charts=NUM_SCORES, screenshot=charts)
+    (seen,) = visit([page])
+    for name in (DISTILLED, BASELINE):
+        assert f"{name} (val/agreement)" in seen
+
+
+def test_a_run_shows_its_scores_and_what_it_came_from(ui: str, uri: str) -> None:
+    (run,) = find_runs(uri, EXPERIMENT, f"attributes.run_name = '{DISTILLED}'")
+    page, words = runs_page(ui, uri, EXPERIMENT).split("?")
+    overview = Page(f"{page}/{run.info.run_id}?{words}", "best/val_top1", texts=["cache.run_id"])
+    table = Page(f"{page}/{run.info.run_id}/artifacts/val/per_class.csv?{words}", "num_correct")
+    overview_text, table_text = visit([overview, table])
+    assert "train_student" in overview_text
+    assert CLASS_NAMES[0] in table_text

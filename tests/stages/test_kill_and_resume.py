@@ -1,0 +1,116 @@
+"""Killed jobs: what the next start makes is what an undisturbed run makes, bit for bit."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.logit_store.journal import finished_units
+from pipeline.logit_store.reader import open_store
+from pipeline.storage import list_names, read_bytes, read_json
+from pipeline.weight_files import read_weights
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any, run_job: Any) -> Path:
+    """An experiment that is indexed, taught and cached."""
+    experiment = write_experiment(tmp_path_factory.mktemp("experiment"))
+    for name in ("index_videos", "train_teacher", "cache_teacher"):
+        run_job(name, experiment)
+    return experiment
+
+
+def kill_when(job: Any, ready: Any) -> None:
+    """End a job and all its processes by SIGKILL, as soon as ``ready`` says so."""
+    deadline = time.monotonic() + 300
+    while not ready():
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.communicate()
+
+
+def test_a_killed_cache_ends_in_the_same_store(
+    path: Path, tmp_path: Path, start_job: Any, run_job: Any
+) -> None:
+    undisturbed = open_store(load_config(path).store_uri)
+    root = f"{tmp_path}/store"
+    words = [f"store.uri={root}", "store.clips_per_unit=8"]
+    job = start_job("cache_teacher", path, *words, "cluster.num_decoders=1")
+    kill_when(job, lambda: len(finished_units(root)) >= 2)
+    survived = {
+        name: read_bytes(f"{root}/journal/{name}") for name in list_names(f"{root}/journal")
+    }
+    assert "seal.json" not in list_names(root)
+    run_job("cache_teacher", path, *words, "cluster.num_decoders=3", "cluster.num_teachers=2")
+    assert open_store(root).root_digest == undisturbed.root_digest
+    for name, content in survived.items():
+        if not name.startswith("."):
+            assert read_bytes(f"{root}/journal/{name}") == content
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_killed_student_ends_with_the_same_weights(
+    path: Path, tmp_path: Path, start_job: Any, run_job: Any, num_workers: int
+) -> None:
+    words = [
+        f"store.uri={load_config(path).store_uri}",
+        f"teacher.weights={load_config(path).teacher_weights_uri}",
+        f"cluster.num_workers={num_workers}",
+        "train.epochs=4",
+    ]
+    straight, killed = (_same_manifest(path, tmp_path / name) for name in ("straight", "killed"))
+    run_job("train_student", path, *words, f"artefacts={straight}")
+    job = start_job("train_student", path, *words, f"artefacts={killed}")
+    kill_when(job, lambda: _reported_epochs(killed) >= 1)
+    run_job("train_student", path, *words, f"artefacts={killed}")
+    weights = [_last_weights(folder) for folder in (straight, killed)]
+    assert weights[0] == weights[1]
+
+
+def test_one_and_two_workers_agree_to_rounding(path: Path, tmp_path: Path, run_job: Any) -> None:
+    """Equal global batches are equal training, whoever holds which part."""
+    config = load_config(path)
+    losses = []
+    for num_workers, batch_size in ((1, 4), (2, 2)):
+        folder = _same_manifest(path, tmp_path / str(num_workers))
+        run_job(
+            "train_student",
+            path,
+            f"artefacts={folder}",
+            f"store.uri={config.store_uri}",
+            f"teacher.weights={config.teacher_weights_uri}",
+            f"cluster.num_workers={num_workers}",
+            f"train.batch_size={batch_size}",
+        )
+        losses.append(_result(folder)["metrics"]["last/val_nll"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def _same_manifest(path: Path, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "manifest.parquet").write_bytes(Path(load_config(path).manifest_uri).read_bytes())
+    return folder
+
+
+def _reported_epochs(folder: Path) -> int:
+    return len(list(folder.glob("runs/*/epoch_*/checkpoint.json")))
+
+
+def _run_folder(folder: Path) -> Path:
+    return next((folder / "runs").iterdir())
+
+
+def _result(folder: Path) -> Any:
+    return read_json(str(_run_folder(folder) / "result.json"))
+
+
+def _last_weights(folder: Path) -> str:
+    return read_weights(str(_run_folder(folder) / "last.safetensors")).metadata["digest"]

@@ -1,0 +1,146 @@
+"""All stages in order, on one private Ray: the parts fit, and what does not fit is refused."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import storage
+from pipeline.cache_stage import run_cache_teacher
+from pipeline.cluster import LOCAL, ray_session
+from pipeline.config import ExperimentConfig, load_config
+from pipeline.errors import DatasetError, FingerprintMismatch, TooManyFailedVideos, WeightsMismatch
+from pipeline.index_stage import run_index_videos
+from pipeline.logit_store.reader import open_store
+from pipeline.manifest import read_manifest
+from pipeline.tracking import find_runs
+from pipeline.train_stage import run_train_student, run_train_teacher
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) -> Path:
+    return write_experiment(tmp_path_factory.mktemp("experiment"))
+
+
+@pytest.fixture(scope="module")
+def config(path: Path) -> ExperimentConfig:
+    return load_config(path)
+
+
+@pytest.fixture(scope="module")
+def cluster(config: ExperimentConfig) -> Iterator[None]:
+    with ray_session(config, LOCAL, num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(config: ExperimentConfig, path: Path, cluster: None) -> dict[str, Any]:
+    """Every stage once: what each returned."""
+    return {
+        "manifest": run_index_videos(config, LOCAL),
+        "teacher": run_train_teacher(config, LOCAL),
+        "store": run_cache_teacher(config, LOCAL),
+        "vflnet": run_train_student(load_config(path, ["loss.distill_weight=0"]), LOCAL),
+        "dvflnet": run_train_student(config, LOCAL),
+    }
+
+
+def test_the_store_holds_every_wanted_view(config: ExperimentConfig, results: Any) -> None:
+    grid = open_store(config.store_uri).read_all()
+    train = [record.split == "train" for record in read_manifest(config.manifest_uri).records]
+    for row, is_train in enumerate(train):
+        assert grid.status[row].tolist() == ([1, 1, 0] if is_train else [0, 0, 1])
+
+
+def test_teacher_scores_as_well_from_the_store_as_live(results: Any) -> None:
+    live = results["teacher"]["metrics"]["best/val_top1"]
+    assert results["dvflnet"]["metrics"]["teacher/val_top1"] == pytest.approx(live)
+
+
+def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) -> None:
+    runs = find_runs(config.tracking_uri, "tiny")
+    stages = [run.data.tags["stage"] for run in runs]
+    assert sorted(stages) == ["cache_teacher", "train_student", "train_student", "train_teacher"]
+    digest = results["store"].root_digest
+    where = f"tags.`cache.root_digest` = '{digest}'"
+    students = find_runs(config.tracking_uri, "tiny", where)
+    assert {run.info.run_name[:6] for run in students} >= {"vflnet", "dvflne"}
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+def test_done_stays_done(
+    config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = run_cache_teacher(config, LOCAL)
+    assert store.root_digest == results["store"].root_digest
+    assert run_train_student(config, LOCAL) == results["dvflnet"]
+    printed = capsys.readouterr().out
+    assert "sealed, nothing to do" in printed
+    assert "trained already, nothing to do" in printed
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("views.seed=1", "views.seed: store 0, config 1"),
+        ("views.num_views=4", "views.num_views: store 2, config 4"),
+        ("clip.side=48", "clip.side: store 32, config 48"),
+        ("teacher.precision=bfloat16", "teacher.precision: store float32, config bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("stage", [run_cache_teacher, run_train_student])
+def test_another_store_is_refused_by_name(
+    path: Path, results: Any, stage: Callable[..., Any], override: str, field: str
+) -> None:
+    with pytest.raises(FingerprintMismatch, match=field):
+        stage(load_config(path, [override]), LOCAL)
+
+
+def test_a_store_of_another_teacher_is_refused(
+    config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
+) -> None:
+    # The last weights of the student are a teacher of the same shape.
+    runs = storage.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
+    other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
+    for stage in (run_cache_teacher, run_train_student):
+        with pytest.raises(FingerprintMismatch, match="teacher.weights_sha256"):
+            stage(other, LOCAL)
+
+
+def test_a_store_of_another_manifest_is_refused(
+    config: ExperimentConfig, path: Path, results: Any
+) -> None:
+    before = storage.read_bytes(config.manifest_uri)
+    try:
+        run_index_videos(load_config(path, ["dataset.min_frames=30"]), LOCAL)
+    except TooManyFailedVideos:
+        pass  # the manifest is written before the stage says that it is bad
+    try:
+        with pytest.raises(FingerprintMismatch, match="dataset.manifest_digest"):
+            run_train_student(config, LOCAL)
+    finally:
+        storage.write_bytes(config.manifest_uri, before)
+
+
+def test_a_teacher_of_other_classes_is_refused(path: Path, results: Any) -> None:
+    with pytest.raises((WeightsMismatch, DatasetError), match="class"):
+        run_index_videos(load_config(path, ["dataset.num_classes=9"]), LOCAL)
+
+
+def test_a_bad_teacher_is_refused_before_the_seal(path: Path, results: Any, tmp_path: Path) -> None:
+    overrides = ["teacher.min_top1=1", f"store.uri={tmp_path}/store"]
+    with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
+        run_cache_teacher(load_config(path, overrides), LOCAL)
+    assert not storage.exists(f"{tmp_path}/store/seal.json")
+
+
+def test_both_formats_hold_the_same(path: Path, results: Any, tmp_path: Path) -> None:
+    overrides = ["store.format=parquet", f"store.uri={tmp_path}/store"]
+    other = run_cache_teacher(load_config(path, overrides), LOCAL)
+    assert other.spec.fingerprint == results["store"].spec.fingerprint
+    ours, theirs = results["store"].read_all(), other.read_all()
+    for name in ("logits", "logit_offset", "status", "view_digest", "frame_crc", "label"):
+        assert (getattr(ours, name) == getattr(theirs, name)).all(), name
