@@ -1,6 +1,6 @@
-"""Write the generated data set that dataset.generated describes: real H.264 files, eight actions.
+"""Write the generated data set that dataset.generated describes, as real H.264 files.
 
-python jobs/generate_videos.py configs/demo.yaml
+python jobs/generate_videos.py configs/gestures.yaml
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction, read_manifest
 from pipeline.progress import Progress
+from pipeline.report import COLOURS
 from pipeline.teacher_predictor import check_teacher
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
@@ -115,7 +116,7 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
     num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
     with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
         _run_units(plan, run)
-        store = _seal_store(plan)
+        store = _seal_store(plan, run.run_id)
         _report(plan, store, run)
     return store
 
@@ -243,7 +244,7 @@ def _judge_teacher(plan: CachePlan) -> None:
         )
 
 
-def _seal_store(plan: CachePlan) -> LogitStore:
+def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
     """Gather every shard in a task of its own, then seal."""
     import ray
 
@@ -255,7 +256,7 @@ def _seal_store(plan: CachePlan) -> LogitStore:
         for shard in plan_shards(plan.spec, by_number)
     ]
     entries = [entry for gathered in ray.get(pending) for entry in gathered]
-    seal(plan.root, plan.spec, entries, provenance=_provenance(plan.config))
+    seal(plan.root, plan.spec, entries, provenance=_provenance(plan.config, run_id))
     return open_store(plan.root)
 
 
@@ -271,11 +272,12 @@ def _check_failures(plan: CachePlan) -> None:
     check_failed_fraction(len(status_of_row), len(plan.manifest.records), plan.config.dataset)
 
 
-def _provenance(config: ExperimentConfig) -> dict[str, Any]:
+def _provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, Any]:
     """What is good to know of the making and decides nothing: the soft part of the seal."""
     versions = {name: version(name) for name in ("torch", "av", "opencv-python-headless", "ray")}
     return {
         "config": config.model_dump(mode="json"),
+        "run_id": run_id or "",
         "versions": versions,
         "platform": platform.platform(),
         "sealed_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -291,6 +293,7 @@ def _open_run(plan: CachePlan) -> TrackedRun:
         key=plan.spec.fingerprint,
         sections=("teacher", "views", "clip", "store"),
         tags={
+            "mlflow.runColor": COLOURS["teacher"],
             "cache.key": plan.spec.fingerprint,
             "cache.uri": plan.root,
             "teacher.sha256": plan.spec.identity["teacher"]["weights_sha256"],

@@ -20,9 +20,9 @@ def compare_results(
 
     """
     scores = [
-        _score("teacher", teacher["metrics"], dvflnet["metrics"], prefix="teacher/val_"),
-        _score("VFL-Net (labels)", vflnet["metrics"], vflnet["metrics"], prefix="last/val_"),
-        _score("DVFL-Net (cache)", dvflnet["metrics"], dvflnet["metrics"], prefix="last/val_"),
+        _score("teacher", teacher["metrics"], dvflnet["metrics"], prefix="teacher/"),
+        _score("VFL-Net (labels)", vflnet["metrics"], vflnet["metrics"], prefix="last/"),
+        _score("DVFL-Net (cache)", dvflnet["metrics"], dvflnet["metrics"], prefix="last/"),
     ]
     gain = 100 * (scores[2].top1 - scores[1].top1)
     return "\n".join(

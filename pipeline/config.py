@@ -48,6 +48,7 @@ class VideoLimits(Section):
 class GeneratedConfig(Section):
     """A data set that is drawn, not filmed; see ``pipeline.generated_videos``."""
 
+    kind: Literal["actions", "gestures"] = "actions"  # what is drawn
     seed: int = 0
     num_groups: Count
     num_val_groups: Count

@@ -90,20 +90,6 @@ def open_run(
     return tracked
 
 
-def attach_run(handle: RunHandle) -> TrackedRun:
-    """Log to a run that another process has opened, or will have when the server is back."""
-
-    def connect() -> OpenRun:
-        client = _client(handle.uri)
-        experiment = client.get_experiment_by_name(handle.experiment)
-        run = experiment and _unfinished(client, experiment.experiment_id, handle)
-        if not run:
-            raise LookupError(f"{handle} is not open yet")
-        return OpenRun(client, run)
-
-    return TrackedRun(handle, Outbox("MLflow", connect, OpenRun.check))
-
-
 def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
     """Search an experiment, newest run first.
 

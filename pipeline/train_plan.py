@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from pipeline.audit import is_audited
 from pipeline.clip_loader import ClipRequest
 from pipeline.config import ExperimentConfig
 from pipeline.fingerprint import canonical_json
+from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.order import Order, share
 from pipeline.recipe import Recipe
 from pipeline.storage import join_uri, sha256_of
 from pipeline.training import Schedule, build_schedule
+
+# Where a machine keeps memory-mapped copies of the stores that it trains from.
+MIRRORS = Path(tempfile.gettempdir()) / f"dvflnet-mirrors-{os.getuid()}"
 
 
 @dataclass(frozen=True)
@@ -149,3 +156,8 @@ class TrainPlan:
 
     def _record(self, row: int) -> VideoRecord:
         return self.manifest.records[row]
+
+
+def open_plan_mirror(plan: TrainPlan) -> Mirror | None:
+    """Open this machine's copy of the store, if the run learns from one."""
+    return open_mirror(plan.config.store_uri, MIRRORS) if plan.root_digest else None

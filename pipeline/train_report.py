@@ -85,11 +85,11 @@ def _summary(
     for when, evaluated in (("best", best), ("last", last)):
         for name, value in evaluated.metrics.items():
             if name.startswith("val/"):
-                summary[f"{when}/{name.replace('/', '_')}"] = value
+                summary[name.replace("val", when, 1)] = value
     if mirror is not None:
         labels = torch.tensor(plan.labels(plan.val_rows))
         teacher = evaluate_logits(val_teacher_logits(plan, mirror), labels)
-        summary |= {f"teacher/val_{name}": value for name, value in teacher.items()}
+        summary |= {f"teacher/{name}": value for name, value in teacher.items()}
     return summary | _cost(plan)
 
 

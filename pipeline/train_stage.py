@@ -12,42 +12,29 @@ same run and goes on from its last checkpoint; another setting is another run.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
-import time
-from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
+from typing import Any
 
 from pipeline import storage
-from pipeline.checkpoints import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.cluster import ray_session
-from pipeline.config import ExperimentConfig, resolved_yaml
+from pipeline.config import ExperimentConfig
 from pipeline.errors import DatasetError, PipelineError, Status
 from pipeline.fingerprint import build_identity
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.networks import build_network, start_network
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, student_recipe, teacher_recipe
+from pipeline.report import COLOURS, QUIET
 from pipeline.teacher_predictor import teacher_digest
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
-from pipeline.train_loop import EpochResult, train
-from pipeline.train_plan import TrainPlan
+from pipeline.train_plan import MIRRORS, TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result
-from pipeline.training import Training
+from pipeline.train_worker import work
 from pipeline.views import EVALUATION_VIEW
 
-T = TypeVar("T")
-
-# Where this machine keeps memory-mapped copies of the stores that it trains from.
-MIRRORS = Path(tempfile.gettempdir()) / f"dvflnet-mirrors-{os.getuid()}"
 SELECTION = "val/top1"  # the best checkpoint has the highest
-NEWS_SECONDS = 2.0  # between two words on how far training is
 
 
 def run_train_student(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
@@ -140,7 +127,7 @@ def _run(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
     num_cpus = plan.num_workers
     with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
         checkpoints = _fit(plan, run)
-        result = publish_result(plan, checkpoints, _open_mirror(plan), run)
+        result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
         storage.write_json(result_uri, result)
         print(run.link)
     return result
@@ -153,7 +140,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
 
     with Listener(plan, run) as listener:
         trainer = TorchTrainer(
-            _work,
+            work,
             train_loop_config={"plan": plan, "news": listener.news},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=plan.num_workers,
@@ -177,140 +164,6 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     if isinstance(result.return_value, PipelineError):
         raise result.return_value
     return list(result.best_checkpoints or [])
-
-
-def _work(setup: dict[Any, Any]) -> Any:
-    """What Ray Train runs in each worker."""
-    import ray.train
-    import ray.train.torch
-
-    plan: TrainPlan = setup["plan"]
-    torch.set_num_threads(plan.config.cluster.worker_threads)
-    torch.manual_seed(plan.recipe.train.seed)  # decides the fresh weights
-    network = build_network(
-        plan.recipe.model,
-        num_classes=len(plan.manifest.class_names),
-        num_frames=plan.recipe.num_frames // plan.recipe.frame_stride,
-    )
-    resumed = _last_state()
-    if resumed is not None:
-        network.load_state_dict(dict(resumed.weights))
-    elif (report := start_network(network, plan.recipe.model)) is not None:
-        print(report.as_text())
-    training = Training(
-        ray.train.torch.prepare_model(network),
-        loss=plan.recipe.loss,
-        optim=plan.recipe.optim,
-        train=plan.recipe.train,
-        schedule=plan.schedule,
-        device=ray.train.torch.get_device(),
-        motion_only=plan.config.clip.motion_only,
-    )
-    if resumed is not None:
-        training.optimiser.load_state_dict(resumed.optimiser)
-    place = RayPlace(
-        plan, network, training, setup["news"], seconds_before=resumed.seconds if resumed else 0.0
-    )
-    try:
-        train(
-            plan,
-            training,
-            place,
-            mirror=_open_mirror(plan),
-            first_step=resumed.step if resumed else 0,
-        )
-    except PipelineError as error:
-        if plan.num_workers > 1:
-            raise  # the other workers wait for this one; Ray Train must end them
-        return error  # a restart would only meet it again
-    return None
-
-
-def _open_mirror(plan: TrainPlan) -> Mirror | None:
-    """Open this machine's copy of the store, if the run learns from one."""
-    return open_mirror(plan.config.store_uri, MIRRORS) if plan.root_digest else None
-
-
-def _last_state() -> TrainingState | None:
-    """Return the state of the run's last checkpoint, if there is one."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return read_checkpoint(Path(folder))
-
-
-class RayPlace:
-    """A worker's place among the workers of Ray Train."""
-
-    def __init__(
-        self,
-        plan: TrainPlan,
-        network: torch.nn.Module,
-        training: Training,
-        news: Any,
-        *,
-        seconds_before: float,
-    ) -> None:
-        import ray.train
-
-        self.rank: int = ray.train.get_context().get_world_rank()
-        self._plan, self._network, self._training = plan, network, training
-        self._news, self._seconds = news, seconds_before
-        self._said = time.monotonic()
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all workers, in the order of their ranks."""
-        if self._plan.num_workers == 1:
-            return [value]
-        values: list[Any] = [None] * self._plan.num_workers
-        torch.distributed.all_gather_object(values, value)
-        return values
-
-    def advance(self, step: int) -> None:
-        """Tell the driver, now and then, how far rank 0 is."""
-        if self.rank == 0 and time.monotonic() - self._said > NEWS_SECONDS:
-            self._said = time.monotonic()
-            self._news.put({"step": step})
-
-    def report(self, result: EpochResult) -> None:
-        """Report to the driver; rank 0 adds a checkpoint."""
-        import ray.train
-
-        self._seconds += result.seconds
-        metrics = {
-            "epoch": result.epoch,
-            "step": result.step,
-            "points": result.points,
-            "seconds": self._seconds,
-            **result.val,
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if self.rank == 0:
-                self._write(Path(folder), result)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            name = f"epoch_{result.epoch:04d}"
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
-
-    def _write(self, folder: Path, result: EpochResult) -> None:
-        state = TrainingState(
-            step=result.step,
-            seconds=self._seconds,
-            val_logits=result.val_logits,
-            weights=self._network.state_dict(),
-            optimiser=self._training.optimiser.state_dict(),
-        )
-        facts = {
-            "run": self._plan.name,
-            "epoch": str(result.epoch),
-            "root_digest": self._plan.root_digest,
-            "config": resolved_yaml(self._plan.config),
-        }
-        names = self._plan.manifest.class_names
-        write_checkpoint(folder, state, class_names=names, facts=facts)
 
 
 def _on_report(news: Any) -> Any:
@@ -348,6 +201,8 @@ class Listener:
         with Progress(plan.recipe.role, plan.order.num_steps, "steps") as progress:
             while (message := self.news.get()) is not None:
                 progress.reach(message["step"])
+                if "text" in message:
+                    print(message["text"], flush=True)
                 if "points" in message:
                     self._track(message)
 
@@ -389,9 +244,12 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
 
 
 def _store_tags(plan: TrainPlan) -> dict[str, str]:
-    spec = open_store(plan.config.store_uri).spec
+    """Link a student to its store; the grey runs are those that did not learn from the teacher."""
+    store = open_store(plan.config.store_uri)
     return {
-        "cache.key": spec.fingerprint,
+        "mlflow.runColor": COLOURS["student"] if plan.recipe.loss.distill_weight else QUIET,
+        "cache.key": store.spec.fingerprint,
         "cache.root_digest": plan.root_digest,
-        "teacher.sha256": spec.identity["teacher"]["weights_sha256"],
+        "cache.run_id": str(store.seal.provenance.get("run_id", "")),
+        "teacher.sha256": store.spec.identity["teacher"]["weights_sha256"],
     }

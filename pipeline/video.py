@@ -186,7 +186,7 @@ def _quarter_turns(frame: Any) -> int:
 
 
 def _upright(frame: Any, converter: VideoReformatter) -> Frame:
-    picture = converter.reformat(frame, format="rgb24").to_ndarray()
+    picture = np.asarray(converter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
     turns = _quarter_turns(frame)
     return np.rot90(picture, turns) if turns else picture
 

@@ -12,8 +12,8 @@ from pipeline.tracking import comparison_link, find_runs
 VISIT = Path(__file__).with_name("visit.cjs")
 SIZE = (1500, 1050)
 # Of some twenty charts: how good the best checkpoints are, and how they came to be.
-SCORES = "^(best/val_|val/)(top1|agreement)$"
-NUM_SCORES = 4
+SCORES = "^(best/val_|val/)(top1|nll|agreement)$"
+NUM_SCORES = 6
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
 from mlflow_server import free_port, mlflow_server
 
-SIZE = (1360, 1200)
+SIZE = (1360, 1130)
 
 
 def main() -> None:

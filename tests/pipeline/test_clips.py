@@ -33,15 +33,19 @@ def crc_of(record, view):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("side", [24, 32, 80])
-def test_a_clip_is_cut_flipped_and_resized(record, frames, flip, side):
+@pytest.mark.parametrize(
+    ("side", "method"),
+    [(10, cv2.INTER_AREA), (24, cv2.INTER_LINEAR), (32, cv2.INTER_LINEAR), (80, cv2.INTER_LINEAR)],
+)
+def test_a_clip_is_cut_flipped_and_resized(record, frames, flip, side, method):
     (clip,) = clips_of(record, [replace(VIEW, flip=flip)], LIMITS, side=side)
     assert clip.frames.shape == (4, side, side, 3)
     assert clip.frames.dtype == np.uint8
     for position, index in enumerate(VIEW.frame_indices):
         cut = frames[index][4:34, 6:46]
         cut = np.ascontiguousarray(cut[:, ::-1] if flip else cut)
-        assert np.array_equal(clip.frames[position], cv2.resize(cut, (side, side)))
+        expected = cv2.resize(cut, (side, side), interpolation=method)
+        assert np.array_equal(clip.frames[position], expected)
         assert clip.frame_crc[position] == zlib.crc32(cut.tobytes())
 
 

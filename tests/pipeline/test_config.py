@@ -103,7 +103,10 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("loss.temperatur=3", "loss.temperatur: there is no such key; did you mean 'temperature'?"),
+        (
+            "loss.temperaturee=3",
+            "loss.temperaturee: there is no such key; did you mean 'temperature'?",
+        ),
         ("loss.temperature=cold", "loss.temperature: Input should be a valid number"),
         ("loss.temperature=.nan", "loss.temperature: Input should be a finite number"),
         ("loss.temperature", "override 'loss.temperature' is not of the form section.key=value"),
@@ -122,7 +125,7 @@ def test_a_wrong_override(problems, override, words):
 
 
 def test_overrides_and_file_are_judged_together(problems):
-    lines = problems(GOOD + "clp: {}\n", "loss.temperatur=3", "nonsense")
+    lines = problems(GOOD + "clp: {}\n", "loss.temperaturee=3", "nonsense")
     assert len(lines) == 3
 
 

@@ -22,7 +22,7 @@ from dvflnet import build_model
 from pipeline import tracked_run, tracking
 from pipeline.config import DatasetConfig, ExperimentConfig, TrackingConfig, load_config
 from pipeline.tracked_run import TrackedRun
-from pipeline.tracking import attach_run, comparison_link, dataset_digest, find_runs, open_run
+from pipeline.tracking import comparison_link, dataset_digest, find_runs, open_run
 
 EXPERIMENT = "shapes"
 ROOT = Path(__file__).parents[2]
@@ -140,16 +140,6 @@ def test_a_finished_run_is_left_alone(uri: str) -> None:
         with opened(config_for(uri)):
             pass
     assert len(find_runs(uri, EXPERIMENT)) == 2
-
-
-def test_another_process_logs_to_the_same_run(uri: str) -> None:
-    with opened(config_for(uri)) as run:
-        run.log_metrics(1, {"train/loss": 1.0})
-        attached = attach_run(run.handle)
-        attached.log_metrics(8, {"val/top1": 0.5})
-        attached.close()
-    assert only_run(uri).data.metrics == {"train/loss": 1.0, "val/top1": 0.5}
-    assert only_run(uri).info.status == "FINISHED"
 
 
 def test_the_machine_is_watched(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def start_training(seed: int = 0, schedule: Schedule = SCHEDULE, **optim) -> Tra
         train=TrainConfig(),
         schedule=schedule,
         device=torch.device("cpu"),
+        motion_only=False,
     )
 
 

@@ -46,6 +46,7 @@ POLICIES = st.builds(
     jitter_hue=st.floats(0.0, 0.5),
     grey_probability=st.floats(0.0, 1.0),
     jitter_per_frame=st.booleans(),
+    squash=st.booleans(),
 )
 
 

@@ -90,7 +90,7 @@ def test_one_and_two_workers_agree_to_rounding(path: Path, tmp_path: Path, run_j
             f"cluster.num_workers={num_workers}",
             f"train.batch_size={batch_size}",
         )
-        losses.append(_result(folder)["metrics"]["last/val_nll"])
+        losses.append(_result(folder)["metrics"]["last/nll"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 

@@ -1,6 +1,7 @@
 """All stages in order, on one private Ray: the parts fit, and what does not fit is refused."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def test_the_store_holds_every_wanted_view(config: ExperimentConfig, results: An
 
 
 def test_teacher_scores_as_well_from_the_store_as_live(results: Any) -> None:
-    live = results["teacher"]["metrics"]["best/val_top1"]
-    assert results["dvflnet"]["metrics"]["teacher/val_top1"] == pytest.approx(live)
+    live = results["teacher"]["metrics"]["best/top1"]
+    assert results["dvflnet"]["metrics"]["teacher/top1"] == pytest.approx(live)
 
 
 def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) -> None:
@@ -106,7 +107,7 @@ def test_a_store_of_another_teacher_is_refused(
     runs = storage.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
     for stage in (run_cache_teacher, run_train_student):
-        with pytest.raises(FingerprintMismatch, match="teacher.weights_sha256"):
+        with pytest.raises(FingerprintMismatch, match=r"teacher\.weights_sha256"):
             stage(other, LOCAL)
 
 
@@ -114,12 +115,10 @@ def test_a_store_of_another_manifest_is_refused(
     config: ExperimentConfig, path: Path, results: Any
 ) -> None:
     before = storage.read_bytes(config.manifest_uri)
-    try:
+    with suppress(TooManyFailedVideos):  # says so after the manifest was written
         run_index_videos(load_config(path, ["dataset.min_frames=30"]), LOCAL)
-    except TooManyFailedVideos:
-        pass  # the manifest is written before the stage says that it is bad
     try:
-        with pytest.raises(FingerprintMismatch, match="dataset.manifest_digest"):
+        with pytest.raises(FingerprintMismatch, match=r"dataset\.manifest_digest"):
             run_train_student(config, LOCAL)
     finally:
         storage.write_bytes(config.manifest_uri, before)
