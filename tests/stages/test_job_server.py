@@ -1,0 +1,155 @@
+"""The documented commands on a real job server: ray start, then ray job submit."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.logit_store.reader import open_store
+from pipeline.storage import read_json
+from pipeline.tracking import find_runs
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[2]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+HEAD = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's outer address
+Submit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def submit() -> Iterator[Submit]:
+    """Start a head of our own, with token authentication; submit jobs to it."""
+    # Not pytest's own folder: Ray's sockets lie below, and a socket's path has 107 characters.
+    with tempfile.TemporaryDirectory(prefix="ray-") as name:
+        yield from running_head(Path(name))
+
+
+def running_head(folder: Path) -> Iterator[Submit]:
+    token = folder / "token"
+    token.write_text("t" * 64)
+    environment = os.environ | {
+        # As in an activated environment: the job's "python" is looked up by the head.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    port, dashboard, agent, client = free_ports(4)
+    log = folder / "head.log"
+    output = log.open("w")
+    head = subprocess.Popen(
+        [
+            *RAY,
+            "start",
+            "--head",
+            "--block",
+            f"--node-ip-address={HEAD}",
+            f"--port={port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--ray-client-server-port={client}",
+            f"--temp-dir={folder}/session",
+            "--num-cpus=2",
+            "--object-store-memory=200000000",
+            "--disable-usage-stats",
+        ],
+        env=environment,
+        start_new_session=True,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for_port(head, dashboard, log)
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        address = f"http://127.0.0.1:{dashboard}"
+        return subprocess.run(
+            [
+                *RAY,
+                "job",
+                "submit",
+                f"--address={address}",
+                "--working-dir=.",
+                "--",
+                "python",
+                *command,
+            ],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    yield run
+    os.killpg(head.pid, signal.SIGTERM)
+    try:
+        head.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+    output.close()
+
+
+def wait_for_port(head: subprocess.Popen[str], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert head.poll() is None, log.read_text()
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    pytest.fail("the job server did not open its port")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) -> Path:
+    return write_experiment(tmp_path_factory.mktemp("experiment"))
+
+
+def test_both_stages_as_submitted_jobs(submit: Submit, experiment: Path) -> None:
+    for job in ("index_videos", "train_teacher", "cache_teacher", "train_student"):
+        done = submit(f"jobs/{job}.py", str(experiment))
+        assert done.returncode == 0, done.stdout + done.stderr
+    config = load_config(experiment)
+    store = open_store(config.store_uri)
+    store.verify()
+    result = next(Path(config.artefacts).glob("runs/dvflnet-*/result.json"))
+    assert 0.0 <= read_json(str(result))["metrics"]["last/top1"] <= 1.0
+    runs = find_runs(config.tracking_uri, "tiny")
+    assert {run.data.tags["stage"] for run in runs} == {
+        "train_teacher",
+        "cache_teacher",
+        "train_student",
+    }
+    assert all(run.data.tags["ray.job_id"].startswith("raysubmit_") for run in runs)
+    again = submit("jobs/cache_teacher.py", str(experiment))
+    assert "sealed, nothing to do" in again.stdout
+
+
+def test_artefacts_inside_the_job_are_refused(submit: Submit, experiment: Path) -> None:
+    done = submit("jobs/index_videos.py", str(experiment), "artefacts=artefacts/demo")
+    assert done.returncode != 0
+    assert "ConfigError" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout.split("ConfigError")[1]
