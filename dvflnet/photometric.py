@@ -80,8 +80,8 @@ def subtract_mean_frame(clips: Tensor) -> Tensor:
     """Take each pixel's mean over the frames away, and double what is left: motion remains.
 
     Not published. For data whose classes differ by motion alone: with few videos a network learns
-    the scenes by heart otherwise (10 gestures, 152 videos: 0.20 top-1 on held-out scenes with
-    colours, 0.40 without, in equal time; see docs/log.md).
+    the scenes by heart otherwise (10 gestures, 152 videos: 0.20 top-1 on held-out scenes after 400
+    steps with colours, 0.40 after 300 without; see docs/log.md).
 
     Args:
         clips: ``(B, T, 3, H, W)``, floating, normalised.

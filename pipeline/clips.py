@@ -85,8 +85,8 @@ def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
 
 
 def _resize(cut: Frame, side: int) -> Frame:
-    # The mean over each pixel's area where the clip is smaller than the cut, bilinear where it is
-    # larger. Published: bilinear always, which reads four pixels of each area and misses the rest;
-    # near 224 that is nearly the same, in small clips moving things flicker.
-    resized = cv2.resize(np.ascontiguousarray(cut), (side, side), interpolation=cv2.INTER_AREA)
+    # Published: bilinear always. Where it shrinks it reads four pixels of each area and misses the
+    # rest; near 224 that hardly shows, in small clips moving things flicker.
+    method = cv2.INTER_AREA if min(cut.shape[:2]) >= side else cv2.INTER_LINEAR
+    resized = cv2.resize(np.ascontiguousarray(cut), (side, side), interpolation=method)
     return resized.astype(np.uint8, copy=False)

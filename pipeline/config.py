@@ -183,7 +183,7 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """What the stages ask of Ray. None of it decides a result."""
+    """What the stages ask of Ray. None of it decides a logit but for its last bits."""
 
     num_decoders: Count = 2  # decoding actors of stage one, a process each
     num_teachers: Count = 1  # teacher actors
@@ -239,7 +239,12 @@ class ExperimentConfig(Section):
     @property
     def teacher_weights_uri(self) -> str:
         """URI of the teacher's weights."""
-        return self.teacher.weights or join_uri(self.artefacts, "teacher", "best.safetensors")
+        return self.teacher.weights or self.own_teacher_uri
+
+    @property
+    def own_teacher_uri(self) -> str:
+        """URI of the teacher that is trained here."""
+        return join_uri(self.artefacts, "teacher", "best.safetensors")
 
     @property
     def tracking_uri(self) -> str:

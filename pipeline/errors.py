@@ -13,7 +13,7 @@
     |- TrainingDiverged           2   a loss or a gradient is not finite
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
     |- StorageUnavailable         4   storage or cluster failure
-    `- VideoDecodeError           never ends a job: it becomes the row's status
+    `- VideoDecodeError           2   in training; in other stages it becomes the row's status
 
 A message says what was wrong, what was found and what to do. Jobs print it as one block and leave
 with the exit code; every other exception keeps its traceback, because it is our fault. Messages

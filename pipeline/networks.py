@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dvflnet.variants import build_model
 from dvflnet.videofocalnet import VideoFocalNet
-from dvflnet.weights import LoadReport, load_image_state, load_state
+from dvflnet.weights import LoadReport, load_image_state, load_state, state_digest
 from pipeline.config import ModelConfig
 from pipeline.errors import WeightsMismatch
 from pipeline.weight_files import read_weights
@@ -20,6 +20,11 @@ def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> V
         embed_dim=model.embed_dim,
         depths=model.depths,
     )
+
+
+def init_digest(model: ModelConfig) -> str:
+    """Return the digest of the weights that training starts from, empty for ``init: scratch``."""
+    return state_digest(read_weights(model.init_weights).state) if model.init_weights else ""
 
 
 def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | None:

@@ -1,4 +1,4 @@
-"""The order of training, as arithmetic: position -> (epoch, row, view).
+"""The order of training, as arithmetic: position -> (epoch, row).
 
 A training run is one long line of positions; an optimiser step takes the next
 ``global_batch_size`` of them and worker r the r-th part of those. Nothing else decides what is

@@ -38,6 +38,7 @@ class Recipe:
     num_frames: int
     frame_stride: int
     side: int
+    motion_only: bool
 
     def view(self, record: VideoRecord, epoch: int) -> View:
         """Return the view that a video shows in an epoch."""
@@ -62,6 +63,7 @@ def student_recipe(config: ExperimentConfig) -> Recipe:
         num_frames=config.clip.num_frames,
         frame_stride=config.clip.num_frames // config.student_num_frames,
         side=config.student_side,
+        motion_only=config.clip.motion_only,
     )
 
 
@@ -84,4 +86,5 @@ def teacher_recipe(config: ExperimentConfig) -> Recipe:
         num_frames=config.clip.num_frames,
         frame_stride=1,
         side=config.clip.side,
+        motion_only=config.clip.motion_only,
     )

@@ -12,14 +12,17 @@ from pathlib import Path
 from pipeline.audit import is_audited
 from pipeline.clip_loader import ClipRequest
 from pipeline.config import ExperimentConfig
-from pipeline.fingerprint import canonical_json
+from pipeline.fingerprint import TRANSFORM_VERSION, canonical_json
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.order import Order, share
 from pipeline.recipe import Recipe
 from pipeline.storage import join_uri, sha256_of
 from pipeline.training import Schedule, build_schedule
+from pipeline.views import POLICY_VERSION
 
+# Settings of the loop that change neither its order nor its arithmetic.
+INDECISIVE = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 # Where a machine keeps memory-mapped copies of the stores that it trains from.
 MIRRORS = Path(tempfile.gettempdir()) / f"dvflnet-mirrors-{os.getuid()}"
 
@@ -29,7 +32,8 @@ class TrainPlan:
     """A training run, complete but for the weights.
 
     ``root_digest`` names the logit store that targets come from; it is empty for a run that learns
-    from labels alone, as the teacher does.
+    from labels alone, as the teacher does. ``init_digest`` names the weights that training starts
+    from, if any.
     """
 
     config: ExperimentConfig
@@ -38,6 +42,7 @@ class TrainPlan:
     train_rows: tuple[int, ...]
     val_rows: tuple[int, ...]
     root_digest: str
+    init_digest: str
 
     @property
     def num_workers(self) -> int:
@@ -71,17 +76,14 @@ class TrainPlan:
         recipe = self.recipe
         decisive = {
             "role": recipe.role,
-            "sections": [
-                section.model_dump(mode="json")
-                for section in (
-                    recipe.model,
-                    recipe.loss,
-                    recipe.optim,
-                    recipe.train,
-                    recipe.policy,
-                )
-            ],
-            "clip": [recipe.num_views, recipe.num_frames, recipe.frame_stride, recipe.side],
+            "model": recipe.model.model_dump(mode="json"),
+            "init_weights": self.init_digest,
+            "loss": recipe.loss.model_dump(mode="json"),
+            "optim": recipe.optim.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", exclude=INDECISIVE),
+            "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
+            "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
+            "transform": TRANSFORM_VERSION,
             "manifest": self.manifest.digest,
             "store": self.root_digest,
             "num_workers": self.num_workers,

@@ -23,6 +23,7 @@ from pipeline.fingerprint import build_identity
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.networks import init_digest
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.report import COLOURS, QUIET
@@ -52,9 +53,9 @@ def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, A
     """Train the teacher from labels and publish its best weights; return the run's result."""
     plan = plan_teacher(config)
     result = _run(plan, ray_address)
-    weights = storage.join_uri(plan.folder, "best.safetensors")
-    storage.write_bytes(config.teacher_weights_uri, storage.read_bytes(weights))
-    print(f"teacher: {config.teacher_weights_uri}")
+    weights = storage.read_bytes(storage.join_uri(plan.folder, "best.safetensors"))
+    storage.write_bytes(config.own_teacher_uri, weights)
+    print(f"teacher: {config.own_teacher_uri}")
     return result
 
 
@@ -98,6 +99,7 @@ def plan_training(
         train_rows=tuple(train_rows),
         val_rows=tuple(val_rows),
         root_digest="" if mirror is None else mirror.root_digest,
+        init_digest=init_digest(recipe.model),
     )
 
 

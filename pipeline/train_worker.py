@@ -46,7 +46,7 @@ def work(setup: dict[Any, Any]) -> Any:
         train=plan.recipe.train,
         schedule=plan.schedule,
         device=ray.train.torch.get_device(),
-        motion_only=plan.config.clip.motion_only,
+        motion_only=plan.recipe.motion_only,
     )
     if resumed is not None:
         training.optimiser.load_state_dict(resumed.optimiser)

@@ -135,7 +135,7 @@ class StoreSpec:
             unknown = sorted({*wanted.ravel().tolist()} - {*self.view_indices})
             raise StoreIncomplete(
                 f"the store has the views {list(self.view_indices)}, not {unknown}; "
-                "raise views.num_views and cache again"
+                "cache the views that are wanted to a new store.uri"
             )
         slots: NDArray[np.intp] = matches.argmax(axis=-1)
         return slots

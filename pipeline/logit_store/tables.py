@@ -23,7 +23,6 @@ from pipeline.logit_store.layout import StoreSpec
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["sample_id", "label"],  # repeated for every view of a video
-    "use_byte_stream_split": ["logits.list.element"],
     "write_page_checksum": True,
 }
 

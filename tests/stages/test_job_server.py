@@ -109,6 +109,7 @@ def running_head(folder: Path) -> Iterator[Submit]:
         head.wait(20)
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
     output.close()
 
 
