@@ -35,7 +35,7 @@ def crc_of(record, view):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
     ("side", "method"),
-    [(10, cv2.INTER_AREA), (24, cv2.INTER_LINEAR), (32, cv2.INTER_LINEAR), (80, cv2.INTER_LINEAR)],
+    [(10, cv2.INTER_AREA), (24, cv2.INTER_AREA), (32, cv2.INTER_LINEAR), (80, cv2.INTER_LINEAR)],
 )
 def test_a_clip_is_cut_flipped_and_resized(record, frames, flip, side, method):
     (clip,) = clips_of(record, [replace(VIEW, flip=flip)], LIMITS, side=side)

@@ -37,6 +37,7 @@ CHANGED_VIEWS = {
     "min_area": 0.2,
     "max_area": 0.9,
     "max_aspect": 1.5,
+    "squash": True,
     "flip_probability": 0.0,
     "jitter_probability": 0.0,
     "jitter_brightness": 0.1,
