@@ -91,7 +91,9 @@ def _apply(settings: Mapping[str, str]) -> None:
 def configure_streams() -> None:
     """Set Ray Data up, in this process, as all streaming stages want it."""
     import ray.data
+    from ray.util import log_once
 
+    log_once("ray_data_progress_manager_disabled")  # or Ray warns of what we want
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # stages show their own

@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._done = 0
+        self._done = self._first = 0
         self._started = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
@@ -35,8 +35,9 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
-        return self._done / max(time.monotonic() - self._started, 1e-9)
+        """Units a second since the first came in: actors take seconds to start."""
+        seconds = time.monotonic() - self._started
+        return (self._done - self._first) / seconds if seconds else 0.0
 
     def advance(self, count: int, note: str = "") -> None:
         """Add finished work; ``note`` is shown behind it."""
@@ -44,6 +45,8 @@ class Progress:
 
     def reach(self, done: int, note: str = "") -> None:
         """Set how much work is finished."""
+        if not self._done and done:
+            self._first, self._started = done, time.monotonic()
         self._done = done
         pause = RENEW_EVERY_SECONDS if self._terminal else LOG_EVERY_SECONDS
         if time.monotonic() - self._shown >= pause:
@@ -51,10 +54,10 @@ class Progress:
 
     def _show(self, note: str, *, end: str) -> None:
         self._shown = time.monotonic()
-        left = (self._total - self._done) / self.rate if self._done else float("inf")
-        remaining = f", {left:.0f} s left" if 0 < left < float("inf") else ""
-        line = (
-            f"{self._title}: {self._done}/{self._total} {self._unit}, "
-            f"{self.rate:.1f} {self._unit}/s{remaining}{'  ' + note if note else ''}"
-        )
+        line = f"{self._title}: {self._done}/{self._total} {self._unit}"
+        if self.rate:
+            line += f", {self.rate:.1f} {self._unit}/s"
+            if self._done < self._total:
+                line += f", {(self._total - self._done) / self.rate:.0f} s left"
+        line += f"  {note}" if note else ""
         print(line.ljust(100) if self._terminal else line, end=end, file=sys.stderr, flush=True)

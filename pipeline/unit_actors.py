@@ -25,7 +25,6 @@ from pipeline.logit_store.encoding import bad_logits, centre
 from pipeline.logit_store.journal import write_fragment
 from pipeline.logit_store.layout import StoreSpec, Unit, cut_unit
 from pipeline.manifest import VideoRecord, records_of, records_table
-from pipeline.teacher_predictor import TeacherPredictor
 from pipeline.views import View, build_view
 
 # Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
@@ -107,6 +106,9 @@ class TeacherActor:
     """Run the teacher over a unit; its clips become logits."""
 
     def __init__(self, config: ExperimentConfig) -> None:
+        # Here, so that decoders and the journal's tasks start without torch.
+        from pipeline.teacher_predictor import TeacherPredictor
+
         clip = config.clip
         self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
         self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
