@@ -1,6 +1,6 @@
 """Where a stage runs: the cluster of the submitted job, a named cluster, or a private Ray.
 
-Besides the ``*_stage`` modules, the only one that knows Ray.
+Besides the ``*_stage`` modules and ``train_worker``, the only one that knows Ray.
 """
 
 from __future__ import annotations
