@@ -34,7 +34,7 @@ def main() -> None:
         store = run_cache_teacher(on_ray, LOCAL)
         seconds = time.monotonic() - started
         num_clips = plan_cache(on_ray).num_clips
-        print(f"stage on Ray   {num_clips / seconds:6.1f} clips/s, start, seal and MLflow included")
+        print(f"stage on Ray   {num_clips / seconds:7.2f} clips/s, start, seal and MLflow included")
         print(f"same digest    {store.root_digest == bare_digest}")
 
 
@@ -70,8 +70,8 @@ def run_bare(config: ExperimentConfig) -> str:
 def say(plan: CachePlan, spent: dict[str, float]) -> None:
     whole = sum(spent.values())
     for name, seconds in spent.items():
-        print(f"{name:13}  {plan.num_clips / seconds:6.1f} clips/s, {seconds / whole:5.1%} of it")
-    print(f"bare loop      {plan.num_clips / whole:6.1f} clips/s")
+        print(f"{name:13}  {plan.num_clips / seconds:7.2f} clips/s, {seconds / whole:5.1%} of it")
+    print(f"bare loop      {plan.num_clips / whole:7.2f} clips/s")
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"peak memory    {own / 1024:.0f} MiB teacher, {children / 1024:.0f} MiB decoder")
