@@ -219,8 +219,8 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
 def _comparison_row(score: ModelScore) -> tuple[str, ...]:
     return (
         score.model,
-        f"{score.num_parameters / 1e6:.1f}",
-        f"{score.num_macs / 1e9:.1f}",
+        f"{score.num_parameters / 1e6:.3g}",
+        f"{score.num_macs / 1e9:.3g}",
         f"{score.top1:.1%}",
         f"{score.top5:.1%}",
         "-" if score.agreement is None else f"{score.agreement:.1%}",

@@ -56,7 +56,9 @@ def uri(empty_database: Path, tmp_path: Path) -> str:
 
 def config_for(uri: str) -> ExperimentConfig:
     dataset = DatasetConfig(name=EXPERIMENT, root="/videos", layout="folders", num_classes=4)
-    return ExperimentConfig(artefacts="/artefacts", dataset=dataset, tracking=TrackingConfig(uri=uri))
+    return ExperimentConfig(
+        artefacts="/artefacts", dataset=dataset, tracking=TrackingConfig(uri=uri)
+    )
 
 
 def opened(config: ExperimentConfig, tags: Mapping[str, str] | None = None) -> TrackedRun:
