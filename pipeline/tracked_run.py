@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pipeline import storage
 from pipeline.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -104,15 +103,6 @@ class TrackedRun:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         self._log_artifact(path, buffer.getvalue())
-
-    def log_file(self, path: str, uri: str) -> None:
-        """Log a copy of the file as it is now.
-
-        Raises:
-            FileNotFoundError: if there is none.
-
-        """
-        self._log_artifact(path, storage.read_bytes(uri))
 
     def log_dataset(self, name: str, *, digest: str, uri: str, context: str) -> None:
         """Log what the run reads or makes, so that a search by digest finds all its users."""
