@@ -6,13 +6,10 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
-from mlflow_server import free_port, mlflow_server
+from tests.browser.mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
+from tests.mlflow_server import free_port, mlflow_server
 
 SIZE = (1360, 1130)
 

@@ -1,15 +1,12 @@
 """A newcomer can tell the cache, the baseline and the distilled student apart, and compare them."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from example_runs import (
+from pipeline.tracking import dataset_digest, find_runs
+from tests.browser.example_runs import (
     BASELINE,
     CACHE,
     CLASS_NAMES,
@@ -18,7 +15,7 @@ from example_runs import (
     STORE_DIGEST,
     log_example_runs,
 )
-from mlflow_pages import (
+from tests.browser.mlflow_pages import (
     NUM_SCORES,
     SCORES,
     Page,
@@ -27,9 +24,7 @@ from mlflow_pages import (
     students_page,
     visit,
 )
-from mlflow_server import free_port, mlflow_server
-
-from pipeline.tracking import dataset_digest, find_runs
+from tests.mlflow_server import free_port, mlflow_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

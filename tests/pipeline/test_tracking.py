@@ -14,23 +14,19 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from mlflow_server import free_port, mlflow_server
-
 from dvflnet import build_model
 from pipeline import tracked_run, tracking
 from pipeline.config import DatasetConfig, ExperimentConfig, TrackingConfig, load_config
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import comparison_link, dataset_digest, find_runs, open_run
+from tests.mlflow_server import free_port, mlflow_server
 
 EXPERIMENT = "shapes"
 ROOT = Path(__file__).parents[2]
 # A job that logs steps 1 to 5, says so and works on until somebody ends it.
 JOB = """
-import sys, time
-sys.path.insert(0, {folder!r})
-from test_tracking import config_for, opened
+import time
+from tests.pipeline.test_tracking import config_for, opened
 with opened(config_for({uri!r})) as run:
     for step in range(1, 6):
         run.log_metrics(step, {{"train/loss": 1.0 / step}})
@@ -236,7 +232,7 @@ def test_nothing_is_lost_while_the_server_is_away(
 
 
 def end_job_after_five_steps(uri: str, signal_number: int) -> None:
-    code = JOB.format(folder=str(Path(__file__).parent), uri=uri)
+    code = JOB.format(uri=uri)
     job = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert job.stdout
     assert job.stdout.readline() == b"logged\n"
