@@ -24,13 +24,15 @@ def compare_results(
         _score("VFL-Net (labels)", vflnet["metrics"], vflnet["metrics"], prefix="last/"),
         _score("DVFL-Net (cache)", dvflnet["metrics"], dvflnet["metrics"], prefix="last/"),
     ]
-    gain = 100 * (scores[2].top1 - scores[1].top1)
+    vfl, dvfl = scores[1:]
     return "\n".join(
         [
             "",
             comparison_table(scores),
             "",
-            f"Distillation changed the student's top-1 on val by {gain:+.1f} points.",
+            f"Distillation changed the student's top-1 on val by {100 * (dvfl.top1 - vfl.top1):+.1f} "
+            f"points, its negative log-likelihood from {vfl.nll:.2f} to {dvfl.nll:.2f} and its "
+            f"calibration error from {vfl.ece:.1%} to {dvfl.ece:.1%}.",
             f"Compare the runs: make ui, then {dvflnet['link']}",
         ]
     )
@@ -45,6 +47,8 @@ def _score(
         num_macs=round(cost["model/gmacs"] * 1e9),
         top1=metrics[f"{prefix}top1"],
         top5=metrics[f"{prefix}top5"],
+        nll=metrics[f"{prefix}nll"],
+        ece=metrics[f"{prefix}ece"],
         agreement=metrics.get(f"{prefix}agreement"),
         train_seconds=cost["train/seconds"],
     )

@@ -61,6 +61,8 @@ class ModelScore:
     num_macs: int
     top1: float
     top5: float
+    nll: float
+    ece: float
     agreement: float | None = None  # with the teacher
     train_seconds: float | None = None
 
@@ -170,7 +172,7 @@ def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
 
 def comparison_table(scores: Sequence[ModelScore]) -> str:
     """Lay networks out as aligned text, a line each."""
-    header = ("model", "params (M)", "GMAC", "top-1", "top-5", "agreement", "train time")
+    header = ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE", "agreement", "train time")
     rows = [header, *(_comparison_row(score) for score in scores)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -223,6 +225,8 @@ def _comparison_row(score: ModelScore) -> tuple[str, ...]:
         f"{score.num_macs / 1e9:.3g}",
         f"{score.top1:.1%}",
         f"{score.top5:.1%}",
+        f"{score.nll:.2f}",
+        f"{score.ece:.1%}",
         "-" if score.agreement is None else f"{score.agreement:.1%}",
         "-" if score.train_seconds is None else _duration(score.train_seconds),
     )
