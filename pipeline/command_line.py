@@ -16,16 +16,26 @@ from pipeline.errors import PipelineError
 Stage = Callable[[ExperimentConfig, argparse.Namespace], object]
 
 
-def run_job(description: str | None, stage: Stage, dry_run: Stage | None = None) -> None:
+def run_job(
+    description: str | None,
+    stage: Stage,
+    dry_run: Stage | None = None,
+    *,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
     """Parse the command line, load the experiment, run a stage and leave with its exit code.
 
     Args:
         description: the job's module docstring.
         stage: does the work.
         dry_run: prints what ``stage`` would do; without it, ``--dry-run`` prints the config only.
+        add_options: adds what only this job can be told.
 
     """
-    arguments = _parser(description).parse_args()
+    parser = _parser(description)
+    if add_options is not None:
+        add_options(parser)
+    arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)

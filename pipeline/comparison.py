@@ -25,14 +25,15 @@ def compare_results(
         _score("DVFL-Net (cache)", dvflnet["metrics"], dvflnet["metrics"], prefix="last/"),
     ]
     vfl, dvfl = scores[1:]
+    gain = 100 * (dvfl.top1 - vfl.top1)
     return "\n".join(
         [
             "",
             comparison_table(scores),
             "",
-            f"Distillation changed the student's top-1 on val by {100 * (dvfl.top1 - vfl.top1):+.1f} "
-            f"points, its negative log-likelihood from {vfl.nll:.2f} to {dvfl.nll:.2f} and its "
-            f"calibration error from {vfl.ece:.1%} to {dvfl.ece:.1%}.",
+            f"Distillation changed the student's top-1 on val by {gain:+.1f} points, its negative "
+            f"log-likelihood from {vfl.nll:.2f} to {dvfl.nll:.2f} and its calibration "
+            f"error from {vfl.ece:.1%} to {dvfl.ece:.1%}.",
             f"Compare the runs: make ui, then {dvflnet['link']}",
         ]
     )

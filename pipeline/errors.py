@@ -9,6 +9,7 @@
     |- FingerprintMismatch        2   an artefact was made from something else
     |- StoreIncomplete            2   an artefact that is needed is not sealed yet
     |- StoreCorrupt               2   a file is not what its seal says
+    |- StoreUnsound               2   the doctor found something in a sealed store
     |- ViewMismatch               2   a student's clip is not the one that the teacher saw
     |- TrainingDiverged           2   a loss or a gradient is not finite
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
@@ -63,6 +64,10 @@ class WeightsMismatch(PipelineError):
 
 class StoreIncomplete(PipelineError):
     """An artefact that this job needs is not there or not sealed."""
+
+
+class StoreUnsound(PipelineError):
+    """A sealed store is wrong, or damaged; the doctor's report says where."""
 
 
 class ViewMismatch(PipelineError):

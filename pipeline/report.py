@@ -172,7 +172,17 @@ def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
 
 def comparison_table(scores: Sequence[ModelScore]) -> str:
     """Lay networks out as aligned text, a line each."""
-    header = ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE", "agreement", "train time")
+    header = (
+        "model",
+        "params (M)",
+        "GMAC",
+        "top-1",
+        "top-5",
+        "NLL",
+        "ECE",
+        "agreement",
+        "train time",
+    )
     rows = [header, *(_comparison_row(score) for score in scores)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

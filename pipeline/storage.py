@@ -102,6 +102,13 @@ def list_names(uri: str) -> list[str]:
     return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
 
+def list_tree(uri: str) -> list[str]:
+    """List all files below ``uri``, sorted, by their names relative to it."""
+    filesystem, path = _filesystem(uri)
+    found = filesystem.find(path)
+    return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
+
+
 def write_json(uri: str, value: Any) -> None:
     """Publish ``value`` as readable JSON."""
     write_bytes(uri, readable_json(value))

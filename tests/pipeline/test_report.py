@@ -82,7 +82,9 @@ def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
 
 def test_comparison_is_aligned() -> None:
     teacher = ModelScore("teacher, base", 157_082_741, 220_646_052_864, 0.941, 0.99, 0.31, 0.02)
-    student = ModelScore("distilled", 22_214_723, 27_140_878_080, 0.712, 0.9, 1.02, 0.113, 0.82, 95.0)
+    student = ModelScore(
+        "distilled", 22_214_723, 27_140_878_080, 0.712, 0.9, 1.02, 0.113, 0.82, 95.0
+    )
     assert comparison_table([teacher, student]).splitlines() == [
         "model          params (M)  GMAC  top-1  top-5   NLL    ECE  agreement  train time",
         "teacher, base         157   221  94.1%  99.0%  0.31   2.0%          -           -",

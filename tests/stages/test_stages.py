@@ -11,7 +11,14 @@ from pipeline import storage
 from pipeline.cache_stage import run_cache_teacher
 from pipeline.cluster import LOCAL, ray_session
 from pipeline.config import ExperimentConfig, load_config
-from pipeline.errors import DatasetError, FingerprintMismatch, TooManyFailedVideos, WeightsMismatch
+from pipeline.doctor import run_doctor
+from pipeline.errors import (
+    DatasetError,
+    FingerprintMismatch,
+    StoreUnsound,
+    TooManyFailedVideos,
+    WeightsMismatch,
+)
 from pipeline.index_stage import run_index_videos
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import read_manifest
@@ -134,6 +141,18 @@ def test_a_bad_teacher_is_refused_before_the_seal(path: Path, results: Any, tmp_
     with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
         run_cache_teacher(load_config(path, overrides), LOCAL)
     assert not storage.exists(f"{tmp_path}/store/seal.json")
+
+
+def test_the_doctor_asks_the_live_teacher(
+    config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    run_doctor(config, num_verified=9, json_uri=str(report))
+    assert storage.read_json(str(report))["live"]["max_kl"] < 1e-5
+    runs = storage.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
+    other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
+    with pytest.raises(StoreUnsound, match="live teacher"):
+        run_doctor(other, num_verified=9, json_uri=None)
 
 
 def test_both_formats_hold_the_same(path: Path, results: Any, tmp_path: Path) -> None:

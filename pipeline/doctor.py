@@ -1,0 +1,46 @@
+"""Examine the sealed store of an experiment, say what was found, and refuse to call it sound."""
+
+from __future__ import annotations
+
+from pipeline import storage
+from pipeline.config import ExperimentConfig
+from pipeline.doctor_report import report_text, report_values
+from pipeline.errors import StoreUnsound
+from pipeline.fingerprint import build_identity
+from pipeline.live_check import check_against_teacher
+from pipeline.logit_store.doctor import examine
+from pipeline.logit_store.reader import open_store
+from pipeline.manifest import read_manifest
+
+
+def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | None) -> None:
+    """Examine the store; print a report and write it as JSON if that is asked for.
+
+    Args:
+        config: the experiment.
+        num_verified: cells to ask the live teacher about; 0 needs neither teacher nor videos.
+        json_uri: where the report goes for machines.
+
+    Raises:
+        StoreIncomplete: if there is no sealed store, or no manifest.
+        FingerprintMismatch: if the store is not of this config and manifest.
+        StoreCorrupt: if seal or identity are damaged, so that nothing else can be said.
+        StoreUnsound: if anything was found.
+
+    """
+    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    store = open_store(config.store_uri)
+    digest = store.spec.identity["teacher"]["weights_sha256"]  # the teacher need not be here
+    store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))
+    diagnosis = examine(store, manifest.records, config.views)
+    damaged = any(found.kind == "damaged file" for found in diagnosis.findings)
+    live = None
+    if num_verified and not damaged:  # a damaged store cannot be read as a whole
+        live = check_against_teacher(config, store, manifest, num_verified)
+    findings = [*diagnosis.findings, *(live.findings if live else [])]
+    print(report_text(store, diagnosis, live, findings, manifest.class_names))
+    if json_uri is not None:
+        storage.write_json(json_uri, report_values(store, diagnosis, live, findings))
+    if findings:
+        kinds = ", ".join(sorted({found.kind for found in findings}))
+        raise StoreUnsound(f"{len(findings)} findings in {store.root}: {kinds}")
