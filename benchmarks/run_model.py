@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -35,11 +36,12 @@ from pipeline.unit_actors import CARRIED, CLIP_SCHEMA
 from pipeline.unit_costs import measure_costs
 
 SMALL = (
-    "dataset.generated.num_groups=10",
+    "dataset.generated.num_groups=7",
+    "dataset.generated.num_val_groups=1",
     "teacher.embed_dim=32",
     "clip.side=64",
     "views.num_views=8",
-    "store.clips_per_unit=32",
+    "store.clips_per_unit=16",
 )
 SLEEPING = UnitCosts(
     decode_seconds=0.02,
@@ -106,8 +108,8 @@ def main() -> None:
         "The forecast of stage one",
         ("where", "decoders", "teachers", "predicted clips/s", "bound", "measured", "off by"),
         rows,
-        "Measured after the first unit has come out, so without the start of actors. The costs of "
-        "this machine are measured just before, one part at a time; simulated nodes sleep "
+        "Measured over the middle half of the units, when all actors are there. The costs of this "
+        "machine are measured just before, one part at a time; simulated nodes sleep "
         f"{1000 * SLEEPING.decode_seconds:.0f} ms for a clip's decoding and "
         f"{1000 * SLEEPING.teacher_seconds:.0f} ms for its teacher.",
     )
@@ -162,7 +164,9 @@ def simulated_cluster(nodes: int) -> Iterator[None]:
 
     num_cpus = required_cpus(DECODERS_PER_NODE, TEACHERS_PER_NODE)
     node = {"num_cpus": int(np.ceil(num_cpus)), "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    # A folder of its own, or this cluster becomes the one that others on this machine find.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": folder})
     try:
         for _ in range(nodes - 1):
             cluster.add_node(**node)
@@ -171,12 +175,12 @@ def simulated_cluster(nodes: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)  # its processes may still write their last lines
 
 
 def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) -> list[object]:
-    print(f"{where}: {costs}", file=sys.stderr, flush=True)
     predicted, measured = stage_one_rate(costs, shape), measured_rate(plan)
-    return [
+    row = [
         where,
         shape.max_decoders,
         shape.max_devices,
@@ -185,18 +189,20 @@ def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) 
         measured,
         f"{predicted.clips_per_second / measured - 1:+.0%}",
     ]
+    print(f"{costs}\n{row}", file=sys.stderr, flush=True)
+    return row
 
 
 def measured_rate(plan: CachePlan) -> float:
-    """Run every unit through the stage's pipeline; return clips/s after the first unit."""
+    """Run every unit through the stage's pipeline; return clips/s of the middle half of them."""
     open_for_writing(plan.root, plan.spec)
-    first = last = time.monotonic()
-    num_clips: list[int] = []
-    for summary in cache_stage._finished_on_ray(plan, plan.units):
-        last = time.monotonic()
-        first = first if num_clips else last
-        num_clips.append(summary["num_cells"])
-    return sum(num_clips[1:]) / (last - first)
+    finished = [
+        (time.monotonic(), summary["num_cells"])
+        for summary in cache_stage._finished_on_ray(plan, plan.units)
+    ]
+    middle = finished[len(finished) // 4 : -(len(finished) // 4)]
+    (started, _), (ended, _) = middle[0], middle[-1]
+    return sum(num_clips for _, num_clips in middle[1:]) / (ended - started)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,12 @@ from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
-SMALL = ("dataset.generated.num_groups=8", "teacher.embed_dim=32", "clip.side=64")
+SMALL = (
+    "dataset.generated.num_groups=6",
+    "dataset.generated.num_val_groups=1",
+    "teacher.embed_dim=32",
+    "clip.side=64",
+)
 
 
 def main() -> None:
