@@ -26,6 +26,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
 from pipeline.clips import clips_of
 from pipeline.config import VideoLimits, ViewsConfig
@@ -126,8 +127,9 @@ def read_sequentially(record: VideoRecord, wanted: Sequence[int]) -> Frames:
     with av.open(record.uri) as container:
         container.streams.video[0].codec_context.thread_count = 1
         frames = zip(range(wanted[-1] + 1), container.decode(video=0), strict=False)
-        left = set(wanted)
-        return np.stack([f.to_ndarray(format="rgb24") for index, f in frames if index in left])
+        left, converter = set(wanted), VideoReformatter()  # kept, as in ours: skipping is measured
+        found = [frame for index, frame in frames if index in left]
+        return np.stack([converter.reformat(f, format="rgb24").to_ndarray() for f in found])
 
 
 def read_with_opencv(record: VideoRecord, wanted: Sequence[int]) -> Frames:
