@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("codec", pa.string()),
         ("num_bytes", pa.int64()),
         ("sha256", pa.string()),
+        ("skippable", pa.bool_()),
         ("status", pa.uint8()),
         ("reason", pa.string()),
     ]
@@ -51,6 +52,7 @@ class VideoRecord:
     """One row of the manifest.
 
     ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
+    ``skippable``: pictures that nobody wants may be left out (``pipeline.frame_skipping``).
     """
 
     sample_id: str
@@ -66,6 +68,7 @@ class VideoRecord:
     codec: str = ""
     num_bytes: int = 0
     sha256: str = ""
+    skippable: bool = False
     status: int = Status.GOOD
     reason: str = ""
 
