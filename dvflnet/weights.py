@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,11 +59,21 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     The order of the tensors, their device and memory layout do not matter.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(content.numpy().data)
+    for part in _parts(state):
+        digest.update(part)
     return digest.hexdigest()
+
+
+def state_crc(state: Mapping[str, Tensor]) -> int:
+    """Return the CRC-32 of what ``state_digest`` covers.
+
+    It tells a damaged state from a whole one in a third of the time, or in a tenth where the
+    processor has no instructions for sha256; it does not tell whose state it is.
+    """
+    crc = 0
+    for part in _parts(state):
+        crc = zlib.crc32(part, crc)
+    return crc
 
 
 def published_state(checkpoint: Any) -> dict[str, Tensor]:
@@ -110,6 +121,27 @@ def load_state(
     return report
 
 
+def adopt_state(model: VideoFocalNet, state: Mapping[str, Tensor]) -> LoadReport:
+    """Make the tensors of a state dict the parameters of ``model``, without a copy.
+
+    For inference from a model that was built on PyTorch's meta device, where nothing is allocated
+    or drawn, and a state dict that is mapped from its file.
+
+    Args:
+        model: its own tensors are dropped; only a tensor of another dtype is converted.
+        state: tensors by name; they are shared from here on.
+
+    Raises:
+        ValueError: with the report, if a tensor is missing, unexpected or of another shape.
+
+    """
+    report = _compare(model, state, new_head=False)
+    _refuse(report, missing=report.missing, unexpected=report.unexpected)
+    adopted = {name: state[name].to(own.dtype) for name, own in model.state_dict().items()}
+    model.load_state_dict(adopted, assign=True)
+    return report
+
+
 def load_image_state(
     model: VideoFocalNet, state: Mapping[str, Tensor], *, preserve_image_function: bool
 ) -> LoadReport:
@@ -143,6 +175,13 @@ def load_image_state(
     if preserve_image_function:
         _set_temporal_modulators_to_one(model)
     return report
+
+
+def _parts(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield name, shape and dtype, then the bytes, of every tensor in the order of names."""
+    for name, tensor in sorted(state.items()):
+        yield f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode()
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], *, new_head: bool) -> LoadReport:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dvflnet.photometric import normalise, photometric, subtract_mean_frame
+from dvflnet.videofocalnet import VideoFocalNet
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,3 +43,17 @@ def prepare_clips(
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the autocast context of a precision; it does nothing for float32."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+
+
+def round_weights(network: VideoFocalNet, precision: str) -> None:
+    """Hold what autocast would round anew for every batch as rounded: half the memory, same logits.
+
+    Norms and head stay float32. What is not rounded is copied, too, so that a mapped file is let
+    go of.
+    """
+    products = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    for module in network.modules():
+        rounded = isinstance(module, products) and module is not network.head
+        for parameter in module.parameters(recurse=False):
+            dtype = PRECISIONS[precision] if rounded else parameter.dtype
+            parameter.data = parameter.data.to(dtype, copy=True)

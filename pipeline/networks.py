@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import torch
+
 from dvflnet.variants import build_model
 from dvflnet.videofocalnet import VideoFocalNet
-from dvflnet.weights import LoadReport, load_image_state, load_state, state_digest
+from dvflnet.weights import (
+    LoadReport,
+    adopt_state,
+    load_image_state,
+    load_state,
+    state_digest,
+)
 from pipeline.config import ModelConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.weight_files import read_weights
+from pipeline.weight_files import WeightFile, read_weights
 
 
 def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> VideoFocalNet:
@@ -20,6 +28,23 @@ def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> V
         embed_dim=model.embed_dim,
         depths=model.depths,
     )
+
+
+def load_network(
+    model: ModelConfig, file: WeightFile, *, num_classes: int, num_frames: int
+) -> VideoFocalNet:
+    """Build the network that a config section describes around the tensors of a file.
+
+    Nothing is drawn or copied: the parameters are the file's tensors.
+
+    Raises:
+        ValueError: naming every tensor that is missing, unexpected or of another shape.
+
+    """
+    with torch.device("meta"):
+        network = build_network(model, num_classes=num_classes, num_frames=num_frames)
+    adopt_state(network, file.state)
+    return network
 
 
 def init_digest(model: ModelConfig) -> str:

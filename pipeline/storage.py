@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,26 @@ def read_bytes(uri: str) -> bytes:
     """
     filesystem, path = _filesystem(uri)
     return bytes(filesystem.cat_file(path))
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give a file as a path on this machine: itself, or a copy that is deleted on leaving.
+
+    What was mapped from it stays readable after that.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = _filesystem(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="dvflnet-") as folder:
+        copy = Path(folder) / Path(path).name
+        filesystem.get_file(path, str(copy))
+        yield copy
 
 
 def write_bytes(uri: str, content: bytes) -> None:

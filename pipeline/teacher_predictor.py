@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
-from dvflnet.weights import load_state, state_digest
+from dvflnet.weights import state_digest
 from pipeline.config import ExperimentConfig
-from pipeline.device import autocast, prepare_clips
+from pipeline.device import autocast, prepare_clips, round_weights
 from pipeline.errors import WeightsMismatch
-from pipeline.networks import build_network
+from pipeline.networks import load_network
 from pipeline.weight_files import WeightFile, read_weights
 
 
@@ -24,8 +24,7 @@ def check_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> str
 
     """
     file = read_weights(config.teacher_weights_uri)
-    with torch.device("meta"):  # shapes are all that is compared
-        _load(config, file, len(class_names))
+    _load(config, file, len(class_names))
     if file.class_names and file.class_names != class_names:
         raise WeightsMismatch(_differing_classes(config.teacher_weights_uri, file, class_names))
     return state_digest(file.state)
@@ -52,6 +51,8 @@ class TeacherPredictor:
         self._device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file = read_weights(config.teacher_weights_uri)
         network = _load(config, file, config.dataset.num_classes)
+        if self._precision != "float32":
+            round_weights(network, self._precision)
         self._network = network.to(self._device).eval()
 
     def logits(
@@ -87,14 +88,11 @@ class TeacherPredictor:
 
 
 def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> VideoFocalNet:
-    network = build_network(
-        config.teacher, num_classes=num_classes, num_frames=config.clip.num_frames
-    )
+    num_frames = config.clip.num_frames
     try:
-        load_state(network, file.state, head="keep")
+        return load_network(config.teacher, file, num_classes=num_classes, num_frames=num_frames)
     except ValueError as error:
         raise WeightsMismatch(f"{config.teacher_weights_uri}: {error}") from error
-    return network
 
 
 def _differing_classes(uri: str, file: WeightFile, class_names: tuple[str, ...]) -> str:

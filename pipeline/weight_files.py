@@ -24,15 +24,15 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch._utils
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dvflnet.weights import published_state, state_digest
+from dvflnet.weights import published_state, state_crc, state_digest
 from pipeline.errors import WeightsMismatch
-from pipeline.storage import read_bytes, write_bytes
+from pipeline.storage import local_copy, read_bytes, write_bytes
 
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
-_DIGEST, _CLASS_NAMES = "digest", "class_names"  # keys of the metadata
+_CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def write_weights(
     *,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Publish tensors as safetensors, all or nothing, with their digest among the metadata.
+    """Publish tensors as safetensors, all or nothing, with digest and CRC among the metadata.
+
+    The digest says which weights these are; the CRC is what every reader checks them against.
 
     Args:
         uri: ends in ``.safetensors``.
@@ -68,44 +70,62 @@ def write_weights(
     entries = {**metadata, _DIGEST: state_digest(tensors)}
     if class_names:
         entries[_CLASS_NAMES] = json.dumps(list(class_names))
+    entries[_CRC] = _crc(tensors, entries)
     write_bytes(uri, safetensors.torch.save(tensors, entries))
 
 
 def read_weights(uri: str) -> WeightFile:
     """Read ``.safetensors``, or the state dict in a published ``.pth``, ``.pt`` or ``.ckpt``.
 
+    Tensors of a safetensors file are mapped, not read: processes of one machine share their memory.
+
     Raises:
         WeightsMismatch: if there is no such file, it is damaged, or it is something else.
 
     """
     try:
-        content = read_bytes(uri)
+        if uri.endswith(".safetensors"):
+            return _read_safetensors(uri)
+        if uri.endswith(_PICKLED_SUFFIXES):
+            return WeightFile(_read_published(uri, read_bytes(uri)), metadata={})
     except FileNotFoundError as error:
         raise WeightsMismatch(f"there is no weights file {uri}") from error
-    if uri.endswith(".safetensors"):
-        return _read_safetensors(uri, content)
-    if uri.endswith(_PICKLED_SUFFIXES):
-        return WeightFile(_read_published(uri, content), metadata={})
     suffixes = ", ".join([".safetensors", *_PICKLED_SUFFIXES])
     raise WeightsMismatch(f"{uri} is not a weights file: its name must end in one of {suffixes}")
 
 
-def _read_safetensors(uri: str, content: bytes) -> WeightFile:
+def _read_safetensors(uri: str) -> WeightFile:
     try:
-        state = safetensors.torch.load(content)
+        with local_copy(uri) as path, safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise WeightsMismatch(
             f"{uri} is no whole safetensors file: {error}. Fetch it or write it again."
         ) from error
-    header_bytes = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
-    found, expected = state_digest(state), metadata.get(_DIGEST)
-    if expected not in (None, found):
+    _check_whole(uri, state, metadata)
+    return WeightFile(state, metadata)
+
+
+def _check_whole(uri: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuse tensors that are not those that were written; a foreign file cannot be checked."""
+    if _CRC in metadata:
+        key, found = _CRC, _crc(state, metadata)
+    elif _DIGEST in metadata:  # written before there was a CRC
+        key, found = _DIGEST, state_digest(state)
+    else:
+        return
+    if found != metadata[key]:
         raise WeightsMismatch(
-            f"{uri} is damaged: its tensors have the digest {found}, its metadata says {expected}. "
+            f"{uri} is damaged: its {key} is {found}, and its metadata says {metadata[key]}. "
             "Fetch it or write it again."
         )
-    return WeightFile(state, metadata)
+
+
+def _crc(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the CRC-32, in hexadecimal, of all tensors and of all entries but itself."""
+    entries = sorted((key, value) for key, value in metadata.items() if key != _CRC)
+    return f"{zlib.crc32(json.dumps(entries).encode(), state_crc(state)):08x}"
 
 
 def _read_published(uri: str, content: bytes) -> dict[str, Tensor]:

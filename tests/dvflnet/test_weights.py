@@ -1,6 +1,7 @@
 """Loading state dicts: what is taken, what is refused, and what an image network becomes."""
 
 import hashlib
+import zlib
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from dvflnet import build_model
-from dvflnet.weights import load_image_state, load_state, published_state, state_digest
+from dvflnet.weights import (
+    adopt_state,
+    load_image_state,
+    load_state,
+    published_state,
+    state_crc,
+    state_digest,
+)
 
 
 @pytest.fixture
@@ -46,6 +54,13 @@ def test_digest_does_not_see_order_or_memory_layout():
     state = {"a": matrix, "b": torch.ones(2)}
     turned = {"b": nn.Parameter(torch.ones(2)), "a": matrix.t().contiguous().t()}
     assert state_digest(state) == state_digest(turned)
+
+
+def test_crc_covers_what_the_digest_covers():
+    state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3, dtype=torch.int64)}
+    content = b"a|()|torch.int64|" + (3).to_bytes(8, "little")
+    content += b"b|(2,)|torch.float32|" + bytes.fromhex("0000803f00000040")
+    assert state_crc(state) == zlib.crc32(content)
 
 
 @pytest.mark.parametrize(
@@ -278,3 +293,32 @@ def image_features(state, frames, depths):
         if stage < 3:
             maps = embed(maps, f"layers.{stage}.downsample")
     return norm(maps, "norm").mean((2, 3))
+
+
+def test_adopted_tensors_are_the_parameters(model, state):
+    with torch.device("meta"):
+        empty = build_model("nano", num_classes=7, embed_dim=8).eval()
+    report = adopt_state(empty, state)
+    load_state(model, state, head="keep")
+    assert set(report.taken) == set(state)
+    assert all(
+        parameter.data_ptr() == state[name].data_ptr()
+        for name, parameter in empty.named_parameters()
+    )
+    clip = torch.randn(1, 2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(empty(clip), model(clip))
+
+
+def test_adopted_tensors_take_the_dtype_of_the_network(state):
+    with torch.device("meta"):
+        empty = build_model("nano", num_classes=7, embed_dim=8)
+    adopt_state(empty, {name: tensor.half() for name, tensor in state.items()})
+    assert {parameter.dtype for parameter in empty.parameters()} == {torch.float32}
+
+
+def test_nothing_is_adopted_of_a_state_that_does_not_fit(model, state):
+    before = state_digest(model.state_dict())
+    with pytest.raises(ValueError, match=r"1 missing.*\n  head\.bias"):
+        adopt_state(model, {name: state[name] for name in state if name != "head.bias"})
+    assert state_digest(model.state_dict()) == before

@@ -15,6 +15,7 @@ from pipeline.storage import (
     is_local,
     join_uri,
     list_names,
+    local_copy,
     read_bytes,
     read_json,
     readable_json,
@@ -72,6 +73,17 @@ def test_missing_files_say_so(root):
     for read in (read_bytes, size_bytes):
         with pytest.raises(FileNotFoundError):
             read(join_uri(root, "nothing"))
+    with pytest.raises(FileNotFoundError), local_copy(join_uri(root, "nothing")) as path:
+        path.read_bytes()
+
+
+def test_any_file_can_be_had_as_a_path(root):
+    uri = join_uri(root, "a", "b.bin")
+    write_bytes(uri, b"content")
+    with local_copy(uri) as path:
+        assert (path.name, path.read_bytes()) == ("b.bin", b"content")
+    assert path.exists() == is_local(uri)
+    assert exists(uri)
 
 
 def test_names_are_sorted_and_only_those_directly_below(root):

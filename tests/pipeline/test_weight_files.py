@@ -119,8 +119,34 @@ def test_a_flipped_bit_is_noticed(tmp_path, state):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(WeightsMismatch, match=r"student.safetensors is damaged: its tensors have"):
+    with pytest.raises(WeightsMismatch, match=r"student.safetensors is damaged: its crc32 is"):
         read_weights(str(path))
+
+
+def test_a_changed_entry_is_noticed(tmp_path, state):
+    path = tmp_path / "student.safetensors"
+    write_weights(str(path), state, {}, class_names=["Archery", "Zumba"])
+    path.write_bytes(path.read_bytes().replace(b"Archery", b"Archers"))
+    with pytest.raises(WeightsMismatch, match=r"student.safetensors is damaged: its crc32 is"):
+        read_weights(str(path))
+
+
+def test_a_file_without_crc_is_checked_by_its_digest(tmp_path, state):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    good.write_bytes(safetensors.torch.save(state, {"digest": state_digest(state)}))
+    assert state_digest(read_weights(str(good)).state) == state_digest(state)
+    bad.write_bytes(good.read_bytes()[:-1] + b"\0")
+    with pytest.raises(WeightsMismatch, match=r"bad.safetensors is damaged: its digest is"):
+        read_weights(str(bad))
+
+
+def test_tensors_are_mapped_and_outlive_their_file(tmp_path, state):
+    path = tmp_path / "student.safetensors"
+    write_weights(str(path), state, {})
+    found = read_weights(str(path)).state
+    assert str(path) in Path("/proc/self/maps").read_text()
+    path.unlink()
+    assert state_digest(found) == state_digest(state)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
