@@ -25,13 +25,14 @@ import numpy as np
 from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status, WeightsMismatch
-from pipeline.logit_store.journal import finished_units, read_fragment
+from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction, read_manifest
 from pipeline.progress import Progress
 from pipeline.report import COLOURS
+from pipeline.sealed.journal import finished_units
 from pipeline.teacher_predictor import check_teacher
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run

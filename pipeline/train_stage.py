@@ -23,6 +23,7 @@ from pipeline.fingerprint import build_identity
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.mirrors import MIRRORS
 from pipeline.networks import init_digest
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, student_recipe, teacher_recipe
@@ -30,7 +31,7 @@ from pipeline.report import COLOURS, QUIET
 from pipeline.teacher_predictor import teacher_digest
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
-from pipeline.train_plan import MIRRORS, TrainPlan, open_plan_mirror
+from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result
 from pipeline.train_worker import work
 from pipeline.views import EVALUATION_VIEW

@@ -18,11 +18,12 @@ from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
 from pipeline.fingerprint import differences
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Grid, cell_shapes
-from pipeline.logit_store.files import FileEntry, read_verified
 from pipeline.logit_store.identity_file import decode_spec
-from pipeline.logit_store.journal import finished_units
-from pipeline.logit_store.layout import IDENTITY_NAME, SEAL_NAME, StoreSpec
-from pipeline.logit_store.seal import Seal, read_seal
+from pipeline.logit_store.layout import StoreSpec
+from pipeline.sealed.files import FileEntry, read_verified
+from pipeline.sealed.identity import IDENTITY_NAME
+from pipeline.sealed.journal import finished_units
+from pipeline.sealed.seal import SEAL_NAME, Seal, read_seal
 from pipeline.storage import exists, join_uri, read_bytes
 
 

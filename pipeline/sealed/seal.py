@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.errors import StoreCorrupt
 from pipeline.fingerprint import canonical_json
-from pipeline.logit_store.files import FileEntry
-from pipeline.logit_store.layout import SEAL_NAME
+from pipeline.sealed.files import FileEntry
 from pipeline.storage import create_bytes, join_uri, read_bytes, readable_json, sha256_of
+
+SEAL_NAME = "seal.json"
 
 
 @dataclass(frozen=True)
