@@ -19,7 +19,7 @@ from pipeline.logit_store.layout import Shard, StoreSpec
 from pipeline.manifest import VideoRecord
 from pipeline.sealed.files import FileEntry, publish
 from pipeline.sealed.identity import IDENTITY_NAME, create_identity
-from pipeline.sealed.seal import Seal, build_seal, read_seal, write_seal
+from pipeline.sealed.seal import Seal, build_seal, find_seal, write_seal
 
 
 def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
@@ -31,10 +31,7 @@ def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
 
     """
     create_identity(root, spec.identity, spec.layout)
-    try:
-        return read_seal(root)
-    except FileNotFoundError:
-        return None
+    return find_seal(root)
 
 
 def gather_shard(

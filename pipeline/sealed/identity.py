@@ -67,3 +67,14 @@ def create_identity(root: str, identity: Facts, layout: Facts) -> None:
     differing = differences(there, identity) or differences({"layout": cut}, {"layout": layout})
     if differing:
         raise FingerprintMismatch(root, differing)
+
+
+def check_identity(root: str, there: Facts, wanted: Facts) -> None:
+    """Refuse a store that was made from other inputs.
+
+    Raises:
+        FingerprintMismatch: naming every part that differs.
+
+    """
+    if differing := differences(there, wanted):
+        raise FingerprintMismatch(root, differing)
