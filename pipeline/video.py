@@ -1,4 +1,4 @@
-"""The one door to pixels: the frames of a video file, by PyAV.
+"""The frames of a video file, by PyAV.
 
 Frames are identified by counting decoded frames in presentation order, from the first. Never by
 time (AVI files have none that can be trusted), never by seeking, never by ``frame.index``, and
