@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.config import ExperimentConfig
 
 # What pixels and logits come from.
-LIBRARIES = ("torch", "av", "opencv-python-headless", "simplejpeg", "ray")
+LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")
 
 
 def job_name() -> str:
