@@ -6,6 +6,7 @@ CONFIG ?= configs/demo.yaml
 MLFLOW_DB ?= $(HOME)/dvflnet/mlflow.db
 UI_PORT ?= 5000
 PYTEST_ARGS ?=
+BENCH ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -128,8 +129,8 @@ for name, experiment in rows:
 endef
 export LINKS
 
-bench: $(INSTALLED) ## every measurement in benchmarks/, one after the other
-	@for benchmark in benchmarks/*.py; do echo "==> $$benchmark"; $(BIN)/python $$benchmark; done
+bench: $(INSTALLED) ## every measurement, into docs/benchmarks.md (BENCH='teacher ...' for some)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 # --- clean ----------------------------------------------------------------------------------------
 

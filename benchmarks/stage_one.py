@@ -1,20 +1,27 @@
 """What does Ray cost stage one? The same units through the bare loop and through the stage.
 
-    python benchmarks/stage_one.py CONFIG [section.key=value ...]
+    python -m benchmarks.stage_one
+    python -m benchmarks.stage_one CONFIG [section.key=value ...]
 
-CONFIG is an experiment that is indexed and has a teacher. The bare loop calls the stage's own
-actors one after the other in this process, so it is what one core does; the stage overlaps decoding
-and teacher. Both write to a new place and must end in the same root digest.
+CONFIG is an experiment that is indexed and has a teacher; without one, a small one is made. The
+bare loop calls the stage's own actors one after the other in this process, so it is what one core
+does; the stage overlaps decoding and teacher. Both write to a new place and must end in the same
+root digest.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.section import print_section
+from benchmarks.small_experiment import build_experiment
 from pipeline.cache_stage import CachePlan, plan_cache, run_cache_teacher
 from pipeline.cluster import LOCAL
 from pipeline.config import ExperimentConfig, load_config
@@ -22,65 +29,101 @@ from pipeline.logit_store.layout import plan_shards
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
+# A teacher that takes more than its share of Ray, on clips that do, too.
+SMALL = ("dataset.generated.num_groups=8", "teacher.embed_dim=32", "clip.side=64")
+
 
 def main() -> None:
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
-        words = [*arguments.overrides, f"tracking.uri=sqlite:///{folder}/mlflow.db"]
-        bare = load_config(arguments.config, [*words, f"store.uri={folder}/bare"])
-        on_ray = load_config(arguments.config, [*words, f"store.uri={folder}/ray"])
-        bare_digest = run_bare(bare)
-        started = time.monotonic()
+        if arguments.config is None:
+            config = build_experiment(folder, *SMALL)
+        else:
+            words = [*arguments.overrides, f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+            config = load_config(arguments.config, words)
+        print_comparison("Stage one against the bare loop", config, folder)
+
+
+def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
+    """Run both ways, with stores below ``folder``, and print a section."""
+    bare, on_ray = (
+        config.model_copy(
+            update={"store": config.store.model_copy(update={"uri": f"{folder}/{name}"})}
+        )
+        for name in ("bare", "ray")
+    )
+    plan = plan_cache(bare)
+    say(f"bare loop over {plan.num_clips} clips")
+    bare_digest, spent = run_bare(plan)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    say("stage on Ray")
+    started = time.monotonic()
+    with contextlib.redirect_stdout(sys.stderr):
         store = run_cache_teacher(on_ray, LOCAL)
-        seconds = time.monotonic() - started
-        num_clips = plan_cache(on_ray).num_clips
-        print(f"stage on Ray   {num_clips / seconds:7.2f} clips/s, start, seal and MLflow included")
-        print(f"same digest    {store.root_digest == bare_digest}")
+    whole_seconds = time.monotonic() - started
+    if store.root_digest != bare_digest:
+        raise SystemExit(f"root digests differ: {bare_digest} bare, {store.root_digest} on Ray")
+    print_section(
+        title,
+        ("part", "clips/s", "share of the bare loop"),
+        rows(plan.num_clips, spent, whole_seconds),
+        f"{plan.num_clips} clips, teacher {config.teacher.variant}, {config.clip.num_frames} x "
+        f"{config.clip.side} x {config.clip.side}; the stage's time has its start, seal and MLflow "
+        f"in it. Equal root digests. Peak memory of the bare loop's process: {peak_mib:,.0f} MiB.",
+    )
 
 
-def run_bare(config: ExperimentConfig) -> str:
-    plan = plan_cache(config)
+def rows(
+    num_clips: int, spent: Mapping[str, float], whole_seconds: float
+) -> list[tuple[str, float, str]]:
+    bare_seconds = sum(spent.values())
+    parts = [
+        (f"bare: {name}", num_clips / seconds, f"{seconds / bare_seconds:.1%}")
+        for name, seconds in spent.items()
+    ]
+    whole = (
+        "stage on Ray",
+        num_clips / whole_seconds,
+        f"{bare_seconds / whole_seconds:.2f} times as fast",
+    )
+    return [*parts, ("bare loop", num_clips / bare_seconds, "100%"), whole]
+
+
+def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
+    """Do every unit in this process; return the root digest and the seconds of each part."""
     open_for_writing(plan.root, plan.spec)
-    decoder, teacher = UnitDecoder(config, plan.spec), TeacherActor(config)
+    teacher = TeacherActor(plan.config)
     spent = {"decode": 0.0, "teacher": 0.0, "journal": 0.0}
-
-    def timed(name: str, started: float) -> None:
-        spent[name] += time.monotonic() - started
-
-    for unit in plan.units:
-        started = time.monotonic()
-        clips = decoder(unit_block(unit, plan.records(unit.rows)))
-        timed("decode", started)
-        started = time.monotonic()
-        logits = teacher(clips)
-        timed("teacher", started)
-        started = time.monotonic()
-        journal_unit(logits, plan.root, plan.spec)
-        timed("journal", started)
-    say(plan, spent)
+    with contextlib.closing(UnitDecoder(plan.config, plan.spec)) as decoder:
+        for unit in plan.units:
+            started = time.monotonic()
+            clips = decoder(unit_block(unit, plan.records(unit.rows)))
+            decoded = time.monotonic()
+            logits = teacher(clips)
+            answered = time.monotonic()
+            journal_unit(logits, plan.root, plan.spec)
+            spent["decode"] += decoded - started
+            spent["teacher"] += answered - decoded
+            spent["journal"] += time.monotonic() - answered
     shards = plan_shards(plan.spec, sorted(plan.units, key=lambda unit: unit.number))
     entries = [
         entry
         for shard in shards
         for entry in gather_shard(plan.root, plan.spec, shard, plan.records(shard.rows))
     ]
-    return seal(plan.root, plan.spec, entries, provenance={}).root_digest
+    return seal(plan.root, plan.spec, entries, provenance={}).root_digest, spent
 
 
-def say(plan: CachePlan, spent: dict[str, float]) -> None:
-    whole = sum(spent.values())
-    for name, seconds in spent.items():
-        print(f"{name:13}  {plan.num_clips / seconds:7.2f} clips/s, {seconds / whole:5.1%} of it")
-    print(f"bare loop      {plan.num_clips / whole:7.2f} clips/s")
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(f"peak memory    {own / 1024:.0f} MiB teacher, {children / 1024:.0f} MiB decoder")
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, nargs="?")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     return parser.parse_args()
 
 

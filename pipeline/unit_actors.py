@@ -87,6 +87,10 @@ class UnitDecoder:
             rows += [place | cell for cell in self._cells(record, view_indices)]
         return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
 
+    def close(self) -> None:
+        """End the decoding process; where an actor ends, it ends by itself."""
+        self._decoder.close()
+
     def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
         if not record.good:
             reason = f"{record.sample_id}: {record.reason}"

@@ -52,7 +52,7 @@ def units(spec, dataset) -> list[Unit]:
 def decoder(config, spec):
     decoder = UnitDecoder(config, spec)
     yield decoder
-    decoder._decoder.close()
+    decoder.close()
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_jitter_of_every_frame_reaches_the_teacher(dataset, config, tmp_path):
     records = records_of(dataset.manifest, unit)
     own_decoder = UnitDecoder(own, spec)
     clips = own_decoder(unit_block(unit, records))
-    own_decoder._decoder.close()
+    own_decoder.close()
     block = TeacherActor(own)(clips)
     (summary,) = journal_unit(block, str(tmp_path), spec).to_pylist()
     assert summary["num_good"] == summary["num_cells"]

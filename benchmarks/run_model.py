@@ -1,0 +1,203 @@
+"""Is the forecast of jobs/plan_run.py right? Predicted and measured clips/s of stage one.
+
+    python -m benchmarks.run_model
+
+On this machine real decoders and teachers, with one teacher actor and with two. On two and four
+simulated nodes (Ray's own processes for each, on this machine) actors that sleep for as long as the
+work would take: what is tested there is that the stage's pipeline keeps all nodes busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.section import print_section
+from benchmarks.small_experiment import build_experiment
+from pipeline import cache_stage
+from pipeline.cache_stage import CachePlan, plan_cache
+from pipeline.cluster import LOCAL, ray_session, required_cpus
+from pipeline.config import ExperimentConfig
+from pipeline.errors import Status
+from pipeline.logit_store.layout import StoreSpec, cut_unit
+from pipeline.logit_store.writer import open_for_writing
+from pipeline.manifest import records_of
+from pipeline.run_model import ClusterShape, UnitCosts, stage_one_rate
+from pipeline.unit_actors import CARRIED, CLIP_SCHEMA
+from pipeline.unit_costs import measure_costs
+
+SMALL = (
+    "dataset.generated.num_groups=10",
+    "teacher.embed_dim=32",
+    "clip.side=64",
+    "views.num_views=8",
+    "store.clips_per_unit=32",
+)
+SLEEPING = UnitCosts(
+    decode_seconds=0.02,
+    teacher_seconds=0.06,
+    journal_seconds=0.001,
+    student_decode_seconds=0.02,
+    student_step_seconds=0.02,
+)
+DECODERS_PER_NODE, TEACHERS_PER_NODE = 1, 2
+
+
+class SleepingDecoder:
+    """Stands in for ``UnitDecoder``: takes its time, and gives rows without pixels."""
+
+    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
+        self._spec = spec
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        records = records_of(block)
+        number = block.column("unit")[0].as_py()
+        unit = cut_unit(self._spec, number, [record.split for record in records])
+        time.sleep(SLEEPING.decode_seconds * len(unit.coordinates))
+        rows = [
+            {
+                "unit": number,
+                "row": row,
+                "view_index": view_index,
+                "label": records[row - unit.first_row].label,
+                "split": records[row - unit.first_row].split,
+                "status": int(Status.GOOD),
+                "view_digest": 1,
+                "frame_crc": [0] * self._spec.num_frames,
+            }
+            for row, view_index in unit.coordinates
+        ]
+        return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
+
+
+class SleepingTeacher:
+    """Stands in for ``TeacherActor``."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._num_classes = config.dataset.num_classes
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        seconds = SLEEPING.teacher_seconds
+        time.sleep(seconds * block.num_rows)
+        logits = np.tile(np.arange(self._num_classes, dtype=np.float32), block.num_rows)
+        columns = {name: block.column(name) for name in (*CARRIED, "status", "reason")}
+        return pa.table(
+            columns
+            | {
+                "logits": pa.FixedSizeListArray.from_arrays(logits, self._num_classes),
+                "teacher_seconds": pa.array([seconds] * block.num_rows),
+            }
+        )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        config = build_experiment(folder, *SMALL)
+        rows = [*on_this_machine(config, folder), *on_simulated_nodes(config, folder)]
+    print_section(
+        "The forecast of stage one",
+        ("where", "decoders", "teachers", "predicted clips/s", "bound", "measured", "off by"),
+        rows,
+        "Measured after the first unit has come out, so without the start of actors. The costs of "
+        "this machine are measured just before, one part at a time; simulated nodes sleep "
+        f"{1000 * SLEEPING.decode_seconds:.0f} ms for a clip's decoding and "
+        f"{1000 * SLEEPING.teacher_seconds:.0f} ms for its teacher.",
+    )
+
+
+def on_this_machine(config: ExperimentConfig, folder: str) -> Iterator[list[object]]:
+    for teachers in (1, 2):
+        own = with_actors(config, f"{folder}/real{teachers}", 1, teachers)
+        plan = plan_cache(own)
+        costs = measure_costs(own, plan.manifest, plan.spec)
+        shape = ClusterShape(1, os.cpu_count() or 1, 0, max_decoders=1, max_devices=teachers)
+        with ray_session(own, LOCAL, num_cpus=required_cpus(1, teachers)):
+            yield compare("this machine", plan, costs, shape)
+
+
+def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[object]]:
+    for nodes in (2, 4):
+        decoders, teachers = nodes * DECODERS_PER_NODE, nodes * TEACHERS_PER_NODE
+        own = with_actors(config, f"{folder}/nodes{nodes}", decoders, teachers)
+        shape = ClusterShape(
+            nodes,
+            DECODERS_PER_NODE + TEACHERS_PER_NODE,  # sleeping takes no core: one for each actor
+            0,
+            max_decoders=decoders,
+            max_devices=teachers,
+        )
+        with (
+            simulated_cluster(nodes),
+            mock.patch.object(cache_stage, "UnitDecoder", SleepingDecoder),
+            mock.patch.object(cache_stage, "TeacherActor", SleepingTeacher),
+        ):
+            yield compare(f"{nodes} simulated nodes", plan_cache(own), SLEEPING, shape)
+
+
+def with_actors(
+    config: ExperimentConfig, store: str, decoders: int, teachers: int
+) -> ExperimentConfig:
+    cluster = {"num_decoders": decoders, "num_teachers": teachers}
+    return config.model_copy(
+        update={
+            "store": config.store.model_copy(update={"uri": store}),
+            "cluster": config.cluster.model_copy(update=cluster),
+        }
+    )
+
+
+@contextlib.contextmanager
+def simulated_cluster(nodes: int) -> Iterator[None]:
+    """Start a raylet for each node; each has room for its actors and for tasks."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    num_cpus = required_cpus(DECODERS_PER_NODE, TEACHERS_PER_NODE)
+    node = {"num_cpus": int(np.ceil(num_cpus)), "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(**node)
+        ray.init(address=cluster.address, logging_level="WARNING", log_to_driver=False)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) -> list[object]:
+    print(f"{where}: {costs}", file=sys.stderr, flush=True)
+    predicted, measured = stage_one_rate(costs, shape), measured_rate(plan)
+    return [
+        where,
+        shape.max_decoders,
+        shape.max_devices,
+        predicted.clips_per_second,
+        predicted.bottleneck,
+        measured,
+        f"{predicted.clips_per_second / measured - 1:+.0%}",
+    ]
+
+
+def measured_rate(plan: CachePlan) -> float:
+    """Run every unit through the stage's pipeline; return clips/s after the first unit."""
+    open_for_writing(plan.root, plan.spec)
+    first = last = time.monotonic()
+    num_clips: list[int] = []
+    for summary in cache_stage._finished_on_ray(plan, plan.units):
+        last = time.monotonic()
+        first = first if num_clips else last
+        num_clips.append(summary["num_cells"])
+    return sum(num_clips[1:]) / (last - first)
+
+
+if __name__ == "__main__":
+    main()

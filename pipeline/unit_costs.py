@@ -1,0 +1,125 @@
+"""Measure on this machine what ``pipeline.run_model`` counts with: seconds of one clip.
+
+The stage's own actors do a few units, one after the other in this process, and the student takes
+a few steps. Nothing is kept: fragments go to a folder that is deleted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from statistics import median
+from typing import Any
+
+import torch
+
+from pipeline.clip_loader import ClipBatch, ClipLoader, ClipRequest
+from pipeline.config import ExperimentConfig
+from pipeline.logit_store.layout import StoreSpec, plan_units
+from pipeline.logit_store.writer import open_for_writing
+from pipeline.manifest import Manifest, VideoRecord
+from pipeline.networks import build_network
+from pipeline.recipe import student_recipe
+from pipeline.run_model import UnitCosts
+from pipeline.training import Training, build_schedule
+from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
+
+NUM_UNITS = 3  # after one that warms up
+NUM_STEPS = 3
+
+
+def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
+    """Measure all costs; with ``cluster.use_gpu`` the networks' ones on the GPU."""
+    decode, teacher, journal = _stage_one_costs(config, manifest, spec)
+    student_decode, student_step = _student_costs(config, manifest)
+    return UnitCosts(decode, teacher, journal, student_decode, student_step)
+
+
+def _stage_one_costs(
+    config: ExperimentConfig, manifest: Manifest, spec: StoreSpec
+) -> tuple[float, float, float]:
+    """Return seconds a clip of decoder, teacher and journal: medians over a few units."""
+    teacher = TeacherActor(config)
+    costs: list[tuple[float, float, float]] = []
+    with closing(UnitDecoder(config, spec)) as decoder, tempfile.TemporaryDirectory() as folder:
+        root = f"{folder}/store"
+        open_for_writing(root, spec)
+        for unit in plan_units(spec, manifest.records)[: NUM_UNITS + 1]:
+            block = unit_block(unit, manifest.records[unit.rows.start : unit.rows.stop])
+            num_clips = len(unit.coordinates)
+            started = time.perf_counter()
+            clips = decoder(block)
+            decoded = time.perf_counter()
+            logits = teacher(clips)
+            answered = time.perf_counter()
+            journal_unit(logits, root, spec)
+            ended = time.perf_counter()
+            costs.append(
+                (
+                    (decoded - started) / num_clips,
+                    (answered - decoded) / num_clips,
+                    (ended - answered) / num_clips,
+                )
+            )
+    decode, forward, journal = (
+        median(column) for column in zip(*(costs[1:] or costs), strict=True)
+    )
+    return decode, forward, journal
+
+
+def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float, float]:
+    """Return seconds a clip of decoding one view, by one loader, and of a training step."""
+    recipe = student_recipe(config)
+    records = [manifest.records[row] for row in manifest.rows_of("train")]
+
+    def request(record: VideoRecord) -> ClipRequest:
+        return ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
+
+    size = recipe.train.batch_size
+    wanted = [
+        [request(records[(start + place) % len(records)]) for place in range(size)]
+        for start in range(0, size * (NUM_STEPS + 1), size)
+    ]
+    with ClipLoader(1, config.dataset.limits, side=recipe.side) as loader:
+        (first,) = loader.batches(wanted[:1])  # starts the decoder
+        _, decode_seconds = _timed(lambda: list(loader.batches(wanted[1:])))
+    step_seconds = _step_seconds(config, first, len(manifest.class_names))
+    return decode_seconds / (NUM_STEPS * size), step_seconds / size
+
+
+def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) -> float:
+    """Return the median time of a cached step, on one thread or one GPU."""
+    recipe, device = student_recipe(config), _device(config)
+    torch.set_num_threads(1)
+    network = build_network(recipe.model, num_classes=num_classes, num_frames=recipe.num_frames)
+    training = Training(
+        network.to(device),
+        loss=recipe.loss,
+        optim=recipe.optim,
+        train=recipe.train,
+        schedule=build_schedule(
+            recipe.optim, global_batch_size=len(batch.clips), steps_per_epoch=1.0, num_steps=1
+        ),
+        device=device,
+        motion_only=recipe.motion_only,
+    )
+    labels = torch.zeros(len(batch.clips), dtype=torch.long)
+    teacher_logits = torch.zeros(len(batch.clips), num_classes)
+
+    def step() -> float:  # StepResult has the loss as a number: the device is done by then
+        return training.step(0, batch, labels, teacher_logits, rank=0).loss
+
+    step()
+    return median(_timed(step)[1] for _ in range(NUM_STEPS))
+
+
+def _device(config: ExperimentConfig) -> torch.device:
+    return torch.device("cuda" if config.cluster.use_gpu else "cpu")
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
