@@ -187,11 +187,14 @@ class Meter:
 
     def __init__(self, num_teachers: int) -> None:
         self._started, self._num_teachers = time.monotonic(), num_teachers
-        self.num_clips = self._num_good = self._num_hits = 0
+        self._first_seen = 0.0
+        self.num_clips = self._num_first = self._num_good = self._num_hits = 0
         self._teacher_seconds = 0.0
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished unit."""
+        if not self.num_clips:
+            self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
         self.num_clips += summary["num_cells"]
         self._num_good += summary["num_good"]
         self._num_hits += summary["num_hits"]
@@ -199,11 +202,13 @@ class Meter:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The same under their MLflow names; the start of the actors is in the rate."""
+        """The same under their MLflow names; the rate counts from the first unit that came in."""
         seconds = time.monotonic() - self._started
+        streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
         return {
             "cache/clips": self.num_clips,
-            "cache/clips_per_second": self.num_clips / seconds,
+            "cache/start_seconds": self._first_seen - self._started,
+            "cache/clips_per_second": (self.num_clips - self._num_first) / streaming,
             "cache/teacher_share": self._teacher_seconds / seconds / self._num_teachers,
             "cache/failed_clips": self.num_clips - self._num_good,
             "cache/top1": self._num_hits / max(self._num_good, 1),
