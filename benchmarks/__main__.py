@@ -21,7 +21,17 @@ from benchmarks.report import Section, failed, measured, read_sections, write_re
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "benchmarks.md"
 # In the order of the report. A benchmark answers one question, and prints its section.
-QUESTIONS = ("teacher", "base_teacher", "student_step", "stage_one", "run_model")
+QUESTIONS = (
+    "decode",
+    "prepared_frames",
+    "teacher",
+    "student_step",
+    "stage_one",
+    "base_teacher",
+    "epoch_rate",
+    "run_model",
+)
+ON_A_CONFIG = ("jpeg_quality",)  # run by hand: each asks for an experiment that has a teacher
 
 
 def main() -> None:

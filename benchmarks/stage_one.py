@@ -27,6 +27,7 @@ from pipeline.cluster import LOCAL
 from pipeline.config import ExperimentConfig, load_config
 from pipeline.logit_store.layout import plan_shards
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
+from pipeline.tracking import find_runs
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
@@ -62,36 +63,28 @@ def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
     bare_digest, spent = run_bare(plan)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     say("stage on Ray")
-    started = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr):
         store = run_cache_teacher(on_ray, LOCAL)
-    whole_seconds = time.monotonic() - started
+    (run,) = find_runs(on_ray.tracking_uri, on_ray.dataset.name, "tags.stage = 'cache_teacher'")
     if store.root_digest != bare_digest:
         raise SystemExit(f"root digests differ: {bare_digest} bare, {store.root_digest} on Ray")
     print_section(
         title,
-        ("part", "clips/s", "share of the bare loop"),
-        rows(plan.num_clips, spent, whole_seconds),
+        ("part", "clips/s", "of the bare loop", "of the teacher alone"),
+        rows(plan.num_clips, spent, run.data.metrics["cache/clips_per_second"]),
         f"{plan.num_clips} clips, teacher {config.teacher.variant}, {config.clip.num_frames} x "
-        f"{config.clip.side} x {config.clip.side}; the stage's time has its start, seal and MLflow "
-        f"in it. Equal root digests. Peak memory of the bare loop's process: {peak_mib:,.0f} MiB.",
+        f"{config.clip.side} x {config.clip.side}. The stage's rate counts from its first unit, "
+        f"which was there {run.data.metrics['cache/start_seconds']:.0f} s after Ray was. Equal "
+        f"root digests. Peak memory of the bare loop's process: {peak_mib:,.0f} MiB.",
     )
 
 
-def rows(
-    num_clips: int, spent: Mapping[str, float], whole_seconds: float
-) -> list[tuple[str, float, str]]:
-    bare_seconds = sum(spent.values())
-    parts = [
-        (f"bare: {name}", num_clips / seconds, f"{seconds / bare_seconds:.1%}")
-        for name, seconds in spent.items()
-    ]
-    whole = (
-        "stage on Ray",
-        num_clips / whole_seconds,
-        f"{bare_seconds / whole_seconds:.2f} times as fast",
-    )
-    return [*parts, ("bare loop", num_clips / bare_seconds, "100%"), whole]
+def rows(num_clips: int, spent: Mapping[str, float], stage_rate: float) -> list[tuple[object, ...]]:
+    rates = {f"bare: {name}": num_clips / seconds for name, seconds in spent.items()}
+    rates["bare loop"] = bare_rate = num_clips / sum(spent.values())
+    rates["stage on Ray, streaming"] = stage_rate
+    teacher_rate = num_clips / spent["teacher"]
+    return [(name, rate, rate / bare_rate, rate / teacher_rate) for name, rate in rates.items()]
 
 
 def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:

@@ -12,12 +12,9 @@ killed and started again at any point, ends in the same store, digest for digest
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
@@ -25,13 +22,16 @@ import numpy as np
 from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status, WeightsMismatch
-from pipeline.logit_store.journal import finished_units, read_fragment
+from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
-from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction, read_manifest
+from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction
 from pipeline.progress import Progress
+from pipeline.provenance import seal_provenance
 from pipeline.report import COLOURS
+from pipeline.sealed.journal import finished_units
+from pipeline.sources import read_source
 from pipeline.teacher_predictor import check_teacher
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
@@ -90,7 +90,7 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
         ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
 
     """
-    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    manifest = read_source(config)
     digest = check_teacher(config, manifest.class_names)
     spec = plan_store(config, manifest=manifest, teacher_digest=digest)
     plan = CachePlan(config, manifest, spec, tuple(plan_units(spec, manifest.records)))
@@ -187,11 +187,14 @@ class Meter:
 
     def __init__(self, num_teachers: int) -> None:
         self._started, self._num_teachers = time.monotonic(), num_teachers
-        self.num_clips = self._num_good = self._num_hits = 0
+        self._first_seen = 0.0
+        self.num_clips = self._num_first = self._num_good = self._num_hits = 0
         self._teacher_seconds = 0.0
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished unit."""
+        if not self.num_clips:
+            self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
         self.num_clips += summary["num_cells"]
         self._num_good += summary["num_good"]
         self._num_hits += summary["num_hits"]
@@ -199,11 +202,13 @@ class Meter:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The same under their MLflow names; the start of the actors is in the rate."""
+        """The same under their MLflow names; the rate counts from the first unit that came in."""
         seconds = time.monotonic() - self._started
+        streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
         return {
             "cache/clips": self.num_clips,
-            "cache/clips_per_second": self.num_clips / seconds,
+            "cache/start_seconds": self._first_seen - self._started,
+            "cache/clips_per_second": (self.num_clips - self._num_first) / streaming,
             "cache/teacher_share": self._teacher_seconds / seconds / self._num_teachers,
             "cache/failed_clips": self.num_clips - self._num_good,
             "cache/top1": self._num_hits / max(self._num_good, 1),
@@ -256,7 +261,7 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
         for shard in plan_shards(plan.spec, by_number)
     ]
     entries = [entry for gathered in ray.get(pending) for entry in gathered]
-    seal(plan.root, plan.spec, entries, provenance=_provenance(plan.config, run_id))
+    seal(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
     return open_store(plan.root)
 
 
@@ -270,18 +275,6 @@ def _check_failures(plan: CachePlan) -> None:
     for row, status in sorted(status_of_row.items()):
         print(f"no logits: {plan.manifest.records[row].sample_id} ({Status(status).name})")
     check_failed_fraction(len(status_of_row), len(plan.manifest.records), plan.config.dataset)
-
-
-def _provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, Any]:
-    """What is good to know of the making and decides nothing: the soft part of the seal."""
-    versions = {name: version(name) for name in ("torch", "av", "opencv-python-headless", "ray")}
-    return {
-        "config": config.model_dump(mode="json"),
-        "run_id": run_id or "",
-        "versions": versions,
-        "platform": platform.platform(),
-        "sealed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _open_run(plan: CachePlan) -> TrackedRun:

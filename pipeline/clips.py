@@ -2,7 +2,7 @@
 
 All views of a video come out of one decode pass. A clip travels as uint8 in ``(T, H, W, C)`` memory
 order, which is what the decoder writes and what the channels-last networks read; only the device
-turns it into floats. Everybody uses one resizer (OpenCV).
+turns it into floats.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import VideoLimits
+from pipeline.frames import Frame, frames_of
 from pipeline.manifest import VideoRecord
-from pipeline.video import Frame, frames_of
+from pipeline.resize import resized
 from pipeline.views import Box, View
-
-cv2.setNumThreads(1)  # many decoding processes share a machine; each keeps to its core
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def clips_of(
     for index, frame in frames_of(record, list(places), limits, verify=prove):
         for clip, position, view in places[index]:
             cut = _cut(frame, view.box, flip=view.flip)
-            clip.frames[position] = _resize(cut, side)
+            clip.frames[position] = resized(cut, side, side)
             if prove:
                 clip.frame_crc[position] = zlib.crc32(np.ascontiguousarray(cut).data)
     return clips
@@ -82,11 +80,3 @@ def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:
 def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
     cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
     return cut[:, ::-1] if flip else cut
-
-
-def _resize(cut: Frame, side: int) -> Frame:
-    # Published: bilinear always. Where it shrinks it reads four pixels of each area and misses the
-    # rest; near 224 that hardly shows, in small clips moving things flicker.
-    method = cv2.INTER_AREA if min(cut.shape[:2]) >= side else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(cut), (side, side), interpolation=method)
-    return resized.astype(np.uint8, copy=False)

@@ -120,7 +120,12 @@ def check_uris_survive(config: ExperimentConfig) -> None:
     if not inside_ray_job():
         return
     folder = os.getcwd()
-    for uri in (config.artefacts, config.store_uri, config.tracking_uri.removeprefix("sqlite:///")):
+    for uri in (
+        config.artefacts,
+        config.frames_uri,
+        config.store_uri,
+        config.tracking_uri.removeprefix("sqlite:///"),
+    ):
         if storage.is_local(uri) and uri.startswith(folder + os.sep):
             raise ConfigError(
                 f"{uri} lies in the folder of this Ray job, which is deleted with it.\n"

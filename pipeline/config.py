@@ -97,6 +97,27 @@ class ViewsConfig(Section):
     grey_probability: Fraction = 0.2
 
 
+class FramesConfig(Section):
+    """Where stages get their frames from, and how prepared frames are made."""
+
+    source: Literal["videos", "prepared"] = "videos"
+    uri: str | None = None  # of the frame store; null: <artefacts>/frames
+    num_candidates: Count = 32  # frames that are kept of a video
+    short_side: Annotated[int, Field(ge=32)] = 256  # in pixels; smaller pictures stay as they are
+    quality: Annotated[int, Field(ge=1, le=100)] = 90  # of the JPEGs
+    videos_per_unit: Count = 16
+    units_per_file: Count = 16
+
+    @property
+    def content(self) -> dict[str, int]:
+        """The settings that decide what a prepared frame looks like."""
+        return {
+            "num_candidates": self.num_candidates,
+            "short_side": self.short_side,
+            "quality": self.quality,
+        }
+
+
 class OptimConfig(Section):
     """Optimiser and schedule: linear warm-up, then one cosine down to ``min_lr_fraction``."""
 
@@ -209,6 +230,7 @@ class ExperimentConfig(Section):
     dataset: DatasetConfig
     clip: ClipConfig = ClipConfig()
     views: ViewsConfig = ViewsConfig()
+    frames: FramesConfig = FramesConfig()
     teacher: TeacherConfig = TeacherConfig()
     store: StoreConfig = StoreConfig()
     student: StudentConfig = StudentConfig()
@@ -228,8 +250,13 @@ class ExperimentConfig(Section):
 
     @property
     def manifest_uri(self) -> str:
-        """URI of the manifest."""
+        """URI of the manifest of the videos."""
         return join_uri(self.artefacts, "manifest.parquet")
+
+    @property
+    def frames_uri(self) -> str:
+        """URI of the frame store."""
+        return self.frames.uri or join_uri(self.artefacts, "frames")
 
     @property
     def store_uri(self) -> str:
@@ -403,6 +430,9 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
     if config.views.min_area > config.views.max_area:
         smallest, largest = config.views.min_area, config.views.max_area
         yield f"views.min_area: {smallest} is over views.max_area {largest}"
+    if config.frames.source == "prepared" and config.frames.num_candidates < config.clip.num_frames:
+        few, wanted = config.frames.num_candidates, config.clip.num_frames
+        yield f"frames.num_candidates: {few} is under clip.num_frames {wanted}"
     if config.dataset.layout != "folders" and config.dataset.annotations is None:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
     if config.tracking.uri is None and not is_local(config.artefacts):
@@ -436,6 +466,7 @@ def _with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
             "dataset": resolve(config.dataset, "root", "annotations"),
             "teacher": resolve(config.teacher, "weights", "init_weights"),
             "student": resolve(config.student, "init_weights"),
+            "frames": resolve(config.frames, "uri"),
             "store": resolve(config.store, "uri"),
         }
     )

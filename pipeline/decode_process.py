@@ -1,10 +1,10 @@
 """Decoding in a process of its own, because a broken video can crash or hang the decoder.
 
-The parent holds a ``DecodeProcess`` and asks for probes and clips; the child is started at the
-first request and again after it died. A crash, a hang and an exception all come back as
-``VideoDecodeError`` of the video that was asked for. The child never imports torch (about 50 MB
-instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a hang (an
-alarm kills it even inside the decoder).
+The parent holds a ``DecodeProcess`` and asks for probes, clips and prepared frames; the child
+is started at the first request and again after it died. A crash, a hang and an exception all come
+back as ``VideoDecodeError`` of the video that was asked for. The child never imports torch (about
+50 MB instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a
+hang (an alarm kills it even inside the decoder).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.clips import Clip, clips_of
-from pipeline.config import VideoLimits
+from pipeline.config import FramesConfig, VideoLimits
 from pipeline.errors import Status, VideoDecodeError
+from pipeline.frame_preparation import PreparedVideo, prepare_video
 from pipeline.manifest import VideoRecord
 from pipeline.video import probe_video
 from pipeline.views import View
@@ -53,6 +54,13 @@ class DecodeProcess:
         """Run :func:`pipeline.clips.clips_of` in the child."""
         clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
         return clips
+
+    def prepare(
+        self, record: VideoRecord, limits: VideoLimits, *, frames: FramesConfig
+    ) -> PreparedVideo:
+        """Run :func:`pipeline.frame_preparation.prepare_video` in the child."""
+        prepared: PreparedVideo = self._ask(prepare_video, record, limits, frames=frames)
+        return prepared
 
     def close(self) -> None:
         """End the child."""

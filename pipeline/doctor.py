@@ -10,7 +10,7 @@ from pipeline.fingerprint import build_identity
 from pipeline.live_check import check_against_teacher
 from pipeline.logit_store.doctor import examine
 from pipeline.logit_store.reader import open_store
-from pipeline.manifest import read_manifest
+from pipeline.sources import read_source
 
 
 def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | None) -> None:
@@ -28,7 +28,7 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
         StoreUnsound: if anything was found.
 
     """
-    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    manifest = read_source(config)
     store = open_store(config.store_uri)
     digest = store.spec.identity["teacher"]["weights_sha256"]  # the teacher need not be here
     store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))

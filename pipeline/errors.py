@@ -123,7 +123,7 @@ class FingerprintMismatch(PipelineError):
             [
                 f"{self.uri} was made from something else:",
                 *lines,
-                "  Change the config back, or set store.uri to a new place.",
+                "  Change the config back, or set store.uri or frames.uri to a new place.",
             ]
         )
 

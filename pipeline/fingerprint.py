@@ -66,7 +66,9 @@ def build_identity(
             state, not over its file, which changes when it is saved again.
 
     """
-    teacher = config.teacher
+    teacher, frames = config.teacher, config.frames
+    # The manifest's digest covers prepared frames; on its own it would not say that they differ.
+    prepared = {"frames": frames.content} if frames.source == "prepared" else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "transform_version": TRANSFORM_VERSION,
@@ -86,6 +88,7 @@ def build_identity(
         "views": {"policy_version": POLICY_VERSION, **config.views.model_dump(mode="json")},
         "clip": config.clip.model_dump(mode="json"),
         "logits": {"dtype": "float16", "centred": True},
+        **prepared,
     }
 
 

@@ -37,10 +37,13 @@ SCHEMA = pa.schema(
         ("codec", pa.string()),
         ("num_bytes", pa.int64()),
         ("sha256", pa.string()),
+        ("skippable", pa.bool_()),
         ("status", pa.uint8()),
         ("reason", pa.string()),
     ]
 )
+# The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
+PREPARED = "prepared"
 # What a logit can depend on. URIs, codec names and rates are not in it: moving a bucket or
 # re-indexing with another prober leaves the digest as it is.
 DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha256", "status")
@@ -51,6 +54,7 @@ class VideoRecord:
     """One row of the manifest.
 
     ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
+    ``skippable``: pictures that nobody wants may be left out (``pipeline.frame_skipping``).
     """
 
     sample_id: str
@@ -66,6 +70,7 @@ class VideoRecord:
     codec: str = ""
     num_bytes: int = 0
     sha256: str = ""
+    skippable: bool = False
     status: int = Status.GOOD
     reason: str = ""
 
@@ -73,6 +78,11 @@ class VideoRecord:
     def good(self) -> bool:
         """Whether the video can be decoded and has a valid label."""
         return self.status == Status.GOOD
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the frames are candidates from a frame store, and not those of a video file."""
+        return self.codec == PREPARED
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,11 @@ def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...
 
 def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
     """Publish a manifest whose record URIs are relative to ``root``."""
+    write_bytes(uri, encode_manifest(manifest, root=root))
+
+
+def encode_manifest(manifest: Manifest, *, root: str) -> bytes:
+    """Encode a manifest whose record URIs are relative to ``root``."""
     table = records_table(manifest.records)
     facts = {
         "dataset": manifest.dataset,
@@ -146,7 +161,7 @@ def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
     table = table.replace_schema_metadata(footer)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_bytes(uri, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
@@ -163,8 +178,18 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
     """
     if not exists(uri):
         raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
+    return decode_manifest(read_bytes(uri), uri=uri, root=root)
+
+
+def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
+    """Decode and check a manifest, as ``read_manifest`` does.
+
+    Raises:
+        DatasetError: if it is damaged or not a manifest.
+
+    """
     try:
-        table = pq.read_table(io.BytesIO(read_bytes(uri)), page_checksum_verification=True)
+        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
         footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
         facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
         if not table.schema.equals(SCHEMA):

@@ -1,12 +1,21 @@
-"""Which code is running: the job, its commit, and the Ray job that it is part of."""
+"""Which code is running: the job, its commit, its libraries, and the Ray job it is part of."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from pipeline.config import ExperimentConfig
+
+# What pixels and logits come from.
+LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")
 
 
 def job_name() -> str:
@@ -31,6 +40,17 @@ def ray_job_tags() -> dict[str, str]:
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     job_id = submitted.get("metadata", {}).get("job_submission_id")
     return {"ray.job_id": job_id} if job_id else {}
+
+
+def seal_provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, Any]:
+    """What is good to know of the making and decides nothing: the soft part of a seal."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "run_id": run_id or "",
+        "versions": {name: version(name) for name in LIBRARIES},
+        "platform": platform.platform(),
+        "sealed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _git(*words: str) -> str:

@@ -145,7 +145,7 @@ def readable_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def sha256_of(content: bytes) -> str:
+def sha256_of(content: bytes | memoryview) -> str:
     """Return the digest of ``content``, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

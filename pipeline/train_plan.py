@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from pipeline.audit import is_audited
 from pipeline.clip_loader import ClipRequest
@@ -15,6 +12,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.fingerprint import TRANSFORM_VERSION, canonical_json
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.manifest import Manifest, VideoRecord
+from pipeline.mirrors import MIRRORS
 from pipeline.order import Order, share
 from pipeline.recipe import Recipe
 from pipeline.storage import join_uri, sha256_of
@@ -23,8 +21,6 @@ from pipeline.views import POLICY_VERSION
 
 # Settings of the loop that change neither its order nor its arithmetic.
 INDECISIVE = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
-# Where a machine keeps memory-mapped copies of the stores that it trains from.
-MIRRORS = Path(tempfile.gettempdir()) / f"dvflnet-mirrors-{os.getuid()}"
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,17 @@ from pipeline.errors import DatasetError, PipelineError, Status
 from pipeline.fingerprint import build_identity
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.logit_store.reader import open_store
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import Manifest
+from pipeline.mirrors import MIRRORS
 from pipeline.networks import init_digest
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.report import COLOURS, QUIET
+from pipeline.sources import read_source
 from pipeline.teacher_predictor import teacher_digest
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
-from pipeline.train_plan import MIRRORS, TrainPlan, open_plan_mirror
+from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result
 from pipeline.train_worker import work
 from pipeline.views import EVALUATION_VIEW
@@ -61,7 +63,7 @@ def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, A
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
     """Check the store and plan the student's run; starts nothing."""
-    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    manifest = read_source(config)
     _check_store(config, manifest)
     mirror = open_mirror(config.store_uri, MIRRORS)
     return plan_training(config, student_recipe(config), manifest, mirror)
@@ -69,7 +71,7 @@ def plan_student(config: ExperimentConfig) -> TrainPlan:
 
 def plan_teacher(config: ExperimentConfig) -> TrainPlan:
     """Plan the teacher's run; starts nothing."""
-    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    manifest = read_source(config)
     return plan_training(config, teacher_recipe(config), manifest, mirror=None)
 
 

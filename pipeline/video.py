@@ -1,4 +1,4 @@
-"""The one door to pixels: the frames of a video file, by PyAV.
+"""The frames of a video file, by PyAV.
 
 Frames are identified by counting decoded frames in presentation order, from the first. Never by
 time (AVI files have none that can be trusted), never by seeking, never by ``frame.index``, and
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,14 @@ from av.video.reformatter import VideoReformatter
 from pipeline import storage
 from pipeline.config import VideoLimits
 from pipeline.errors import Status, VideoDecodeError
+from pipeline.frame_skipping import (
+    CannotPlan,
+    decode_wanted,
+    labelled_packets,
+    number_of,
+    plan_pictures,
+    skipping_is_safe,
+)
 from pipeline.manifest import VideoRecord
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
@@ -45,21 +54,22 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
 
     """
     content = _read_content(record, limits)
-    with _decoding(record, content, limits) as (stream, frames):
-        first = next(frames, None)
+    with _opened(record, content, limits) as (container, stream):
+        frames = _guarded(record, _labelled_frames(container, stream), limits)
+        first = last = next(frames, None)
         if first is None:
             raise _error(record, Status.UNREADABLE, "holds no picture that can be decoded")
-        num_frames, last = 1, first
-        while (frame := next(frames, None)) is not None:
-            num_frames, last = num_frames + 1, frame
-        if num_frames < stream.frames and _ends_early(stream, last):
-            reason = f"is truncated: {num_frames} frames of the {stream.frames} that it declares"
+        shown = [number_of(first)]
+        for last in frames:
+            shown.append(number_of(last))
+        if len(shown) < stream.frames and _ends_early(stream, last):
+            reason = f"is truncated: {len(shown)} frames of the {stream.frames} that it declares"
             raise _error(record, Status.UNREADABLE, reason)
         quarter_turns = _quarter_turns(first)
         sides = (first.width, first.height)
-        return replace(
+        probed = replace(
             record,
-            num_frames=num_frames,
+            num_frames=len(shown),
             width=sides[quarter_turns % 2],
             height=sides[1 - quarter_turns % 2],
             frame_rate=float(stream.average_rate or 0.0),
@@ -68,6 +78,8 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
             num_bytes=len(content),
             sha256=storage.sha256_of(content),
         )
+    with _opened(record, content, limits) as (container, stream):
+        return replace(probed, skippable=skipping_is_safe(container, stream, shown))
 
 
 def frames_of(
@@ -92,7 +104,50 @@ def frames_of(
         raise _error(record, Status.CHANGED, "is not the file that was indexed; index it again")
     wanted = sorted(set(frame_indices))
     converter = VideoReformatter()  # kept: a new one for every frame costs more than converting
-    with _decoding(record, content, limits) as (_, frames):
+    for index, frame in _wanted_frames(record, content, wanted, limits):
+        yield index, _upright(frame, converter)
+
+
+def _wanted_frames(
+    record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
+) -> Iterator[tuple[int, Any]]:
+    """Yield wanted frames in order, by the cheapest way that is known to be exact."""
+    num_found = 0
+    if record.skippable:
+        for index, frame in _skipping(record, content, wanted, limits):
+            yield index, frame
+            num_found += 1
+    if num_found < len(wanted):
+        yield from _sequential(record, content, wanted[num_found:], limits)
+
+
+def _skipping(
+    record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
+) -> Iterator[tuple[int, Any]]:
+    """Yield wanted frames in order, leaving out what they do not need; end at any surprise."""
+    left, previous = deque(wanted), -1
+    with _opened(record, content, limits) as (container, stream):
+        try:
+            pictures = plan_pictures(container, stream)
+            if len(pictures) != record.num_frames:
+                return
+            for frame in _guarded(record, decode_wanted(pictures, stream, set(wanted)), limits):
+                position = number_of(frame)
+                if not left or position is None or not previous < position <= left[0]:
+                    return
+                previous = position
+                if position == left[0]:
+                    yield left.popleft(), frame
+        except (CannotPlan, *DECODER_ERRORS):
+            return  # the sequential pass that follows gives the frames, or raises as it should
+
+
+def _sequential(
+    record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
+) -> Iterator[tuple[int, Any]]:
+    """Yield wanted frames, in order, by decoding and counting all."""
+    with _opened(record, content, limits) as (container, stream):
+        frames = _guarded(record, container.decode(stream), limits)
         position = -1
         for index in wanted:
             frame = None
@@ -102,7 +157,7 @@ def frames_of(
                 if frame is None:
                     reason = f"ended at frame {position}; its manifest row says {record.num_frames}"
                     raise _error(record, Status.TOO_SHORT, reason)
-            yield index, _upright(frame, converter)
+            yield index, frame
 
 
 def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
@@ -121,10 +176,8 @@ def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
 
 
 @contextmanager
-def _decoding(
-    record: VideoRecord, content: bytes, limits: VideoLimits
-) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """Open a video; everything that PyAV raises inside becomes a ``VideoDecodeError``."""
+def _opened(record: VideoRecord, content: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
+    """Open a video and its stream; all that PyAV raises inside becomes a ``VideoDecodeError``."""
     try:
         with av.open(io.BytesIO(content), mode="r", options=NO_OTHER_FILES) as container:
             if not container.streams.video:
@@ -132,9 +185,14 @@ def _decoding(
             stream = container.streams.video[0]
             _check_limits(record, stream, container, limits)
             stream.codec_context.thread_count = 1
-            yield stream, _guarded(record, container.decode(stream), limits)
+            yield container, stream
     except DECODER_ERRORS as error:
         raise _error(record, Status.UNREADABLE, f"cannot be decoded: {error}") from error
+
+
+def _labelled_frames(container: Any, stream: Any) -> Iterator[Any]:
+    for packet in labelled_packets(container, stream):
+        yield from packet.decode()
 
 
 def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: VideoLimits) -> None:
@@ -186,7 +244,9 @@ def _quarter_turns(frame: Any) -> int:
 
 
 def _upright(frame: Any, converter: VideoReformatter) -> Frame:
-    picture = np.asarray(converter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+    picture = np.asarray(
+        converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8
+    )
     turns = _quarter_turns(frame)
     return np.rot90(picture, turns) if turns else picture
 

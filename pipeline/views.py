@@ -30,6 +30,7 @@ POLICY_VERSION = (
 )
 EVALUATION_VIEW = -1
 # The published sampler keeps 3 frames free at the end (a "frame interval" of 4 around one frame).
+# Of 32 candidates that would be a tenth of the video, so there none is left out.
 UNUSED_TAIL_FRAMES = 3
 CROP_TRIES = 10
 ASPECT_STEPS = 1024
@@ -112,10 +113,10 @@ def build_view(
         return _evaluation_view(policy, record, num_frames)
     if view_index < 0:
         raise ValueError(f"no evaluation view has the index {view_index}")
-    draws = _Draws(policy.seed, record.sample_id, view_index)
+    draws, tail = _Draws(policy.seed, record.sample_id, view_index), _unused_tail(record)
     return View(
         view_index=view_index,
-        frame_indices=_random_frames(draws, record.num_frames, num_frames),
+        frame_indices=_random_frames(draws, record.num_frames, tail, num_frames),
         box=_random_box(draws, policy, record.width, record.height),
         flip=draws.chance("flip", 0, policy.flip_probability),
         jitters=tuple(
@@ -167,21 +168,26 @@ def keyed_hash(*coordinates: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _random_frames(draws: _Draws, available: int, num_frames: int) -> tuple[int, ...]:
+def _unused_tail(record: VideoRecord) -> int:
+    return 0 if record.prepared else UNUSED_TAIL_FRAMES
+
+
+def _random_frames(draws: _Draws, available: int, tail: int, num_frames: int) -> tuple[int, ...]:
     """Draw one frame from each of ``num_frames`` equal segments, as published."""
-    span = available - UNUSED_TAIL_FRAMES
+    span = available - tail
     segment = span // num_frames
     if segment > 0:
         picks = (i * segment + draws.below("time", i, segment) for i in range(num_frames))
         return tuple(picks)
-    if available > max(num_frames, UNUSED_TAIL_FRAMES + 1):
+    if available > max(num_frames, tail + 1):
         return tuple(sorted(draws.below("time", i, span) for i in range(num_frames)))
-    return tuple(_round_half_even(i * max(span, 0), num_frames) for i in range(num_frames))
+    rounded = (_round_half_even(i * max(span, 0), num_frames) for i in range(num_frames))
+    return tuple(min(index, available - 1) for index in rounded)
 
 
-def _centred_frames(available: int, num_frames: int) -> tuple[int, ...]:
+def _centred_frames(available: int, tail: int, num_frames: int) -> tuple[int, ...]:
     """Take the middle frame of each of ``num_frames`` equal segments, as published."""
-    span = max(available - UNUSED_TAIL_FRAMES, 0)
+    span = max(available - tail, 0)
     return tuple((2 * i + 1) * span // (2 * num_frames) for i in range(num_frames))
 
 
@@ -242,7 +248,7 @@ def _evaluation_box(policy: ViewsConfig, width: int, height: int) -> Box:
 def _evaluation_view(policy: ViewsConfig, record: VideoRecord, num_frames: int) -> View:
     return View(
         view_index=EVALUATION_VIEW,
-        frame_indices=_centred_frames(record.num_frames, num_frames),
+        frame_indices=_centred_frames(record.num_frames, _unused_tail(record), num_frames),
         box=_evaluation_box(policy, record.width, record.height),
         flip=False,
     )

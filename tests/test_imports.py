@@ -53,7 +53,9 @@ def test_help_answers_at_once(job: str) -> None:
     assert seconds < MAX_CPU_SECONDS
 
 
-@pytest.mark.parametrize("module", ["clips", "decode_process", "video", "views"])
+@pytest.mark.parametrize(
+    "module", ["clips", "decode_process", "frame_skipping", "prepared_frames", "video", "views"]
+)
 def test_decoders_never_load_torch(module: str) -> None:
     packages, _ = run_fresh(f"import pipeline.{module}")
     assert not packages & HEAVY

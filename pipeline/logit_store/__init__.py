@@ -12,7 +12,5 @@ Stage one calls ``writer.open_for_writing``, ``journal.write_fragment`` for ever
 ``writer.gather_shard`` for every shard and ``writer.seal`` once. Everybody else calls
 ``reader.open_store`` or, to train, ``mirror.open_mirror``.
 
-All files are created, never replaced, and their bytes depend on the identity and the layout alone.
-So a retried task finds its own bytes in place, two jobs at once write one store, and equal stores
-have equal root digests, whoever made them, on how many workers, and after how many kills.
+What it has in common with the frame store is in :mod:`pipeline.sealed`.
 """

@@ -23,11 +23,13 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Cells, Grid, cell_shapes, pick
 from pipeline.logit_store.encoding import bad_logits
-from pipeline.logit_store.files import read_verified
-from pipeline.logit_store.journal import finished_units, fragment_name, read_fragment
-from pipeline.logit_store.layout import SEAL_NAME, Shard, StoreSpec, plan_shards, plan_units
+from pipeline.logit_store.journal import read_fragment
+from pipeline.logit_store.layout import Shard, StoreSpec, plan_shards, plan_units
 from pipeline.logit_store.reader import LogitStore
 from pipeline.manifest import VideoRecord
+from pipeline.sealed.files import read_verified
+from pipeline.sealed.journal import finished_units, fragment_name
+from pipeline.sealed.seal import SEAL_NAME
 from pipeline.storage import list_tree
 from pipeline.views import build_view
 

@@ -1,18 +1,8 @@
-"""The journal: one Parquet fragment for every unit that the teacher has finished.
-
-A fragment's name derives from its unit alone, so a unit that is retried or run twice meets its own
-file. Listing the journal tells what need not be run again, and nothing else: every fragment is
-verified when its shard is gathered.
-
-Page checksums leave headers and footer bare: of all 11,096 single bit flips of a small table, 4
-changed values unseen. So the footer also holds a digest over the decoded values; with it, none of
-the 22,864 flips of a fragment did.
-"""
+"""Fragments of the journal: the cells of one unit that the teacher has finished, as Parquet."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,18 +10,12 @@ import numpy as np
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store.cells import Cells, cell_shapes
 from pipeline.logit_store.encoding import bad_logits
-from pipeline.logit_store.files import publish
-from pipeline.logit_store.layout import JOURNAL_NAME, StoreSpec, Unit
-from pipeline.logit_store.tables import (
-    cell_schema,
-    decode_table,
-    encode_table,
-    to_cells,
-    to_table,
-)
-from pipeline.storage import join_uri, list_names, read_bytes
-
-_FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
+from pipeline.logit_store.layout import StoreSpec, Unit
+from pipeline.logit_store.tables import cell_schema, to_cells, to_table
+from pipeline.sealed.files import publish
+from pipeline.sealed.journal import fragment_name
+from pipeline.sealed.tables import check_footer, decode_table, encode_table
+from pipeline.storage import join_uri, read_bytes
 
 
 @dataclass(frozen=True)
@@ -73,24 +57,10 @@ def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
     uri = join_uri(root, fragment_name(unit.number))
     table = decode_table(read_bytes(uri), cell_schema(spec), uri=uri)
     cells = to_cells(table)
-    found, expected = table.schema.metadata or {}, _footer(cells, unit, spec)
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise StoreCorrupt(uri, expected=_words(key, value), found=_words(key, found.get(key)))
+    check_footer(table, _footer(cells, unit, spec), uri=uri)
     if cells.coordinates != unit.coordinates:
         raise StoreCorrupt(uri, expected=f"the cells of {unit}", found=f"{cells.coordinates}")
     return cells
-
-
-def finished_units(root: str) -> set[int]:
-    """Return the numbers of the units that have a fragment."""
-    names = list_names(join_uri(root, JOURNAL_NAME))
-    return {int(match[1]) for name in names if (match := _FRAGMENT.fullmatch(name))}
-
-
-def fragment_name(unit: int) -> str:
-    """Return the name of a unit's fragment, below the root of the store."""
-    return f"{JOURNAL_NAME}/unit-{unit:06d}.parquet"
 
 
 def _footer(cells: Cells, unit: Unit, spec: StoreSpec) -> dict[bytes, bytes]:
@@ -103,10 +73,6 @@ def _footer(cells: Cells, unit: Unit, spec: StoreSpec) -> dict[bytes, bytes]:
         b"unit": str(unit.number).encode(),
         b"content_sha256": content.hexdigest().encode(),
     }
-
-
-def _words(key: bytes, value: bytes | None) -> str:
-    return f"{key.decode()} {'missing' if value is None else value.decode(errors='replace')}"
 
 
 def _check(cells: Cells, unit: Unit, spec: StoreSpec) -> None:

@@ -21,9 +21,6 @@ from pipeline.fingerprint import build_identity, fingerprint
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.views import EVALUATION_VIEW
 
-IDENTITY_NAME = "identity.json"
-SEAL_NAME = "seal.json"
-JOURNAL_NAME = "journal"
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: what a task holds in memory and an object store likes
 
 

@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import Status, StorageUnavailable, StoreIncomplete
+from pipeline.errors import Status, StoreIncomplete
 from pipeline.logit_store.cells import cell_shapes
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
+from pipeline.mirrors import making
 from pipeline.storage import write_json
 
 RECORD_NAME = "mirror.json"
-LOCK_SECONDS = 3600.0  # longer than the largest store takes to copy
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +101,8 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
     """
     store = open_store(store_uri)
     folder = cache_folder / store.root_digest
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{folder}.lock", timeout=LOCK_SECONDS):
-            return _open_locked(store, folder)
-    except Timeout as error:
-        raise StorageUnavailable(f"{folder}.lock was held for {LOCK_SECONDS:.0f} s") from error
+    with making(folder):
+        return _open_locked(store, folder)
 
 
 def _open_locked(store: LogitStore, folder: Path) -> Mirror:

@@ -15,13 +15,8 @@ import pyarrow as pa
 from pipeline.fingerprint import canonical_json
 from pipeline.logit_store.cells import Grid, pick, scatter
 from pipeline.logit_store.layout import StoreSpec
-from pipeline.logit_store.tables import (
-    cell_schema,
-    decode_table,
-    encode_table,
-    to_cells,
-    to_table,
-)
+from pipeline.logit_store.tables import cell_schema, to_cells, to_table
+from pipeline.sealed.tables import decode_table, encode_table
 
 FOLDER = "logits.parquet"
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
-from pipeline.fingerprint import differences
+from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Grid, cell_shapes
-from pipeline.logit_store.files import FileEntry, read_verified
 from pipeline.logit_store.identity_file import decode_spec
-from pipeline.logit_store.journal import finished_units
-from pipeline.logit_store.layout import IDENTITY_NAME, SEAL_NAME, StoreSpec
-from pipeline.logit_store.seal import Seal, read_seal
+from pipeline.logit_store.layout import StoreSpec
+from pipeline.sealed.files import read_verified
+from pipeline.sealed.identity import IDENTITY_NAME, check_identity
+from pipeline.sealed.journal import finished_units
+from pipeline.sealed.seal import Seal, read_seal, read_sealed
 from pipeline.storage import exists, join_uri, read_bytes
 
 
@@ -46,8 +46,7 @@ class LogitStore:
             FingerprintMismatch: naming every part that differs.
 
         """
-        if differing := differences(self.spec.identity, identity):
-            raise FingerprintMismatch(self.root, differing)
+        check_identity(self.root, self.spec.identity, identity)
 
     def verify(self) -> None:
         """Read every file and compare it with the seal.
@@ -85,18 +84,11 @@ class LogitStore:
         )
 
     @cached_property
-    def _entries(self) -> dict[str, FileEntry]:
-        return {entry.name: entry for entry in self.seal.files}
-
-    @cached_property
     def _shared_files(self) -> dict[str, bytes]:
         return {name: self._read(name) for name in backend_of(self.spec).shared_files(self.spec)}
 
     def _read(self, name: str) -> bytes:
-        if name not in self._entries:
-            uri = join_uri(self.root, SEAL_NAME)
-            raise StoreCorrupt(uri, expected=f"{name} among its files", found="no such entry")
-        return read_verified(self.root, self._entries[name])
+        return read_sealed(self.root, self.seal, name)
 
 
 def open_store(root: str) -> LogitStore:
@@ -112,10 +104,7 @@ def open_store(root: str) -> LogitStore:
         seal = read_seal(root)
     except FileNotFoundError as error:
         raise StoreIncomplete(_progress(root)) from error
-    entry = next((entry for entry in seal.files if entry.name == IDENTITY_NAME), None)
-    if entry is None:
-        raise StoreCorrupt(root, expected=f"{IDENTITY_NAME} among the sealed files", found="none")
-    spec = decode_spec(read_verified(root, entry), uri=uri)
+    spec = decode_spec(read_sealed(root, seal, IDENTITY_NAME), uri=uri)
     if spec.fingerprint != seal.fingerprint:
         raise StoreCorrupt(uri, expected=seal.fingerprint, found=spec.fingerprint)
     return LogitStore(root, spec, seal)

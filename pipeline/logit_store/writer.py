@@ -13,12 +13,13 @@ import numpy as np
 from pipeline.errors import StoreIncomplete
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Cells, scatter
-from pipeline.logit_store.files import FileEntry, publish
-from pipeline.logit_store.identity_file import create_spec, encode_spec
+from pipeline.logit_store.identity_file import encode_spec
 from pipeline.logit_store.journal import read_fragment
-from pipeline.logit_store.layout import IDENTITY_NAME, Shard, StoreSpec
-from pipeline.logit_store.seal import Seal, build_seal, read_seal, write_seal
+from pipeline.logit_store.layout import Shard, StoreSpec
 from pipeline.manifest import VideoRecord
+from pipeline.sealed.files import FileEntry, publish
+from pipeline.sealed.identity import IDENTITY_NAME, create_identity
+from pipeline.sealed.seal import Seal, build_seal, find_seal, write_seal
 
 
 def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
@@ -29,11 +30,8 @@ def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
         StoreCorrupt: if the identity or the seal there is damaged.
 
     """
-    create_spec(root, spec)
-    try:
-        return read_seal(root)
-    except FileNotFoundError:
-        return None
+    create_identity(root, spec.identity, spec.layout)
+    return find_seal(root)
 
 
 def gather_shard(

@@ -83,6 +83,7 @@ def test_settings_that_decide_a_logit_are_named(section, key, value):
         ("student", "variant", "tiny"),
         ("loss", "temperature", 2.0),
         ("train", "batch_size", 2),
+        ("frames", "quality", 50),  # of frames that are not used
         ("evaluate", "batch_size", 2),
     ],
 )
@@ -105,6 +106,16 @@ def test_videos_classes_and_weights_are_part_of_it():
     ]
     other = build_identity(config, manifest=example_manifest(), teacher_digest="cd")
     assert differences(before, other) == {"teacher.weights_sha256": ("ab", "cd")}
+
+
+def test_prepared_frames_are_part_of_it_by_name():
+    videos = identity_of(example_config())
+    prepared, other = (
+        identity_of(example_config(frames={"source": "prepared", "quality": quality}))
+        for quality in (90, 80)
+    )
+    assert {"frames.quality", "frames.num_candidates"} <= differences(videos, prepared).keys()
+    assert differences(prepared, other) == {"frames.quality": (90, 80)}
 
 
 def test_identity_survives_json():

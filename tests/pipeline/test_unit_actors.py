@@ -13,10 +13,11 @@ from pipeline.config import ExperimentConfig
 from pipeline.errors import Status
 from pipeline.logit_store.cells import Cells
 from pipeline.logit_store.encoding import centre
-from pipeline.logit_store.journal import fragment_name, read_fragment
+from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import StoreSpec, Unit, plan_store, plan_units
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.networks import build_network
+from pipeline.sealed.journal import fragment_name
 from pipeline.teacher_predictor import TeacherPredictor, check_teacher
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.views import build_view

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import load_config
-from pipeline.logit_store.journal import finished_units
 from pipeline.logit_store.reader import open_store
+from pipeline.sealed.journal import finished_units
 from pipeline.storage import list_names, read_bytes, read_json
 from pipeline.weight_files import read_weights
 

@@ -17,9 +17,9 @@ from pipeline.errors import Status
 from pipeline.logit_store import journal, layout, writer
 from pipeline.logit_store.cells import Cells, Grid
 from pipeline.logit_store.encoding import centre
-from pipeline.logit_store.files import FileEntry
-from pipeline.logit_store.seal import Seal
 from pipeline.manifest import Manifest, VideoRecord, build_manifest
+from pipeline.sealed.files import FileEntry
+from pipeline.sealed.seal import Seal
 
 K, T, V = 5, 2, 3
 NUM_VIDEOS = 29  # 24 of train, 5 of val; three rows a unit, twelve a shard

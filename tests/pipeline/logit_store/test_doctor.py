@@ -14,10 +14,10 @@ import pytest
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Grid
 from pipeline.logit_store.doctor import Diagnosis, examine
-from pipeline.logit_store.files import FileEntry
-from pipeline.logit_store.layout import JOURNAL_NAME, SEAL_NAME
 from pipeline.logit_store.reader import open_store
-from pipeline.logit_store.seal import build_seal
+from pipeline.sealed.files import FileEntry
+from pipeline.sealed.journal import JOURNAL_NAME
+from pipeline.sealed.seal import SEAL_NAME, build_seal
 from pipeline.storage import readable_json, sha256_of
 
 Change = Callable[[dict[str, Any]], None]

@@ -11,10 +11,11 @@ import pytest
 
 from pipeline.errors import FingerprintMismatch, Status, StoreCorrupt, StoreIncomplete
 from pipeline.fingerprint import build_identity
-from pipeline.logit_store import journal, writer
+from pipeline.logit_store import writer
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.layout import EVALUATION_VIEW
 from pipeline.logit_store.reader import open_store
+from pipeline.sealed.journal import finished_units
 from pipeline.storage import exists, join_uri, list_names, read_bytes, write_bytes
 
 
@@ -58,7 +59,7 @@ def test_root_digest_does_not_depend_on_the_order(example, root, tmp_path):
 def test_resume_after_half_gives_the_same_store(example, root, tmp_path):
     half = example.units[: len(example.units) // 2]
     example.write_units(root, half)
-    assert journal.finished_units(root) == {unit.number for unit in half}
+    assert finished_units(root) == {unit.number for unit in half}
     with pytest.raises(StoreIncomplete, match=r"shard 1 lacks the units \[5, 6, 7\]"):
         example.gather(root, example.shards[1])
     example.gather(root, example.shards[0])  # killed while sealing: one shard is there
@@ -145,7 +146,7 @@ def test_files_that_are_not_ours_are_ignored(example, root):
     write_bytes(join_uri(root, "journal", "unit-000001.parquet.tmp"), b"rubbish")
     write_bytes(join_uri(root, "journal", "notes.txt"), b"rubbish")
     seal = example.write_store(root)
-    assert len(journal.finished_units(root)) == 10
+    assert len(finished_units(root)) == 10
     write_bytes(join_uri(root, "logits.zarr", "logits", "c", "99", "0", "0"), b"rubbish")
     assert open_store(root).root_digest == seal.root_digest
     open_store(root).verify()

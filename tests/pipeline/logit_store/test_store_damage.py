@@ -13,8 +13,10 @@ import pytest
 
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
 from pipeline.logit_store import journal, writer
-from pipeline.logit_store.layout import IDENTITY_NAME, SEAL_NAME
 from pipeline.logit_store.reader import open_store
+from pipeline.sealed.identity import IDENTITY_NAME
+from pipeline.sealed.journal import fragment_name
+from pipeline.sealed.seal import SEAL_NAME
 
 FLIPS = 200
 
@@ -90,7 +92,7 @@ def test_bit_flips_in_fragments(parquet_store, tmp_path):
     draws = random.Random(1)
     for _ in range(2 * FLIPS):
         unit = draws.choice(example.units)
-        name = journal.fragment_name(unit.number)
+        name = fragment_name(unit.number)
         content = (Path(root) / name).read_bytes()
         (tmp_path / name).write_bytes(flipped(content, draws.randrange(8 * len(content))))
         arguments = (str(tmp_path), example.spec, unit)
@@ -122,7 +124,7 @@ def test_truncation(copy, share):
         with pytest.raises(StoreCorrupt, match=path.name):
             open_store(str(root)).verify()
         path.write_bytes(content)
-    fragment = root / journal.fragment_name(0)
+    fragment = root / fragment_name(0)
     fragment.write_bytes(fragment.read_bytes()[: int(share * fragment.stat().st_size)])
     with pytest.raises(StoreCorrupt, match=fragment.name):
         example.gather(str(root), example.shards[0])
@@ -150,7 +152,7 @@ def test_swapped_shards(copy):
 
 def test_swapped_fragments_and_foreign_fragments(copy):
     example, root = copy
-    first, second = (root / journal.fragment_name(number) for number in (0, 1))
+    first, second = (root / fragment_name(number) for number in (0, 1))
     first.write_bytes(second.read_bytes())
     with pytest.raises(StoreCorrupt, match="unit 0"):
         journal.read_fragment(str(root), example.spec, example.units[0])
@@ -168,7 +170,7 @@ def test_a_store_without_its_seal(copy):
 
 def test_extension_types_are_refused_before_they_are_read(copy):
     example, root = copy
-    path = root / journal.fragment_name(0)
+    path = root / fragment_name(0)
     table = pq.read_table(path)
     uuids = pa.array([bytes(16)] * len(table), pa.uuid())
     pq.write_table(table.set_column(0, "row", uuids), path)

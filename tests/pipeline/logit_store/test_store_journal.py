@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store import journal
+from pipeline.sealed.journal import finished_units
 
 
 def test_a_fragment_is_written_once(example, root):
@@ -58,7 +59,7 @@ def test_insane_cells_are_refused(example, local_root, name, value, message):
         journal.write_fragment(
             local_root, example.spec, unit, spoil(example.compute(unit), name, value)
         )
-    assert journal.finished_units(local_root) == set()
+    assert finished_units(local_root) == set()
 
 
 def test_other_shapes_and_dtypes_are_refused(example, local_root):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.errors import StoreCorrupt
 from pipeline.fingerprint import canonical_json
-from pipeline.logit_store.files import FileEntry
-from pipeline.logit_store.layout import SEAL_NAME
+from pipeline.sealed.files import FileEntry, read_verified
 from pipeline.storage import create_bytes, join_uri, read_bytes, readable_json, sha256_of
+
+SEAL_NAME = "seal.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Seal:
     def root_digest(self) -> str:
         """sha256 over the fingerprint and every name, size and sha256."""
         return sha256_of(canonical_json([self.fingerprint, [asdict(file) for file in self.files]]))
+
+    @cached_property
+    def entries(self) -> Mapping[str, FileEntry]:
+        """The files by name."""
+        return {file.name: file for file in self.files}
 
 
 def build_seal(fingerprint: str, files: Iterable[FileEntry], provenance: Mapping[str, Any]) -> Seal:
@@ -77,3 +84,39 @@ def read_seal(root: str) -> Seal:
     if seal.root_digest != expected:
         raise StoreCorrupt(uri, expected=f"root digest {expected}", found=seal.root_digest)
     return seal
+
+
+def find_seal(root: str) -> Seal | None:
+    """Read the seal if there is one.
+
+    Raises:
+        StoreCorrupt: if it is damaged.
+
+    """
+    try:
+        return read_seal(root)
+    except FileNotFoundError:
+        return None
+
+
+def sealed_entry(root: str, seal: Seal, name: str) -> FileEntry:
+    """Return what a seal says of a file.
+
+    Raises:
+        StoreCorrupt: if the seal has no such file.
+
+    """
+    if name not in seal.entries:
+        uri = join_uri(root, SEAL_NAME)
+        raise StoreCorrupt(uri, expected=f"{name} among its files", found="no such entry")
+    return seal.entries[name]
+
+
+def read_sealed(root: str, seal: Seal, name: str) -> bytes:
+    """Read a file that is what its seal says.
+
+    Raises:
+        StoreCorrupt: if the seal has no such file, or the file is missing or different.
+
+    """
+    return read_verified(root, sealed_entry(root, seal, name))

@@ -1,0 +1,296 @@
+"""What does exact skipping buy? Our frames against PyAV's sequential ones and three other readers.
+
+    python benchmarks/decode.py [--rounds 3] > section.md
+
+It draws a scene with texture, moving things and noise at the size of a Kinetics clip, encodes it in
+four ways, and asks each reader for the same T frames: the middles of T equal parts. Readers take
+turns in one process, with one thread each; the figure is CPU time. A reader whose frames are not
+those of the sequential decode is wrong, whatever its time. OpenCV comes with the project;
+torchcodec and decord with ``pip install -e .[bench]``, and either may be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from pipeline.clips import clips_of
+from pipeline.config import VideoLimits, ViewsConfig
+from pipeline.manifest import VideoRecord
+from pipeline.video import frames_of, probe_video
+from pipeline.views import build_view
+
+Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
+Reader = Callable[[VideoRecord, Sequence[int]], Frames]
+
+WIDTH, HEIGHT, NUM_FRAMES = 340, 256, 300
+NUM_WANTED, NUM_VIEWS = (8, 16, 32), 4
+# Readers convert colours in their own ways, which differ by a level or so; another frame of the
+# scene differs by ten and more.
+SAME_FRAME = 3.0  # mean difference, in grey levels
+LIMITS = VideoLimits()
+MISSING, WRONG = "-", "wrong"
+
+
+@dataclass(frozen=True)
+class Video:
+    """How a video is encoded; ``tag`` is what AVI calls the codec."""
+
+    name: str
+    file: str
+    codec: str
+    options: dict[str, str]
+    tag: str | None = None
+
+
+VIDEOS = (
+    Video("H.264, B-frames, MP4", "bframes.mp4", "libx264", {}),
+    Video("H.264, no B-frames, MP4", "none.mp4", "libx264", {"bf": "0"}),
+    Video(
+        "HEVC, MP4", "hevc.mp4", "libx265", {"preset": "veryfast", "x265-params": "log-level=none"}
+    ),
+    Video("XviD, AVI", "xvid.avi", "mpeg4", {"bf": "1", "g": "250", "qscale": "4"}, "XVID"),
+)
+
+
+# --- videos ---------------------------------------------------------------------------------------
+
+
+def draw_scene() -> Iterator[Frames]:
+    """A camera that wanders over a textured wall while five patches of texture move before it."""
+    draws = np.random.RandomState(0)
+    wall = texture(draws, 2 * HEIGHT, 2 * WIDTH)
+    patches = [texture(draws, 70, 50) for _ in range(5)]
+    phases = draws.uniform(0, 6.28, (len(patches), 2))
+    for number in range(NUM_FRAMES):
+        seconds = number / 30
+        picture = seen(wall, seconds)
+        for patch, (across, down) in zip(patches, phases, strict=True):
+            left = int((WIDTH - 50) * (0.5 + 0.5 * np.sin(1.3 * seconds + across)))
+            top = int((HEIGHT - 70) * (0.5 + 0.5 * np.sin(1.9 * seconds + down)))
+            picture[top : top + 70, left : left + 50] = patch
+        noise = draws.normal(0, 2.5, picture.shape)
+        yield np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def texture(draws: np.random.RandomState, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Noise at every scale, as strong at each as in photographs."""
+    result = np.full((height, width, 3), 128, np.float32)
+    for scale in (2, 4, 8, 16, 32, 64):
+        coarse = draws.normal(0, 4 + scale / 3, (height // scale + 2, width // scale + 2, 3))
+        result += cv2.resize(coarse.astype(np.float32), (width, height))
+    return result
+
+
+def seen(wall: npt.NDArray[np.float32], seconds: float) -> npt.NDArray[np.float32]:
+    """What the camera sees: the wall shifted, turned and scaled, by parts of a pixel."""
+    angle, scale = 4 * np.sin(0.5 * seconds), 1 + 0.1 * np.sin(0.8 * seconds)
+    matrix = cv2.getRotationMatrix2D((WIDTH, HEIGHT), angle, scale)
+    matrix[:, 2] += -WIDTH / 2 + 60 * np.sin(0.4 * seconds), -HEIGHT / 2 + 40 * np.cos(seconds)
+    return cv2.warpAffine(wall, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+
+
+def write_video(path: Path, video: Video, scene: Sequence[Frames]) -> VideoRecord:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(video.codec, rate=30, options=video.options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        if video.tag:
+            stream.codec_context.codec_tag = video.tag
+        for picture in scene:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return probe_video(VideoRecord(path.stem, str(path), label=0, split="val"), LIMITS)
+
+
+# --- readers --------------------------------------------------------------------------------------
+
+
+def read_ours(record: VideoRecord, wanted: Sequence[int]) -> Frames:
+    return np.stack([frame for _, frame in frames_of(record, wanted, LIMITS, verify=False)])
+
+
+def read_sequentially(record: VideoRecord, wanted: Sequence[int]) -> Frames:
+    with av.open(record.uri) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        frames = zip(range(wanted[-1] + 1), container.decode(video=0), strict=False)
+        left, converter = set(wanted), VideoReformatter()  # kept, as in ours: skipping is measured
+        found = [frame for index, frame in frames if index in left]
+        return np.stack([converter.reformat(f, format="rgb24").to_ndarray() for f in found])
+
+
+def read_with_opencv(record: VideoRecord, wanted: Sequence[int]) -> Frames:
+    capture = cv2.VideoCapture(record.uri, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    left, frames = set(wanted), []
+    for index in range(wanted[-1] + 1):
+        capture.grab()
+        if index in left:
+            frames.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return np.stack(frames)
+
+
+def torchcodec_reader() -> Reader:
+    import torch
+    from torchcodec.decoders import VideoDecoder
+
+    torch.set_num_threads(1)
+
+    def read(record: VideoRecord, wanted: Sequence[int]) -> Frames:
+        decoder = VideoDecoder(record.uri, dimension_order="NHWC", num_ffmpeg_threads=1)
+        return decoder.get_frames_at(list(wanted)).data.numpy()
+
+    return read
+
+
+def decord_reader() -> Reader:
+    import decord
+
+    def read(record: VideoRecord, wanted: Sequence[int]) -> Frames:
+        return decord.VideoReader(record.uri, num_threads=1).get_batch(list(wanted)).asnumpy()
+
+    return read
+
+
+def load_readers() -> dict[str, Reader | None]:
+    """All readers by name; None for one that cannot be loaded here, which standard error tells."""
+    readers: dict[str, Reader | None] = {
+        "sequential": read_sequentially,
+        "ours": read_ours,
+        "OpenCV": read_with_opencv,
+    }
+    for name, load in (("torchcodec", torchcodec_reader), ("decord", decord_reader)):
+        try:
+            readers[name] = load()
+        except (ImportError, OSError, RuntimeError) as error:
+            readers[name] = None
+            tell(f"{name} cannot be loaded here: {str(error).splitlines()[0]}")
+    return readers
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def take_turns(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each method in each round; a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(rounds + 1):
+        for name, method in methods.items():
+            spent = cpu_seconds(method)
+            if number:
+                seconds[name].append(spent)
+    return seconds
+
+
+def paired(slow: Sequence[float], fast: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def right(frames: Frames, expected: Frames) -> bool:
+    if frames.shape != expected.shape:
+        return False
+    differences = np.abs(frames.astype(np.int16) - expected).mean(axis=(1, 2, 3))
+    return bool((differences < SAME_FRAME).all())
+
+
+def compare(
+    readers: dict[str, Reader | None],
+    video: Video,
+    record: VideoRecord,
+    num_wanted: int,
+    rounds: int,
+) -> str:
+    """One row of the table."""
+    wanted = [(2 * part + 1) * record.num_frames // (2 * num_wanted) for part in range(num_wanted)]
+    expected = read_sequentially(record, wanted)
+    if not np.array_equal(read_ours(record, wanted), expected):
+        raise SystemExit(f"our frames of {video.name} are wrong")
+    loaded = {name: reader for name, reader in readers.items() if reader is not None}
+    exact = [name for name, reader in loaded.items() if right(reader(record, wanted), expected)]
+    methods = {name: lambda r=reader: r(record, wanted) for name, reader in loaded.items()}
+    seconds = take_turns(methods, rounds)
+    cells = [f"{1000 * median(seconds['sequential']):.0f} ms"]
+    for name in list(readers)[1:]:
+        ratio = f"{paired(seconds['sequential'], seconds[name]):.2f}" if name in loaded else MISSING
+        cells.append(f"{ratio} ({WRONG})" if name in loaded and name not in exact else ratio)
+    peers = [name for name in exact if name not in ("sequential", "ours")]
+    best = min(peers, key=lambda name: median(seconds[name]))
+    cells.append(f"{paired(seconds[best], seconds['ours']):.2f} ({best})")
+    return f"| {video.name} | {num_wanted} | " + " | ".join(cells) + " |"
+
+
+def views_in_one_pass(record: VideoRecord, rounds: int) -> float:
+    """How much cheaper a view is when ``NUM_VIEWS`` come out of one pass."""
+    views = [build_view(ViewsConfig(), record, index, num_frames=8) for index in range(NUM_VIEWS)]
+    methods = {
+        "each alone": lambda: [clips_of(record, [view], LIMITS, side=224) for view in views],
+        "one pass": lambda: clips_of(record, views, LIMITS, side=224),
+    }
+    return paired(*take_turns(methods, rounds).values())
+
+
+# --- the section ----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    arguments = parse()
+    readers = load_readers()
+    tell("drawing the scene")
+    scene = list(draw_scene())
+    rows: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for video in VIDEOS:
+            tell(video.name)
+            record = write_video(Path(folder) / video.file, video, scene)
+            rows += [compare(readers, video, record, n, arguments.rounds) for n in NUM_WANTED]
+            if video is VIDEOS[0]:
+                gain = views_in_one_pass(record, arguments.rounds)
+    print_section(rows, list(readers)[2:], gain)
+
+
+def print_section(rows: Sequence[str], peers: Sequence[str], gain: float) -> None:
+    columns = ["video", "T", "PyAV sequential", "ours", *peers, "ours against the best exact peer"]
+    print("## Decoding with gaps (`benchmarks/decode.py`)\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    print("\n".join(rows))
+    print(
+        f"\n{NUM_FRAMES} frames of {WIDTH} x {HEIGHT}, drawn; CPU of one thread, how many times "
+        f"faster than PyAV's sequential decode, median of rounds in one process "
+        f"(load {os.getloadavg()[0]:.0f}, {platform.machine()}, PyAV {av.__version__}).\n"
+        f"{NUM_VIEWS} views of 8 frames from one pass cost {gain:.1f} times less a view than each "
+        "from its own."
+    )
+
+
+def tell(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What do prepared frames cost in the teacher's answers? Top-1 and KL at three JPEG qualities.
+
+    python benchmarks/jpeg_quality.py CONFIG [section.key=value ...]
+
+CONFIG is an experiment that is indexed and has a teacher. Prints a Markdown section. The evaluation
+view of every good video of val goes through the teacher: from the video, once with the frames that
+videos show and once with the candidates' frames, and from prepared frames. KL and agreement are to
+the second, so that what they show is shrinking and JPEG and not another choice of frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import kl_div, log_softmax
+
+from pipeline.clip_loader import jitter_rows
+from pipeline.config import ExperimentConfig, load_config
+from pipeline.decode_process import DecodeProcess
+from pipeline.frame_preparation import candidate_indices
+from pipeline.frame_store.arrow_file import Location, encode_frames
+from pipeline.manifest import VideoRecord
+from pipeline.sources import read_videos
+from pipeline.teacher_predictor import TeacherPredictor
+from pipeline.views import EVALUATION_VIEW, View, build_view
+
+QUALITIES = (80, 90, 95)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from: a record and the view of it, for every video."""
+
+    name: str
+    records: Sequence[VideoRecord]
+    views: Sequence[View]
+
+
+def main() -> None:
+    arguments = parse()
+    config = load_config(arguments.config, arguments.overrides)
+    videos = [r for r in read_videos(config).records if r.split == "val" and r.good]
+    teacher, decoder = TeacherPredictor(config), DecodeProcess()
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [of_videos(config, videos)]
+        for quality in QUALITIES:
+            say(f"preparing q{quality}")
+            path = Path(folder, f"q{quality}.arrow")
+            sources.append(prepared(config, videos, quality, path, decoder))
+        sources.insert(1, same_frames(config, sources[0], sources[1]))
+        logits = []
+        for source in sources:
+            say(source.name)
+            logits.append(logits_of(config, source, teacher, decoder))
+    decoder.close()
+    report(config, sources, logits)
+
+
+def of_videos(config: ExperimentConfig, videos: Sequence[VideoRecord]) -> Source:
+    return Source("videos", videos, [evaluation_view(config, record) for record in videos])
+
+
+def prepared(
+    config: ExperimentConfig,
+    videos: Sequence[VideoRecord],
+    quality: int,
+    path: Path,
+    decoder: DecodeProcess,
+) -> Source:
+    frames = config.frames.model_copy(update={"quality": quality})
+    found = [decoder.prepare(r, config.dataset.limits, frames=frames) for r in videos]
+    path.write_bytes(encode_frames(found, ""))
+    records = [
+        replace(video.record, uri=Location(str(path), place).uri)
+        for place, video in enumerate(found)
+    ]
+    return Source(f"prepared, q{quality}", records, [evaluation_view(config, r) for r in records])
+
+
+def same_frames(config: ExperimentConfig, videos: Source, candidates: Source) -> Source:
+    """Look at the videos themselves, at the frames that prepared frames show."""
+    views = []
+    for record, plain, view in zip(videos.records, videos.views, candidates.views, strict=True):
+        indices = candidate_indices(record.num_frames, config.frames.num_candidates)
+        frame_indices = tuple(indices[index] for index in view.frame_indices)
+        views.append(replace(plain, frame_indices=frame_indices))
+    return Source("videos, the same frames", videos.records, views)
+
+
+def evaluation_view(config: ExperimentConfig, record: VideoRecord) -> View:
+    return build_view(config.views, record, EVALUATION_VIEW, num_frames=config.clip.num_frames)
+
+
+def logits_of(
+    config: ExperimentConfig, source: Source, teacher: TeacherPredictor, decoder: DecodeProcess
+) -> npt.NDArray[np.float32]:
+    """Return the teacher's logits of every video, (n, K), a batch at a time."""
+    size, limits, side = config.cluster.teacher_batch_size, config.dataset.limits, config.clip.side
+    found = []
+    for start in range(0, len(source.records), size):
+        views = source.views[start : start + size]
+        clips = [
+            decoder.clips(record, [view], limits, side=side)[0].frames
+            for record, view in zip(source.records[start : start + size], views, strict=True)
+        ]
+        found.append(teacher.logits(np.stack(clips), jitter_rows(views)))
+    return np.concatenate(found)
+
+
+def report(
+    config: ExperimentConfig, sources: Sequence[Source], logits: Sequence[npt.NDArray[np.float32]]
+) -> None:
+    labels = np.array([record.label for record in sources[0].records])
+    truth = logits[1]
+    print(f"## JPEG quality on {config.dataset.name} (`benchmarks/jpeg_quality.py`)\n")
+    print("| frames from | kB a video | top-1 | agreement | KL, nats |")
+    print("|---|---|---|---|---|")
+    for source, answers in zip(sources, logits, strict=True):
+        kilobytes = np.mean([record.num_bytes for record in source.records]) / 1e3
+        top1 = (answers.argmax(1) == labels).mean()
+        agreement = (answers.argmax(1) == truth.argmax(1)).mean()
+        print(
+            f"| {source.name} | {kilobytes:.1f} | {top1:.2%} | {agreement:.2%} "
+            f"| {divergence(truth, answers):.5f} |"
+        )
+    print(
+        f"\nThe teacher on {len(labels)} videos of val, of which one is {1 / len(labels):.2%} of "
+        "top-1. Agreement and KL are to the second row."
+    )
+
+
+def divergence(truth: npt.NDArray[np.float32], answers: npt.NDArray[np.float32]) -> float:
+    """Return the mean of KL(truth || answers) at temperature 1."""
+    logs = [log_softmax(torch.from_numpy(logits), dim=1) for logits in (answers, truth)]
+    return float(kl_div(*logs, reduction="batchmean", log_target=True))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Prepare frames: 32 candidates of every video as JPEGs, which cost little to read.
+
+    python jobs/prepare_frames.py configs/demo.yaml
+    ray job submit --working-dir . -- python jobs/prepare_frames.py configs/demo.yaml
+
+Later jobs read them with ``frames.source=prepared``. Kill it when you like; the same command does
+only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.command_line import run_job
+from pipeline.config import ExperimentConfig
+
+
+def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Run the stage."""
+    from pipeline.prepare_stage import run_prepare_frames
+
+    run_prepare_frames(config, arguments.ray_address)
+
+
+def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Print what the stage would do."""
+    from pipeline.prepare_stage import plan_frames
+
+    print(plan_frames(config).as_text())
+
+
+if __name__ == "__main__":
+    run_job(__doc__, main, show_plan)

@@ -1,0 +1,57 @@
+"""The frames of a prepared video: memory-mapped JPEGs from a frame store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.errors import PipelineError, Status, VideoDecodeError
+from pipeline.frame_store.arrow_file import Location, mapped_jpegs
+from pipeline.frame_store.mirror import local_file
+from pipeline.jpeg import decode_jpeg
+from pipeline.manifest import VideoRecord
+from pipeline.storage import sha256_of
+from pipeline.video import Frame
+
+
+def frames_of(
+    record: VideoRecord, frame_indices: Sequence[int], *, verify: bool = True
+) -> Iterator[tuple[int, Frame]]:
+    """Yield ``(index, frame)`` for each wanted candidate, in increasing order.
+
+    Args:
+        record: the video, as the prepared manifest describes it.
+        frame_indices: positions among its candidates, in any order; doubles count once.
+        verify: compare its JPEGs with the manifest's sha256 first.
+
+    Raises:
+        VideoDecodeError: if the JPEGs are not those of the manifest, or lack a wanted frame.
+
+    """
+    jpegs = _read_jpegs(record, verify=verify)
+    for index in sorted(set(frame_indices)):
+        if index >= len(jpegs):
+            reason = f"has {len(jpegs)} prepared frames; frame {index} is wanted"
+            raise _error(record, Status.TOO_SHORT, reason)
+        try:
+            yield index, decode_jpeg(jpegs[index], record.height, record.width)
+        except ValueError as error:
+            reason = f"has a prepared frame {index} that cannot be decoded: {error}"
+            raise _error(record, Status.UNREADABLE, reason) from error
+
+
+def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
+    try:
+        location = Location.parse(record.uri)
+        content, jpegs = mapped_jpegs(local_file(location.file_uri), location.batch)
+    except FileNotFoundError:
+        raise _error(record, Status.NOT_FOUND, "is not there") from None
+    except (OSError, ValueError, PipelineError) as error:
+        raise _error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
+    if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
+        reason = "does not hold the frames of its manifest; prepare the frames again"
+        raise _error(record, Status.CHANGED, reason)
+    return jpegs
+
+
+def _error(record: VideoRecord, status: Status, reason: str) -> VideoDecodeError:
+    return VideoDecodeError(record.sample_id, record.uri, reason, status)

@@ -1,0 +1,100 @@
+"""Prepared frames as the source of every later stage, on one private Ray."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cache_stage import run_cache_teacher
+from pipeline.cluster import LOCAL, ray_session
+from pipeline.config import ExperimentConfig, load_config
+from pipeline.errors import FingerprintMismatch
+from pipeline.frame_store.reader import FrameStore, open_frame_store
+from pipeline.index_stage import run_index_videos
+from pipeline.logit_store.reader import open_store
+from pipeline.prepare_stage import run_prepare_frames
+from pipeline.tracking import find_runs
+from pipeline.train_stage import run_train_student, run_train_teacher
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+FRAMES = ["frames.source=prepared", "frames.num_candidates=8", "frames.short_side=48"]
+UNITS = ["frames.videos_per_unit=4", "frames.units_per_file=4"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) -> Path:
+    return write_experiment(tmp_path_factory.mktemp("experiment"))
+
+
+@pytest.fixture(scope="module")
+def config(path: Path) -> ExperimentConfig:
+    return load_config(path, [*FRAMES, *UNITS])
+
+
+@pytest.fixture(scope="module")
+def cluster(config: ExperimentConfig) -> Iterator[None]:
+    with ray_session(config, LOCAL, num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(config: ExperimentConfig, cluster: None) -> FrameStore:
+    run_index_videos(config, LOCAL)
+    return run_prepare_frames(config, LOCAL)
+
+
+def test_done_stays_done_and_the_run_is_tracked(
+    config: ExperimentConfig, store: FrameStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_prepare_frames(config, LOCAL).root_digest == store.root_digest
+    assert "sealed, nothing to do" in capsys.readouterr().out
+    (run,) = find_runs(config.tracking_uri, "tiny", "tags.stage = 'prepare_frames'")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["frames/videos"] == 24
+
+
+def test_half_a_journal_ends_in_the_same_store(
+    path: Path, config: ExperimentConfig, store: FrameStore, tmp_path: Path
+) -> None:
+    whole, half = Path(config.frames_uri), tmp_path / "frames"
+    shutil.copytree(whole, half, ignore=shutil.ignore_patterns("seal.json", "*.arrow"))
+    fragments = sorted((half / "journal").glob("*.parquet"))
+    assert len(fragments) == 6
+    for fragment in fragments[::2]:
+        fragment.unlink()
+    words = [*FRAMES, *UNITS, f"frames.uri={half}", "cluster.num_decoders=1"]
+    again = run_prepare_frames(load_config(path, words), LOCAL)
+    assert again.root_digest == store.root_digest
+
+
+@pytest.mark.parametrize("stage", [run_train_teacher, run_prepare_frames])
+def test_frames_of_another_quality_are_refused_by_name(
+    path: Path, store: FrameStore, stage: Any
+) -> None:
+    other = load_config(path, [*FRAMES, *UNITS, "frames.quality=80"])
+    with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config 80"):
+        stage(other, LOCAL)
+
+
+def test_teacher_and_student_see_the_same_jpegs(
+    path: Path, config: ExperimentConfig, store: FrameStore
+) -> None:
+    teacher = run_train_teacher(config, LOCAL)
+    run_cache_teacher(config, LOCAL)
+    identity = open_store(config.store_uri).spec.identity
+    assert identity["dataset"]["manifest_digest"] == store.manifest.digest
+    assert identity["frames"] == config.frames.content
+    student = run_train_student(config, LOCAL)  # audits every clip
+    live = teacher["metrics"]["best/top1"]
+    assert student["metrics"]["teacher/top1"] == pytest.approx(live)
+    with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config nothing"):
+        run_train_student(load_config(path), LOCAL)
+
+
+def test_the_store_that_is_opened_is_the_one_that_was_made(
+    config: ExperimentConfig, store: FrameStore
+) -> None:
+    assert open_frame_store(config.frames_uri).manifest.digest == store.manifest.digest
