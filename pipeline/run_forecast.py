@@ -9,8 +9,9 @@ from pipeline import storage
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.logit_store.layout import StoreSpec, plan_store, plan_units
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import Manifest
 from pipeline.run_model import ClusterShape, RunForecast, UnitCosts, Workload, forecast
+from pipeline.sources import read_source
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def forecast_experiment(
         ConfigError: if the file of costs makes no sense, or the cluster has no CPU.
 
     """
-    manifest = read_manifest(config.manifest_uri, root=config.dataset.root)
+    manifest = read_source(config)
     spec = plan_store(config, manifest=manifest, teacher_digest="")  # for counting: not kept
     if costs_uri is None:
         from pipeline.unit_costs import measure_costs  # torch
