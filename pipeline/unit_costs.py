@@ -1,7 +1,8 @@
 """Measure on this machine what ``pipeline.run_model`` counts with: seconds of one clip.
 
 The stage's own actors do a few units, one after the other in this process, and the student takes
-a few steps. Nothing is kept: fragments go to a folder that is deleted.
+a few steps. On CPU that is CPU time, so that a busy machine gives the same costs as a quiet one.
+Nothing is kept: fragments go to a folder that is deleted.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from contextlib import closing
 from statistics import median
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
+from numpy.typing import NDArray
 
 from pipeline.clip_loader import ClipBatch, ClipLoader, ClipRequest
 from pipeline.config import ExperimentConfig
-from pipeline.logit_store.layout import StoreSpec, plan_units
+from pipeline.logit_store.layout import StoreSpec, Unit, plan_units
 from pipeline.logit_store.writer import open_for_writing
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.networks import build_network
@@ -26,8 +30,9 @@ from pipeline.run_model import UnitCosts
 from pipeline.training import Training, build_schedule
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
-NUM_UNITS = 3  # after one that warms up
+NUM_UNITS = 8  # after one that warms up
 NUM_STEPS = 3
+Clock = Callable[[], float]
 
 
 def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
@@ -40,32 +45,24 @@ def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec)
 def _stage_one_costs(
     config: ExperimentConfig, manifest: Manifest, spec: StoreSpec
 ) -> tuple[float, float, float]:
-    """Return seconds a clip of decoder, teacher and journal: medians over a few units."""
-    teacher = TeacherActor(config)
-    costs: list[tuple[float, float, float]] = []
+    """Return seconds a clip of decoder, teacher and journal."""
+    teacher, network_clock = TeacherActor(config), _network_clock(config)
     with closing(UnitDecoder(config, spec)) as decoder, tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/store"
         open_for_writing(root, spec)
-        for unit in plan_units(spec, manifest.records)[: NUM_UNITS + 1]:
+
+        def run(unit: Unit) -> NDArray[np.float64]:
             block = unit_block(unit, manifest.records[unit.rows.start : unit.rows.stop])
-            num_clips = len(unit.coordinates)
-            started = time.perf_counter()
-            clips = decoder(block)
-            decoded = time.perf_counter()
-            logits = teacher(clips)
-            answered = time.perf_counter()
-            journal_unit(logits, root, spec)
-            ended = time.perf_counter()
-            costs.append(
-                (
-                    (decoded - started) / num_clips,
-                    (answered - decoded) / num_clips,
-                    (ended - answered) / num_clips,
-                )
-            )
-    decode, forward, journal = (
-        median(column) for column in zip(*(costs[1:] or costs), strict=True)
-    )
+            clips, decode_seconds = _timed(_core_seconds, lambda: decoder(block))
+            logits, teacher_seconds = _timed(network_clock, lambda: teacher(clips))
+            _, journal_seconds = _timed(_core_seconds, lambda: journal_unit(logits, root, spec))
+            return np.array([decode_seconds, teacher_seconds, journal_seconds])
+
+        first, *others = plan_units(spec, manifest.records)[: NUM_UNITS + 1]
+        warming_up = run(first)
+        seconds = np.sum([run(unit) for unit in others] or [warming_up], axis=0)
+    num_clips = sum(len(unit.coordinates) for unit in others or [first])
+    decode, forward, journal = (float(value) for value in seconds / num_clips)
     return decode, forward, journal
 
 
@@ -84,7 +81,7 @@ def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float,
     ]
     with ClipLoader(1, config.dataset.limits, side=recipe.side) as loader:
         (first,) = loader.batches(wanted[:1])  # starts the decoder
-        _, decode_seconds = _timed(lambda: list(loader.batches(wanted[1:])))
+        _, decode_seconds = _timed(_core_seconds, lambda: list(loader.batches(wanted[1:])))
     step_seconds = _step_seconds(config, first, len(manifest.class_names))
     return decode_seconds / (NUM_STEPS * size), step_seconds / size
 
@@ -108,18 +105,29 @@ def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) 
     labels = torch.zeros(len(batch.clips), dtype=torch.long)
     teacher_logits = torch.zeros(len(batch.clips), num_classes)
 
-    def step() -> float:  # StepResult has the loss as a number: the device is done by then
+    def step() -> float:  # the loss as a number: the device is done by then
         return training.step(0, batch, labels, teacher_logits, rank=0).loss
 
     step()
-    return median(_timed(step)[1] for _ in range(NUM_STEPS))
+    return median(_timed(_network_clock(config), step)[1] for _ in range(NUM_STEPS))
 
 
 def _device(config: ExperimentConfig) -> torch.device:
     return torch.device("cuda" if config.cluster.use_gpu else "cpu")
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
+def _network_clock(config: ExperimentConfig) -> Clock:
+    """Return the clock of a network: a GPU's work takes no time of a core."""
+    return time.perf_counter if config.cluster.use_gpu else time.process_time
+
+
+def _core_seconds() -> float:
+    """Return the CPU time of this process and of the decoders that it has started."""
+    decoders = (child.cpu_times() for child in psutil.Process().children())
+    return time.process_time() + sum(float(times.user + times.system) for times in decoders)
+
+
+def _timed(clock: Clock, work: Callable[[], Any]) -> tuple[Any, float]:
+    started = clock()
     result = work()
-    return result, time.perf_counter() - started
+    return result, clock() - started
