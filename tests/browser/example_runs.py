@@ -62,7 +62,7 @@ def _log_cache(config: ExperimentConfig) -> str:
         for step in range(1, 11):
             run.log_metrics(10 * step, {"cache/clips_per_second": 41.0 + math.sin(step)})
         run.log_summary(
-            {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/val_top1": 0.93}
+            {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/top1": 0.93}
         )
         run.log_dataset("logit-store", digest=STORE_DIGEST, uri=config.store_uri, context="cache")
         run.log_dataset(EXPERIMENT, digest="9a" * 32, uri="/data/videos", context="videos")
@@ -81,9 +81,9 @@ def _log_student(config: ExperimentConfig, name: str, top1: float, tags: Mapping
         for epoch in range(1, NUM_EPOCHS + 1):
             _log_epoch(run, epoch, top1, config.loss.distill_weight)
         scores = _val_scores(top1).items()
-        run.log_summary({f"best/{name.replace('/', '_')}": score for name, score in scores})
-        run.log_summary({f"last/{name.replace('/', '_')}": score - 0.01 for name, score in scores})
-        run.log_summary({"teacher/val_top1": 0.93, "model/gmacs": 27.14})
+        run.log_summary({name.replace("val", "best", 1): score for name, score in scores})
+        run.log_summary({name.replace("val", "last", 1): score - 0.01 for name, score in scores})
+        run.log_summary({"teacher/top1": 0.93, "model/gmacs": 27.14})
         _log_artifacts(run, top1)
 
 

@@ -12,7 +12,7 @@ from pipeline.tracking import comparison_link, find_runs
 VISIT = Path(__file__).with_name("visit.cjs")
 SIZE = (1500, 1050)
 # Of some twenty charts: how good the best checkpoints are, and how they came to be.
-SCORES = "^(best/val_|val/)(top1|nll|agreement)$"
+SCORES = "^(best|val)/(top1|nll|agreement)$"
 NUM_SCORES = 6
 
 

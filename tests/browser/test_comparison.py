@@ -74,7 +74,7 @@ def test_students_stand_side_by_side(ui: str, uri: str) -> None:
     words = " ".join(seen.split())
     assert f"Run Name: {DISTILLED} {BASELINE}" in words
     assert f"{DIFFERING} 0.2 0.0" in words
-    assert "best/val_top1" in words
+    assert "best/top1" in words
     assert "0.84 0.66" in words  # names and values are columns of their own
     assert CACHE not in seen
 
@@ -91,7 +91,7 @@ def test_charts_lay_the_curves_over_each_other(ui: str, uri: str) -> None:
 def test_a_run_shows_its_scores_and_what_it_came_from(ui: str, uri: str) -> None:
     (run,) = find_runs(uri, EXPERIMENT, f"attributes.run_name = '{DISTILLED}'")
     page, words = runs_page(ui, uri, EXPERIMENT).split("?")
-    overview = Page(f"{page}/{run.info.run_id}?{words}", "best/val_top1", texts=["cache.run_id"])
+    overview = Page(f"{page}/{run.info.run_id}?{words}", "best/top1", texts=["cache.run_id"])
     table = Page(f"{page}/{run.info.run_id}/artifacts/val/per_class.csv?{words}", "num_correct")
     overview_text, table_text = visit([overview, table])
     assert "train_student" in overview_text
