@@ -1,6 +1,6 @@
 """What does exact skipping buy? Our frames against PyAV's sequential ones and three other readers.
 
-    python benchmarks/decode.py [--rounds 3] > section.md
+    python -m benchmarks.decode [--rounds 3] > section.md
 
 It draws a scene with texture, moving things and noise at the size of a Kinetics clip, encodes it in
 four ways, and asks each reader for the same T frames: the middles of T equal parts. Readers take

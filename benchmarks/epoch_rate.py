@@ -1,6 +1,6 @@
 """Does the epoch run at the rate of the bare student step? From videos, and from prepared frames.
 
-    python benchmarks/epoch_rate.py [--side 112] [--width 32] [--batch-size 4] [--loaders 1]
+    python -m benchmarks.epoch_rate [--side 112] [--width 32] [--batch-size 4] [--loaders 1]
 
 Prints a Markdown section. The training loop is the real one, without Ray, on files of Kinetics'
 size and on sealed logit stores with proofs, which a small random teacher filled. The bare step gets
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prepared_frames import LIMITS, drawn, say, write_video
 
+from benchmarks.prepared_frames import LIMITS, drawn, say, write_video
 from pipeline.audit import audit
 from pipeline.cache_stage import plan_cache
 from pipeline.clip_loader import ClipBatch, ClipLoader

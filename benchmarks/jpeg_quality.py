@@ -1,6 +1,6 @@
 """What do prepared frames cost in the teacher's answers? Top-1 and KL at three JPEG qualities.
 
-    python benchmarks/jpeg_quality.py CONFIG [section.key=value ...]
+    python -m benchmarks.jpeg_quality CONFIG [section.key=value ...]
 
 CONFIG is an experiment that is indexed and has a teacher. Prints a Markdown section. The evaluation
 view of every good video of val goes through the teacher: from the video, once with the frames that

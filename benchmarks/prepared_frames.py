@@ -1,6 +1,6 @@
 """What does it cost to read a clip, from an H.264 file and from prepared frames?
 
-    python benchmarks/prepared_frames.py [VIDEO ...]
+    python -m benchmarks.prepared_frames [VIDEO ...]
 
 Prints a Markdown section. The file is of Kinetics' size: 340 x 256, 300 frames, x264 with B-frames.
 Its content is drawn so that H.264 takes 3 kB and JPEG (q80) 15 kB a frame, as was measured of two
