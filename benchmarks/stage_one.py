@@ -32,7 +32,6 @@ from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_b
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
 SMALL = (
-    "dataset.generated.num_groups=6",
     "dataset.generated.num_val_groups=1",
     "teacher.embed_dim=32",
     "clip.side=64",
@@ -74,7 +73,8 @@ def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
         rows(plan.num_clips, spent, run.data.metrics["cache/clips_per_second"]),
         f"{plan.num_clips} clips, teacher {config.teacher.variant}, {config.clip.num_frames} x "
         f"{config.clip.side} x {config.clip.side}. The stage's rate counts from its first unit, "
-        f"which was there {run.data.metrics['cache/start_seconds']:.0f} s after Ray was. Equal "
+        f"which was there {run.data.metrics['cache/start_seconds']:.0f} s after Ray was; "
+        "units that were under way by then flatter a short run. Equal "
         f"root digests. Peak memory of the bare loop's process: {peak_mib:,.0f} MiB.",
     )
 
