@@ -101,6 +101,7 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
     spec = store.spec
     findings, figures, tallies = [], [], np.zeros((2, spec.num_classes))
     seen: dict[bytes, tuple[str, bytes]] = {}
+    journalled = finished_units(store.root)
     for shard in plan_shards(spec, plan_units(spec, records)):
         try:
             grid = store.read_shard(shard.number)
@@ -114,7 +115,7 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
         findings += _check_logits(shard, cells)
         findings += _check_views(shard, cells, here, policy, spec)
         findings += _check_duplicates(shard, cells, seen)
-        findings += _check_journal(store, shard, cells)
+        findings += _check_journal(store, shard, cells, journalled)
         figures.append(_figures(shard, cells, here, tallies))
     findings += _check_labels(figures, spec.num_classes)
     findings += _check_other_files(store)
@@ -202,11 +203,12 @@ def _check_duplicates(
         yield Finding("duplicate", _name(shard), message)
 
 
-def _check_journal(store: LogitStore, shard: Shard, cells: Cells) -> Iterator[Finding]:
+def _check_journal(
+    store: LogitStore, shard: Shard, cells: Cells, journalled: set[int]
+) -> Iterator[Finding]:
     """Compare a shard with the fragments it was gathered from, as far as they are still there."""
-    finished = finished_units(store.root)
     for unit in shard.units:
-        if unit.number not in finished:
+        if unit.number not in journalled:
             continue
         try:
             fragment = read_fragment(store.root, store.spec, unit)
