@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+from benchmarks.section import say
 from pipeline.clips import clips_of
 from pipeline.config import VideoLimits, ViewsConfig
 from pipeline.manifest import VideoRecord
@@ -177,7 +177,7 @@ def load_readers() -> dict[str, Reader | None]:
             readers[name] = load()
         except (ImportError, OSError, RuntimeError) as error:
             readers[name] = None
-            tell(f"{name} cannot be loaded here: {str(error).splitlines()[0]}")
+            say(f"{name} cannot be loaded here: {str(error).splitlines()[0]}")
     return readers
 
 
@@ -254,12 +254,12 @@ def views_in_one_pass(record: VideoRecord, rounds: int) -> float:
 def main() -> None:
     arguments = parse()
     readers = load_readers()
-    tell("drawing the scene")
+    say("drawing the scene")
     scene = list(draw_scene())
     rows: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for video in VIDEOS:
-            tell(video.name)
+            say(video.name)
             record = write_video(Path(folder) / video.file, video, scene)
             rows += [compare(readers, video, record, n, arguments.rounds) for n in NUM_WANTED]
             if video is VIDEOS[0]:
@@ -280,10 +280,6 @@ def print_section(rows: Sequence[str], peers: Sequence[str], gain: float) -> Non
         f"{NUM_VIEWS} views of 8 frames from one pass cost {gain:.1f} times less a view than each "
         "from its own."
     )
-
-
-def tell(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.prepared_frames import LIMITS, drawn, say, write_video
+from benchmarks.prepared_frames import LIMITS, drawn, write_video
+from benchmarks.section import say
 from pipeline.audit import audit
 from pipeline.cache_stage import plan_cache
 from pipeline.clip_loader import ClipBatch, ClipLoader

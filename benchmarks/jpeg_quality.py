@@ -11,7 +11,6 @@ the second, so that what they show is shrinking and JPEG and not another choice 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
+from benchmarks.section import say
 from pipeline.clip_loader import jitter_rows
 from pipeline.config import ExperimentConfig, load_config
 from pipeline.decode_process import DecodeProcess
@@ -141,10 +141,6 @@ def divergence(truth: npt.NDArray[np.float32], answers: npt.NDArray[np.float32])
     """Return the mean of KL(truth || answers) at temperature 1."""
     logs = [log_softmax(torch.from_numpy(logits), dim=1) for logits in (answers, truth)]
     return float(kl_div(*logs, reduction="batchmean", log_target=True))
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

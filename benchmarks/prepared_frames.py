@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.section import say
 from pipeline.config import FramesConfig, VideoLimits, ViewsConfig
 from pipeline.frame_preparation import PreparedVideo, prepare_video
 from pipeline.frame_store.arrow_file import Location, encode_frames, mapped_jpegs
@@ -260,10 +260,6 @@ def texture(draws: np.random.Generator, height: int, width: int) -> Any:
     pattern = np.fft.irfft2(noise * falloff, s=(height, width), axes=(0, 1))
     pattern /= pattern.std(axis=(0, 1))
     return np.clip(128 + 50 * (pattern[..., :1] + 0.3 * pattern[..., 1:]), 0, 255).astype(np.uint8)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -1,7 +1,8 @@
-"""What a benchmark prints: one section of the report, in Markdown."""
+"""What a benchmark prints: one section of the report, in Markdown, and its progress."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
@@ -15,6 +16,11 @@ def print_section(
     for row in rows:
         print(_line([_cell(value) for value in row]))
     print(f"\n{text}")
+
+
+def say(progress: str) -> None:
+    """Tell whoever waits how far a benchmark is; stdout is for the section."""
+    print(progress, file=sys.stderr, flush=True)
 
 
 def _line(cells: Sequence[str]) -> str:

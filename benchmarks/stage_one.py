@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.section import print_section
+from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
 from pipeline.cache_stage import CachePlan, plan_cache, run_cache_teacher
 from pipeline.cluster import LOCAL
@@ -110,10 +110,6 @@ def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
         for entry in gather_shard(plan.root, plan.spec, shard, plan.records(shard.rows))
     ]
     return seal(plan.root, plan.spec, entries, provenance={}).root_digest, spent
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

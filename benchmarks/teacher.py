@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import bf16_peak, has_bf16
 from benchmarks.published import build_published
-from benchmarks.section import print_section
+from benchmarks.section import print_section, say
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
@@ -237,10 +237,6 @@ def base_macs(side: int) -> int:
     with torch.device("meta"):
         network = build_model("base", NUM_CLASSES, NUM_FRAMES)
     return count_macs(network, num_frames=NUM_FRAMES, side=side)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:
