@@ -32,6 +32,8 @@ from pipeline.logit_store.layout import StoreSpec, cut_unit
 from pipeline.logit_store.writer import open_for_writing
 from pipeline.manifest import records_of
 from pipeline.run_model import ClusterShape, UnitCosts, stage_one_rate
+from pipeline.sealed.journal import fragment_name
+from pipeline.storage import join_uri
 from pipeline.unit_actors import CARRIED, CLIP_SCHEMA
 from pipeline.unit_costs import measure_costs
 
@@ -83,7 +85,7 @@ class SleepingDecoder:
 class SleepingTeacher:
     """Stands in for ``TeacherActor``."""
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
         self._num_classes = config.dataset.num_classes
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -129,7 +131,9 @@ def on_this_machine(config: ExperimentConfig, folder: str) -> Iterator[list[obje
 def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[object]]:
     for nodes in (2, 4):
         decoders, teachers = nodes * DECODERS_PER_NODE, nodes * TEACHERS_PER_NODE
-        own = with_actors(config, f"{folder}/nodes{nodes}", decoders, teachers)
+        views = config.views.model_copy(update={"num_views": 6 * nodes})  # a minute, at any size
+        more = config.model_copy(update={"views": views})
+        own = with_actors(more, f"{folder}/nodes{nodes}", decoders, teachers)
         shape = ClusterShape(
             nodes,
             DECODERS_PER_NODE + TEACHERS_PER_NODE,  # sleeping takes no core: one for each actor
@@ -195,17 +199,22 @@ def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) 
 
 
 def measured_rate(plan: CachePlan) -> float:
-    """Run every unit through the stage's pipeline; return clips/s: the slope of clips over time.
+    """Run every unit through the stage's pipeline; return clips/s once all actors are there.
 
-    A line through all units is moved less by actors that start late, and by units that come in
-    together, than the first and the last unit are.
+    That is the slope of journalled clips over time in the second half, by the times of the files:
+    the driver hears of them later and in groups. A line through many units is moved less by some
+    that come in together than the first and the last unit are.
     """
     open_for_writing(plan.root, plan.spec)
-    seconds, num_clips = [], []
-    for summary in cache_stage._finished_on_ray(plan, plan.units):
-        seconds.append(time.monotonic())
-        num_clips.append(summary["num_cells"])
-    slope, _ = np.polyfit(seconds - np.mean(seconds), np.cumsum(num_clips), deg=1)
+    for _ in cache_stage._finished_on_ray(plan, plan.units):
+        pass
+    finished = sorted(
+        (os.stat(join_uri(plan.root, fragment_name(unit.number))).st_mtime, len(unit.coordinates))
+        for unit in plan.units
+    )
+    seconds, num_clips = np.array(finished).T
+    late = slice(len(finished) // 2, None)
+    slope, _ = np.polyfit(seconds[late] - seconds[-1], np.cumsum(num_clips)[late], deg=1)
     return float(slope)
 
 

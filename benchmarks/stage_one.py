@@ -90,7 +90,7 @@ def rows(num_clips: int, spent: Mapping[str, float], stage_rate: float) -> list[
 def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
     """Do every unit in this process; return the root digest and the seconds of each part."""
     open_for_writing(plan.root, plan.spec)
-    teacher = TeacherActor(plan.config)
+    teacher = TeacherActor(plan.config, plan.spec)
     spent = {"decode": 0.0, "teacher": 0.0, "journal": 0.0}
     with contextlib.closing(UnitDecoder(plan.config, plan.spec)) as decoder:
         for unit in plan.units:

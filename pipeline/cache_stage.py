@@ -166,7 +166,7 @@ def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str
         )
         .map_batches(
             TeacherActor,
-            fn_constructor_args=(config,),
+            fn_constructor_args=(config, plan.spec),
             compute=ray.data.ActorPoolStrategy(size=cluster.num_teachers),
             **on_teacher,
             **per_unit,
@@ -289,7 +289,7 @@ def _open_run(plan: CachePlan) -> TrackedRun:
             "mlflow.runColor": COLOURS["teacher"],
             "cache.key": plan.spec.fingerprint,
             "cache.uri": plan.root,
-            "teacher.sha256": plan.spec.identity["teacher"]["weights_sha256"],
+            "teacher.sha256": plan.spec.teacher_digest,
         },
     )
 

@@ -40,9 +40,13 @@ class TeacherPredictor:
 
     Results do not depend on who computes them: batches are cut at fixed places, and on CPU the
     number of threads is fixed.
+
+    Raises:
+        WeightsMismatch: if the file's weights are not those of ``digest``, which a plan has read.
+
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, *, digest: str | None = None) -> None:
         cluster = config.cluster
         torch.set_num_threads(cluster.teacher_threads)
         self._batch_size = cluster.teacher_batch_size
@@ -50,6 +54,8 @@ class TeacherPredictor:
         self._motion_only = config.clip.motion_only
         self._device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file = read_weights(config.teacher_weights_uri)
+        if digest is not None:
+            _check_digest(config.teacher_weights_uri, file, digest)
         network = _load(config, file, config.dataset.num_classes)
         if self._precision != "float32":
             round_weights(network, self._precision)
@@ -85,6 +91,17 @@ class TeacherPredictor:
                 features = self._network.forward_features(clips)
             logits: npt.NDArray[np.float32] = self._network.head(features.float()).cpu().numpy()
         return logits
+
+
+def _check_digest(uri: str, file: WeightFile, expected: str) -> None:
+    """Refuse a file that was replaced after the plan was made, or is another one on this node."""
+    found = state_digest(file.state)
+    if found != expected:
+        raise WeightsMismatch(
+            f"{uri} holds other weights here than those that the store is planned for: digest "
+            f"{found[:12]}, expected {expected[:12]}. Do not replace a teacher at its work; "
+            "give a new one another name and another store."
+        )
 
 
 def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> VideoFocalNet:

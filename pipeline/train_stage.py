@@ -112,7 +112,7 @@ def _check_store(config: ExperimentConfig, manifest: Manifest) -> None:
     """
     store = open_store(config.store_uri)
     here = storage.exists(config.teacher_weights_uri)
-    digest = teacher_digest(config) if here else store.spec.identity["teacher"]["weights_sha256"]
+    digest = teacher_digest(config) if here else store.spec.teacher_digest
     store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))
 
 
@@ -255,5 +255,5 @@ def _store_tags(plan: TrainPlan) -> dict[str, str]:
         "cache.key": store.spec.fingerprint,
         "cache.root_digest": plan.root_digest,
         "cache.run_id": str(store.seal.provenance.get("run_id", "")),
-        "teacher.sha256": store.spec.identity["teacher"]["weights_sha256"],
+        "teacher.sha256": store.spec.teacher_digest,
     }

@@ -109,14 +109,14 @@ class UnitDecoder:
 class TeacherActor:
     """Run the teacher over a unit; its clips become logits."""
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
         # Here, so that decoders and the journal's tasks start without torch.
         from pipeline.teacher_predictor import TeacherPredictor
 
         clip = config.clip
         self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
         self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
-        self._teacher = TeacherPredictor(config)
+        self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Replace the frames of a block by logits, and add the time that each took."""

@@ -46,7 +46,7 @@ def _stage_one_costs(
     config: ExperimentConfig, manifest: Manifest, spec: StoreSpec
 ) -> tuple[float, float, float]:
     """Return seconds a clip of decoder, teacher and journal."""
-    teacher, network_clock = TeacherActor(config), _network_clock(config)
+    teacher, network_clock = TeacherActor(config, spec), _network_clock(config)
     with closing(UnitDecoder(config, spec)) as decoder, tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/store"
         open_for_writing(root, spec)

@@ -80,6 +80,11 @@ class StoreSpec:
         return fingerprint(self.identity)
 
     @property
+    def teacher_digest(self) -> str:
+        """The digest of the teacher's weights."""
+        return str(self.identity["teacher"]["weights_sha256"])
+
+    @property
     def layout(self) -> dict[str, Any]:
         """Everything but the identity, as plain JSON values."""
         fields = asdict(self) | {

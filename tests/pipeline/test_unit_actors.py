@@ -10,7 +10,7 @@ import torch
 from pipeline.clip_loader import jitter_rows
 from pipeline.clips import clips_of
 from pipeline.config import ExperimentConfig
-from pipeline.errors import Status
+from pipeline.errors import Status, WeightsMismatch
 from pipeline.logit_store.cells import Cells
 from pipeline.logit_store.encoding import centre
 from pipeline.logit_store.journal import read_fragment
@@ -56,8 +56,8 @@ def decoder(config, spec):
 
 
 @pytest.fixture(scope="module")
-def teacher(config) -> TeacherActor:
-    return TeacherActor(config)
+def teacher(config, spec) -> TeacherActor:
+    return TeacherActor(config, spec)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_bytes_do_not_depend_on_who_computes_them(config, spec, dataset, units, 
     unit, contents = units[-1], []
     for name in ("one", "two"):
         torch.rand(5)
-        cache(unit, records_of(dataset.manifest, unit), TeacherActor(config), tmp_path / name)
+        cache(unit, records_of(dataset.manifest, unit), TeacherActor(config, spec), tmp_path / name)
         contents.append((tmp_path / name / fragment_name(unit.number)).read_bytes())
     assert contents[0] == contents[1]
 
@@ -189,14 +189,14 @@ def test_jitter_of_every_frame_reaches_the_teacher(dataset, config, tmp_path):
     own_decoder = UnitDecoder(own, spec)
     clips = own_decoder(unit_block(unit, records))
     own_decoder.close()
-    block = TeacherActor(own)(clips)
+    block = TeacherActor(own, spec)(clips)
     (summary,) = journal_unit(block, str(tmp_path), spec).to_pylist()
     assert summary["num_good"] == summary["num_cells"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
-def test_what_a_broken_teacher_says_is_not_stored(value, config, dataset, units, cache):
-    teacher = TeacherActor(config)
+def test_what_a_broken_teacher_says_is_not_stored(value, config, spec, dataset, units, cache):
+    teacher = TeacherActor(config, spec)
     head = teacher._teacher._network.head
     with torch.no_grad():
         head.weight.zero_()
@@ -206,3 +206,12 @@ def test_what_a_broken_teacher_says_is_not_stored(value, config, dataset, units,
     assert not cells.logits.any()
     assert summary["num_good"] == summary["num_hits"] == 0
     assert "NaN, infinity or a constant" in summary["failures"][0]
+
+
+def test_a_teacher_that_was_replaced_after_the_plan_is_refused(config, spec):
+    identity = {
+        **spec.identity,
+        "teacher": {**spec.identity["teacher"], "weights_sha256": "0" * 64},
+    }
+    with pytest.raises(WeightsMismatch, match=r"other weights here than those .* expected 000000"):
+        TeacherActor(config, replace(spec, identity=identity))
