@@ -90,6 +90,7 @@ def running_head(folder: Path) -> Iterator[Submit]:
                 "job",
                 "submit",
                 f"--address={address}",
+                "--runtime-env=configs/ray/runtime_env.yaml",
                 "--working-dir=.",
                 "--",
                 "python",
