@@ -43,8 +43,8 @@ from pipeline.recipe import student_recipe
 from pipeline.sources import read_source
 from pipeline.train_loop import EpochResult, proven_targets, train
 from pipeline.train_plan import TrainPlan
-from pipeline.train_stage import plan_training
 from pipeline.training import StepResult, Training
+from pipeline.training_plans import plan_training
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.video import probe_video
 from pipeline.weight_files import write_weights

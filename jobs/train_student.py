@@ -24,7 +24,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.train_stage import plan_student
+    from pipeline.training_plans import plan_student
 
     print(plan_student(config).as_text())
 

@@ -300,7 +300,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
         ConfigError: with every problem found, not only the first.
 
     """
-    values = _read_yaml(Path(path))
+    return parse_config(_read_text(Path(path)), source=str(path), overrides=overrides)
+
+
+def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read, override and check an experiment that is at hand as YAML.
+
+    Args:
+        text: YAML.
+        source: where it is from, for messages.
+        overrides: words ``section.key=value``.
+
+    Raises:
+        ConfigError: with every problem found, not only the first.
+
+    """
+    values = _parse_yaml(text, source)
     problems = [problem for word in overrides if (problem := _apply_override(values, word))]
     try:
         config = ExperimentConfig.model_validate(values)
@@ -308,7 +323,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
         problems += [_explain(item) for item in error.errors()]
     if problems:
         raise ConfigError(
-            f"{path} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems)
+            f"{source} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems)
         )
     return _with_absolute_uris(config)
 
@@ -333,17 +348,24 @@ def flattened(config: ExperimentConfig) -> dict[str, Any]:
     return flat
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_text(path: Path) -> str:
     try:
-        values = yaml.load(path.read_text(), Loader=_Yaml)
+        return path.read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"there is no config file {path}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+
+
+def _parse_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader=_Yaml)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold sections, found {type(values).__name__}")
+        raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")
     return values
 
 

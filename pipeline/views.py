@@ -13,7 +13,8 @@ frame in each, a random resized crop, flip, colour jitter, grey. Differences, fo
 the crop's aspect is uniform in [1, max_aspect] with a coin for its direction, where published it
 is log-uniform over the same range; jitter is drawn once a clip unless ``jitter_per_frame``.
 
-Indices from 0 are training views. -1 is the evaluation view: centred in time and in space.
+Indices from 0 are training views. -1 is the evaluation view: centred in time and in space. Those of
+a protocol of several clips and crops lie below (``evaluation_views``).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ AREA_STEPS = 65536
 JITTER_STEPS = 256
 # The published evaluation resizes the short side to 256 and crops 224 from its centre.
 EVALUATION_CROP = (224, 256)
+MAX_PROTOCOL_VIEWS = 999
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,7 @@ def build_view(
         ValueError: if the record was never probed, or the index names no view.
 
     """
-    if record.num_frames < 1 or record.width < 1 or record.height < 1:
-        raise ValueError(f"{record.sample_id} has no known size; index it first")
+    _check_probed(record)
     if view_index == EVALUATION_VIEW:
         return _evaluation_view(policy, record, num_frames)
     if view_index < 0:
@@ -123,6 +124,68 @@ def build_view(
             _random_jitter(draws, policy, frame)
             for frame in range(num_frames if policy.jitter_per_frame else 1)
         ),
+    )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many views make one prediction: ``num_clips`` in time x ``num_crops`` in space.
+
+    Raises:
+        ValueError: if a number is below 1, or there are a thousand views or more.
+
+    """
+
+    num_clips: int = 1
+    num_crops: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.num_clips, self.num_crops) < 1 or self.num_views > MAX_PROTOCOL_VIEWS:
+            raise ValueError(
+                f"a protocol has 1 to {MAX_PROTOCOL_VIEWS} views; "
+                f"{self.num_clips} clips x {self.num_crops} crops are not"
+            )
+
+    @property
+    def num_views(self) -> int:
+        """Views of a video."""
+        return self.num_clips * self.num_crops
+
+    @property
+    def name(self) -> str:
+        """What it is called in metrics, such as ``4x3``."""
+        return f"{self.num_clips}x{self.num_crops}"
+
+
+def evaluation_views(
+    policy: ViewsConfig, record: VideoRecord, protocol: Protocol, *, num_frames: int
+) -> tuple[View, ...]:
+    """Return the views of a protocol, clip by clip; 1 x 1 is the one evaluation view.
+
+    Deterministic, where the published evaluation draws its clips anew each time: clip ``c`` of
+    ``C`` takes from each of the T segments the frame at ``(2c + 1) / 2C`` of it. Several crops are
+    squares of the short side at equal distances along the long one, from its start to its end; one
+    crop is the centre of the evaluation view.
+
+    Raises:
+        ValueError: if the record was never probed, or the policy shows the whole picture anyway.
+
+    """
+    if protocol == Protocol():
+        return (build_view(policy, record, EVALUATION_VIEW, num_frames=num_frames),)
+    if policy.squash and protocol.num_crops > 1:
+        raise ValueError("views.squash shows the whole picture; there is one crop of it, not more")
+    _check_probed(record)
+    tail = _unused_tail(record)
+    looks = [
+        (_centred_frames(record.num_frames, tail, num_frames, clip, protocol.num_clips), box)
+        for clip in range(protocol.num_clips)
+        for box in _evaluation_boxes(policy, record.width, record.height, protocol.num_crops)
+    ]
+    first = -(protocol.num_clips * 1000 + protocol.num_crops) * (MAX_PROTOCOL_VIEWS + 1)
+    return tuple(
+        View(view_index=first - position, frame_indices=frames, box=box, flip=False)
+        for position, (frames, box) in enumerate(looks)
     )
 
 
@@ -168,6 +231,11 @@ def keyed_hash(*coordinates: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def _check_probed(record: VideoRecord) -> None:
+    if record.num_frames < 1 or record.width < 1 or record.height < 1:
+        raise ValueError(f"{record.sample_id} has no known size; index it first")
+
+
 def _unused_tail(record: VideoRecord) -> int:
     return 0 if record.prepared else UNUSED_TAIL_FRAMES
 
@@ -185,10 +253,18 @@ def _random_frames(draws: _Draws, available: int, tail: int, num_frames: int) ->
     return tuple(min(index, available - 1) for index in rounded)
 
 
-def _centred_frames(available: int, tail: int, num_frames: int) -> tuple[int, ...]:
-    """Take the middle frame of each of ``num_frames`` equal segments, as published."""
+def _centred_frames(
+    available: int, tail: int, num_frames: int, clip: int = 0, num_clips: int = 1
+) -> tuple[int, ...]:
+    """Take a frame of each of ``num_frames`` equal segments: the middle one, as published.
+
+    Several clips take frames at equal distances within a segment.
+    """
     span = max(available - tail, 0)
-    return tuple((2 * i + 1) * span // (2 * num_frames) for i in range(num_frames))
+    steps = 2 * num_clips  # of a segment
+    return tuple(
+        (steps * i + 2 * clip + 1) * span // (steps * num_frames) for i in range(num_frames)
+    )
 
 
 def _round_half_even(numerator: int, denominator: int) -> int:
@@ -243,6 +319,18 @@ def _evaluation_box(policy: ViewsConfig, width: int, height: int) -> Box:
     if policy.squash:
         return Box(0, 0, height, width)
     return _centre_square(width, height, *EVALUATION_CROP)
+
+
+def _evaluation_boxes(
+    policy: ViewsConfig, width: int, height: int, num_crops: int
+) -> tuple[Box, ...]:
+    if num_crops == 1:
+        return (_evaluation_box(policy, width, height),)
+    side = min(width, height)
+    offsets = [k * (max(width, height) - side) // (num_crops - 1) for k in range(num_crops)]
+    if width > height:
+        return tuple(Box(0, offset, side, side) for offset in offsets)
+    return tuple(Box(offset, 0, side, side) for offset in offsets)
 
 
 def _evaluation_view(policy: ViewsConfig, record: VideoRecord, num_frames: int) -> View:

@@ -1,0 +1,79 @@
+"""From an experiment to a planned training run: the store is checked, and the rows are chosen."""
+
+from __future__ import annotations
+
+from pipeline import storage
+from pipeline.config import ExperimentConfig
+from pipeline.errors import DatasetError, Status
+from pipeline.fingerprint import build_identity
+from pipeline.logit_store.mirror import Mirror, open_mirror
+from pipeline.logit_store.reader import open_store
+from pipeline.manifest import Manifest
+from pipeline.mirrors import MIRRORS
+from pipeline.networks import init_digest
+from pipeline.recipe import Recipe, student_recipe, teacher_recipe
+from pipeline.sources import read_source
+from pipeline.teacher_predictor import teacher_digest
+from pipeline.train_plan import TrainPlan
+from pipeline.views import EVALUATION_VIEW
+
+
+def plan_student(config: ExperimentConfig) -> TrainPlan:
+    """Check the store and plan the student's run; starts nothing."""
+    manifest = read_source(config)
+    _check_store(config, manifest)
+    mirror = open_mirror(config.store_uri, MIRRORS)
+    return plan_training(config, student_recipe(config), manifest, mirror)
+
+
+def plan_teacher(config: ExperimentConfig) -> TrainPlan:
+    """Plan the teacher's run; starts nothing."""
+    manifest = read_source(config)
+    return plan_training(config, teacher_recipe(config), manifest, mirror=None)
+
+
+def plan_training(
+    config: ExperimentConfig, recipe: Recipe, manifest: Manifest, mirror: Mirror | None
+) -> TrainPlan:
+    """Choose the rows that can be trained and evaluated on.
+
+    Raises:
+        DatasetError: if no video of train, or none of val, is left.
+
+    """
+    train_rows, val_rows = manifest.rows_of("train"), manifest.rows_of("val")
+    if mirror is not None:
+        train_rows = _with_logits(mirror, train_rows, list(range(recipe.num_views)))
+        val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
+    for split, rows in (("train", train_rows), ("val", val_rows)):
+        if not rows:
+            raise DatasetError(f"{config.manifest_uri} has no good video of split {split}")
+        left_out = len(manifest.rows_of(split, good=False)) - len(rows)
+        if left_out:
+            print(f"left out: {left_out} videos of {split} that are bad or have no teacher logits")
+    return TrainPlan(
+        config=config,
+        recipe=recipe,
+        manifest=manifest,
+        train_rows=tuple(train_rows),
+        val_rows=tuple(val_rows),
+        root_digest="" if mirror is None else mirror.root_digest,
+        init_digest=init_digest(recipe.model),
+    )
+
+
+def _check_store(config: ExperimentConfig, manifest: Manifest) -> None:
+    """Refuse a store that was made from something else.
+
+    The teacher's weights need not be here to train a student; where they are, they are checked too.
+    """
+    store = open_store(config.store_uri)
+    here = storage.exists(config.teacher_weights_uri)
+    digest = teacher_digest(config) if here else store.spec.teacher_digest
+    store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))
+
+
+def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:
+    """Keep the rows whose views all have logits."""
+    slots = mirror.spec.slots(view_indices)
+    return [row for row in rows if (mirror.status[row, slots] == Status.GOOD).all()]
