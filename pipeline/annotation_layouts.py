@@ -243,14 +243,17 @@ def _videos_by_class(folders: Folders, parent: str) -> dict[str, list[str]]:
     found = {}
     for name in folders.names(parent):
         folder = f"{parent}/{name}" if parent else name
-        if _is_video(name):
+        if is_video_name(name):
             raise DatasetError(f"{folder} is a video outside the class folders. Move it into one.")
-        if paths := [f"{folder}/{video}" for video in folders.names(folder) if _is_video(video)]:
+        if paths := [
+            f"{folder}/{video}" for video in folders.names(folder) if is_video_name(video)
+        ]:
             found[name] = paths
     return found
 
 
-def _is_video(name: str) -> bool:
+def is_video_name(name: str) -> bool:
+    """Return whether a file's name is that of a video."""
     return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
 
 

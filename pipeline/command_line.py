@@ -35,8 +35,8 @@ def run_job(
     parser = _parser(description)
     if add_options is not None:
         add_options(parser)
-    arguments = parser.parse_args()
-    try:
+
+    def job(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
         if arguments.dry_run:
@@ -45,6 +45,14 @@ def run_job(
                 dry_run(config, arguments)
         else:
             stage(config, arguments)
+
+    run_tool(job, parser.parse_args())
+
+
+def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Do what a command is for; what a user can act on is said in words, with its exit code."""
+    try:
+        main(arguments)
     except Exception as error:
         known = underlying_error(error)
         if known is None:

@@ -197,9 +197,9 @@ def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
     storage.write_bytes(storage.join_uri(plan.folder, "predictions.parquet"), predictions)
-    summary = evaluation.as_dict() | {"text": evaluation.as_text()}
+    summary = evaluation.summary | {"text": evaluation.text}
     storage.write_json(summary_uri, summary)
-    print("\n".join(["", evaluation.as_text(), "", f"results: {plan.folder}", *links]))
+    print("\n".join(["", evaluation.text, "", f"results: {plan.folder}", *links]))
     return summary
 
 
@@ -311,8 +311,8 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         role = "teacher" if name == TEACHER else "student"
         bins = {role: evaluation.calibration(name)}
         run.log_figure("val/reliability.png", reliability_figure(bins))
-        run.log_text("val/evaluation.txt", evaluation.as_text())
-        run.log_text("val/evaluation.json", storage.readable_json(evaluation.as_dict()).decode())
+        run.log_text("val/evaluation.txt", evaluation.text)
+        run.log_text("val/evaluation.json", storage.readable_json(evaluation.summary).decode())
         return run.link
 
 

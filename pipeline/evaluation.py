@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,9 @@ class Evaluation:
                     column.append(value)
         return pa.table(columns, schema=PREDICTION_SCHEMA)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all numbers as plain JSON values."""
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """All numbers, as plain JSON values."""
         names = list(self.probabilities)
         return {
             "protocol": self.protocol,
@@ -105,55 +107,29 @@ class Evaluation:
                 name: self.metrics(name) | {"top1_interval": list(self.top1(name)[1:])}
                 for name in names
             },
-            "differences": {
-                f"{name} - {other}": {
-                    metric: interval._asdict()
-                    for metric, interval in self.difference(name, other).items()
-                }
+            "differences": [
+                {"network": name, "against": other}
+                | {metric: it._asdict() for metric, it in self.difference(name, other).items()}
                 for name, other in pairs(names)
-            },
+            ],
         }
 
-    def as_text(self) -> str:
-        """Return the table that a person reads."""
-        names = list(self.probabilities)
+    @property
+    def text(self) -> str:
+        """The table that a person reads, and what follows from it."""
         header = ("", "top-1", "95 %", "top-5", "NLL", "ECE", "agreement", "KL to teacher")
-        lines = [header, *(self._line(name) for name in names)]
+        lines = [header, *(_line(*item) for item in self.summary["networks"].items())]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
             for line in lines
         ]
         views = f"{self.protocol} clips x crops"
-        table.insert(0, f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed")
-        return "\n".join([*table, *(self._verdict(*pair) for pair in pairs(names))])
-
-    def _line(self, name: str) -> tuple[str, ...]:
-        metrics, top1 = self.metrics(name), self.top1(name)
-        agreement, kl = metrics.get("agreement"), metrics.get("kl_to_teacher")
-        return (
-            name,
-            f"{top1.mean:.1%}",
-            f"{top1.low:.1%} to {top1.high:.1%}",
-            f"{metrics['top5']:.1%}",
-            f"{metrics['nll']:.3f}",
-            f"{metrics['ece']:.1%}",
-            "-" if agreement is None else f"{agreement:.1%}",
-            "-" if kl is None else f"{kl:.3f}",
-        )
-
-    def _verdict(self, name: str, other: str) -> str:
-        difference = self.difference(name, other)
-        top1, nll = difference["top1"], difference["nll"]
-        sure = "" if top1.excludes_zero else ", which may be chance"
-        return (
-            f"{name} against {other}: top-1 {100 * top1.mean:+.1f} points "
-            f"({100 * top1.low:+.1f} to {100 * top1.high:+.1f}){sure}; "
-            f"NLL {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})"
-        )
+        title = f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed"
+        return "\n".join([title, *table, *map(_verdict, self.summary["differences"])])
 
     def _correct(self, name: str) -> NDArray[np.float64]:
-        return (self.probabilities[name].argmax(axis=1) == self.labels).astype(np.float64)
+        return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)
 
     def _nll(self, name: str) -> NDArray[np.float64]:
         right = self.probabilities[name][np.arange(len(self.labels)), self.labels]
@@ -177,6 +153,32 @@ PREDICTION_SCHEMA = pa.schema(
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return which networks are compared: each with every one before it."""
     return [(name, other) for place, name in enumerate(names) for other in names[:place]]
+
+
+def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = metrics["top1_interval"]
+    agreement, kl = metrics.get("agreement"), metrics.get("kl_to_teacher")
+    return (
+        name,
+        f"{metrics['top1']:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{metrics['top5']:.1%}",
+        f"{metrics['nll']:.3f}",
+        f"{metrics['ece']:.1%}",
+        "-" if agreement is None else f"{agreement:.1%}",
+        "-" if kl is None else f"{kl:.3f}",
+    )
+
+
+def _verdict(difference: Mapping[str, Any]) -> str:
+    top1, nll = Interval(**difference["top1"]), Interval(**difference["nll"])
+    sure = "" if top1.excludes_zero else ", which may be chance"
+    return (
+        f"{difference['network']} against {difference['against']}: "
+        f"top-1 {100 * top1.mean:+.1f} points "
+        f"({100 * top1.low:+.1f} to {100 * top1.high:+.1f}){sure}; "
+        f"NLL {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})"
+    )
 
 
 def _log(probabilities: NDArray[np.float64]) -> torch.Tensor:

@@ -15,9 +15,11 @@ from pipeline.views import (
     UNUSED_TAIL_FRAMES,
     Box,
     Jitter,
+    Protocol,
     View,
     _centred_frames,
     build_view,
+    evaluation_views,
     view_for_epoch,
 )
 
@@ -318,3 +320,63 @@ def test_every_keeps_frames_and_their_jitter_together(index, stride, per_frame):
     assert part.jitters == (view.jitters[::stride] if per_frame else view.jitters)
     assert (part.box, part.flip, part.view_index) == (view.box, view.flip, index)
     assert (part == view) == (stride == 1)
+
+
+# --- evaluation protocols -------------------------------------------------------------------------
+
+
+@given(VIDEOS, st.integers(1, 5), st.integers(1, 4), st.integers(1, 16))
+def test_views_of_a_protocol_lie_inside_the_video(record, num_clips, num_crops, num_frames):
+    protocol = Protocol(num_clips, num_crops)
+    views = evaluation_views(POLICY, record, protocol, num_frames=num_frames)
+    assert len({view.view_index for view in views}) == len(views) == protocol.num_views
+    assert all(view.view_index < 0 for view in views)
+    for view in views:
+        assert list(view.frame_indices) == sorted(view.frame_indices)
+        assert view.frame_indices[0] >= 0
+        assert view.frame_indices[-1] < record.num_frames
+        box = view.box
+        assert min(box.top, box.left) >= 0
+        assert box.top + box.height <= record.height
+        assert box.left + box.width <= record.width
+
+
+def test_one_clip_and_crop_is_the_cached_evaluation_view():
+    record = video()
+    (view,) = evaluation_views(POLICY, record, Protocol(), num_frames=8)
+    assert view == build_view(POLICY, record, EVALUATION_VIEW, num_frames=8)
+
+
+def test_indices_of_different_protocols_never_meet():
+    seen = [
+        view.view_index
+        for num_clips, num_crops in ((1, 1), (1, 3), (4, 1), (4, 3), (3, 4), (10, 3))
+        for view in evaluation_views(POLICY, video(), Protocol(num_clips, num_crops), num_frames=4)
+    ]
+    assert len(set(seen)) == len(seen)
+
+
+def test_three_crops_are_the_two_ends_and_the_middle_of_the_long_side():
+    lying, standing = video(width=320, height=240), video(width=240, height=320)
+    boxes = [v.box for v in evaluation_views(POLICY, lying, Protocol(1, 3), num_frames=4)]
+    assert boxes == [Box(0, left, 240, 240) for left in (0, 40, 80)]
+    boxes = [v.box for v in evaluation_views(POLICY, standing, Protocol(1, 3), num_frames=4)]
+    assert boxes == [Box(top, 0, 240, 240) for top in (0, 40, 80)]
+
+
+def test_clips_share_a_segment_at_equal_distances():
+    record = video(num_frames=8 * 8 + UNUSED_TAIL_FRAMES)
+    views = evaluation_views(POLICY, record, Protocol(4, 1), num_frames=8)
+    assert [view.frame_indices[0] for view in views] == [1, 3, 5, 7]
+    assert [view.frame_indices[1] for view in views] == [9, 11, 13, 15]
+
+
+def test_several_crops_of_a_squashed_picture_are_refused():
+    with pytest.raises(ValueError, match="whole picture"):
+        evaluation_views(ViewsConfig(squash=True), video(), Protocol(1, 3), num_frames=4)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (40, 30)])
+def test_a_protocol_has_a_sensible_number_of_views(numbers):
+    with pytest.raises(ValueError, match="views"):
+        Protocol(*numbers)

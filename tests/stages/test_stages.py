@@ -19,6 +19,7 @@ from pipeline.errors import (
     TooManyFailedVideos,
     WeightsMismatch,
 )
+from pipeline.evaluate_stage import plan_evaluation, run_evaluate
 from pipeline.index_stage import run_index_videos
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import read_manifest
@@ -70,13 +71,31 @@ def test_teacher_scores_as_well_from_the_store_as_live(results: Any) -> None:
 
 def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) -> None:
     runs = find_runs(config.tracking_uri, "tiny")
-    stages = [run.data.tags["stage"] for run in runs]
+    stages = [run.data.tags["stage"] for run in runs if run.data.tags["stage"] != "evaluate"]
     assert sorted(stages) == ["cache_teacher", "train_student", "train_student", "train_teacher"]
     digest = results["store"].root_digest
     where = f"tags.`cache.root_digest` = '{digest}'"
     students = find_runs(config.tracking_uri, "tiny", where)
     assert {run.info.run_name[:6] for run in students} >= {"vflnet", "dvflne"}
     assert all(run.info.status == "FINISHED" for run in runs)
+
+
+def test_teacher_and_students_are_evaluated_side_by_side(
+    config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = run_evaluate(plan_evaluation(config), LOCAL)
+    vflnet, dvflnet = results["vflnet"]["name"], results["dvflnet"]["name"]
+    assert list(summary["networks"]) == ["teacher", vflnet, dvflnet]
+    for name in ("vflnet", "dvflnet"):
+        trained, evaluated = results[name]["metrics"], summary["networks"][results[name]["name"]]
+        assert evaluated["nll"] == pytest.approx(trained["last/nll"], rel=1e-4)
+        assert evaluated["top1"] == pytest.approx(trained["last/top1"])
+    assert summary["num_videos"] == 8
+    runs = find_runs(config.tracking_uri, "tiny", "tags.stage = 'evaluate'")
+    assert {run.data.tags["evaluated"] for run in runs} == {"teacher", vflnet, dvflnet}
+    assert all("val/1x1/top1" in run.data.metrics for run in runs)
+    assert run_evaluate(plan_evaluation(config), LOCAL)["networks"] == summary["networks"]
+    assert "evaluated already, nothing to do" in capsys.readouterr().out
 
 
 def test_done_stays_done(

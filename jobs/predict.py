@@ -1,0 +1,74 @@
+"""What is in a video? Ask a network that train_student (or train_teacher) wrote.
+
+    python jobs/predict.py last.safetensors video.mp4 folder/ s3://bucket/more/
+    python jobs/predict.py last.safetensors long.mp4 --window-seconds 2 --output looked-at
+    python jobs/predict.py last.safetensors video.mp4 --json
+
+Classes, clips and preprocessing are in the weights file; no config, no data set and no Ray are
+needed. A video that cannot be read is named, and the others are still looked at (leaves with 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pipeline.command_line import run_tool
+from pipeline.errors import TooManyFailedVideos
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", help="best.safetensors or last.safetensors of a run")
+    parser.add_argument("videos", nargs="+", help="files, folders or URIs")
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown (3)")
+    parser.add_argument("--clips", type=int, default=1, help="views in time (1)")
+    parser.add_argument("--crops", type=int, default=1, help="views in space (1)")
+    parser.add_argument("--window-seconds", type=float, help="slide a window over each video")
+    parser.add_argument("--stride-seconds", type=float, help="by so much (half a window)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="for timelines and videos")
+    parser.add_argument("--annotate", action="store_true", help="write videos with the answer")
+    arguments = parser.parse_args()
+    if arguments.annotate and arguments.output is None:
+        parser.error("--annotate writes videos: say where with --output FOLDER")
+    return arguments
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Look at every video and print what was seen."""
+    from pipeline.prediction import Predictor, find_videos, look_at_all, plan_looks
+    from pipeline.prediction_report import prediction_table, write_pages
+    from pipeline.trained_network import load_trained
+
+    protocol, windows = plan_looks(
+        arguments.clips, arguments.crops, arguments.window_seconds, arguments.stride_seconds
+    )
+    uris = [uri for given in arguments.videos for uri in find_videos(given)]
+    trained = load_trained(arguments.weights)
+    with Predictor(
+        trained, protocol=protocol, windows=windows, device=arguments.device
+    ) as predictor:
+        predictions, failures = look_at_all(predictor, uris)
+    if arguments.json:
+        print(json.dumps([found.as_dict(arguments.top) for found in predictions], indent=2))
+    else:
+        print(prediction_table(predictions, arguments.top))
+    if arguments.output is not None:
+        written = write_pages(
+            predictions, arguments.output, predictor.limits, annotate=arguments.annotate
+        )
+        print("\n".join(f"written: {path}" for path in written), file=sys.stderr)
+    if failures:
+        reasons = "\n  ".join(map(str, failures))
+        raise TooManyFailedVideos(f"{len(failures)} of {len(uris)} videos are bad:\n  {reasons}")
+
+
+if __name__ == "__main__":
+    run_tool(main, parse())

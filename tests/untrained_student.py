@@ -1,0 +1,22 @@
+"""A student's weights file as training writes it, but that nobody has trained it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.config import ExperimentConfig, resolved_yaml
+from pipeline.networks import build_network
+from pipeline.weight_files import write_weights
+
+
+def write_student(
+    config: ExperimentConfig, path: Path, class_names: Sequence[str], *, seed: int
+) -> str:
+    torch.manual_seed(seed)
+    network = build_network(
+        config.student, num_classes=len(class_names), num_frames=config.student_num_frames
+    )
+    facts = {"run": f"student-{seed}", "root_digest": "ab", "config": resolved_yaml(config)}
+    write_weights(str(path), network.state_dict(), facts, class_names=class_names)
+    return str(path)
