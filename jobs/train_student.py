@@ -2,6 +2,7 @@
 
     python jobs/train_student.py configs/demo.yaml
     python jobs/train_student.py configs/demo.yaml loss.distill_weight=0
+    python jobs/train_student.py configs/demo.yaml --register demo-student
     ray job submit --working-dir . -- python jobs/train_student.py configs/demo.yaml
 
 Kill it when you like; the same command goes on from the last checkpoint.
@@ -15,11 +16,22 @@ from pipeline.command_line import run_job
 from pipeline.config import ExperimentConfig
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what happens to the finished student."""
+    parser.add_argument(
+        "--register",
+        metavar="NAME",
+        help="make it a version of this registered model in MLflow, with the alias 'candidate'",
+    )
+
+
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.train_stage import run_train_student
+    from pipeline.train_stage import register_student, run_train_student
 
-    run_train_student(config, arguments.ray_address)
+    result = run_train_student(config, arguments.ray_address)
+    if arguments.register:
+        register_student(config, result, arguments.register)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
@@ -30,4 +42,4 @@ def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_job(__doc__, main, show_plan)
+    run_job(__doc__, main, show_plan, add_options=add_options)

@@ -19,6 +19,7 @@ Entry = Callable[[Receiver], object]
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 4.0
 MAX_REFUSALS = 4
+MAX_ENTRY_SECONDS = 300.0  # for one entry that has not failed yet: exporting a model is slow work
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +63,27 @@ class Outbox(Generic[Receiver]):
         """Send what is left, and return how many entries were never sent.
 
         Args:
-            idle_seconds: give up once nothing could be sent for so long. A receiver that answers
-                gets everything, however much was kept for it.
+            idle_seconds: give up once nothing could be sent for so long, and what is tried has
+                failed before. A receiver that answers gets everything, however much was kept for
+                it, and however long an entry takes on a busy machine.
 
         """
         self._last_success = time.monotonic()
         with self._changed:
             self._closing.set()
             self._changed.notify()
-        while self._thread.is_alive() and time.monotonic() - self._last_success < idle_seconds:
+        while self._thread.is_alive():
+            patience = MAX_ENTRY_SECONDS if self._at_work else idle_seconds
+            if time.monotonic() - self._last_success > patience:
+                break
             self._thread.join(0.05)
         self._abandoned.set()
         return len(self._entries) + self._num_refused
+
+    @property
+    def _at_work(self) -> bool:
+        """Whether the entry at hand is in its first attempt."""
+        return self._connected.is_set() and self.error is None
 
     def _run(self) -> None:
         self.receiver = self._connect_until_closed()

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ExperimentConfig, flattened, resolved_yaml
+from pipeline.errors import StorageUnavailable
 from pipeline.outbox import Outbox
 from pipeline.provenance import commit_tags, job_name, ray_job_tags
 from pipeline.tracked_run import RunHandle, TrackedRun, now
@@ -42,6 +43,7 @@ SERVER_SECONDS = 10.0  # to wait for a server at the start
 DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
 MAX_PARAMS = 100  # in one request
 MAX_PARAM_LENGTH = 6000
+CANDIDATE = "candidate"  # alias of the newest registered version: nobody has approved it yet
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 
 
@@ -102,6 +104,53 @@ def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
     client = _client(uri)
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id], where)) if found else []
+
+
+def register_model(uri: str, run_id: str, name: str) -> str:
+    """Make a run's model a version of a registered one, with the alias ``candidate``.
+
+    The same run twice is one version.
+
+    Args:
+        uri: of the tracking server or database.
+        run_id: of a run that has logged a model.
+        name: of the registered model; made if there is none.
+
+    Returns:
+        The version. ``models:/NAME@candidate`` names it, until a later one takes the alias.
+
+    Raises:
+        StorageUnavailable: if MLflow does not answer, or the run's model never reached it.
+
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = _client(uri)
+    try:
+        outputs = client.get_run(run_id).outputs
+        models = outputs.model_outputs if outputs else []
+        if not models:
+            raise StorageUnavailable(
+                f"run {run_id} has no model in MLflow at {uri}: it never arrived. Train again with "
+                "MLflow there, or use the weights file of the run."
+            )
+        version = _version_of(client, name, run_id, models[-1].model_id)
+        client.set_registered_model_alias(name, CANDIDATE, version)
+    except MlflowException as error:
+        raise StorageUnavailable(f"MLflow at {uri} refuses to register {name}: {error}") from error
+    return version
+
+
+def _version_of(client: MlflowClient, name: str, run_id: str, model_id: str) -> str:
+    """Return the run's version of a registered model; make what is missing."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.run_id == run_id:
+            return str(version.version)
+    # Its place and not ``models:/<id>``, which would be looked up in another process-wide server.
+    source = client.get_logged_model(model_id).artifact_location
+    return str(client.create_model_version(name, source, run_id, model_id=model_id).version)
 
 
 def dataset_digest(digest: str) -> str:

@@ -18,12 +18,12 @@ from typing import Any
 from pipeline import storage
 from pipeline.cluster import ray_session
 from pipeline.config import ExperimentConfig
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StorageUnavailable
 from pipeline.logit_store.reader import open_store
 from pipeline.progress import Progress
 from pipeline.report import COLOURS, QUIET
 from pipeline.tracked_run import TrackedRun
-from pipeline.tracking import open_run
+from pipeline.tracking import open_run, register_model
 from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result
 from pipeline.train_worker import work
@@ -41,6 +41,22 @@ def run_train_student(config: ExperimentConfig, ray_address: str) -> dict[str, A
 
     """
     return _run(plan_student(config), ray_address)
+
+
+def register_student(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:
+    """Register the model of a finished run in MLflow and say where it is.
+
+    Raises:
+        StorageUnavailable: if the run or its model is not there.
+
+    """
+    if result["run_id"] is None:
+        raise StorageUnavailable(
+            f"MLflow at {config.tracking_uri} was away while {result['name']} was trained: there is "
+            "no run to register. Its weights are beside its result."
+        )
+    version = register_model(config.tracking_uri, result["run_id"], name)
+    print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
 
 
 def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:

@@ -81,6 +81,23 @@ def test_a_receiver_that_stays_away_costs_a_bounded_wait() -> None:
     assert isinstance(box.error, ConnectionError)
 
 
+def test_slow_work_is_waited_for_as_long_as_it_has_not_failed() -> None:
+    receiver = Receiver()
+    box = opened(receiver)
+    box.put(lambda _: time.sleep(0.5))
+    put(box, 1)
+    assert box.close(idle_seconds=0.05) == 0
+    assert receiver.got == [1]
+
+
+def test_an_entry_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_ENTRY_SECONDS", 0.2)
+    box, forever = opened(Receiver()), threading.Event()
+    box.put(lambda _: forever.wait())
+    assert box.close(idle_seconds=0.05) == 1
+    forever.set()
+
+
 def test_an_entry_that_is_refused_does_not_hold_up_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

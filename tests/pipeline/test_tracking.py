@@ -17,8 +17,15 @@ from matplotlib.figure import Figure
 from dvflnet import build_model
 from pipeline import tracked_run, tracking
 from pipeline.config import DatasetConfig, ExperimentConfig, TrackingConfig, load_config
+from pipeline.errors import StorageUnavailable
 from pipeline.tracked_run import TrackedRun
-from pipeline.tracking import comparison_link, dataset_digest, find_runs, open_run
+from pipeline.tracking import (
+    comparison_link,
+    dataset_digest,
+    find_runs,
+    open_run,
+    register_model,
+)
 from tests.mlflow_server import free_port, mlflow_server
 
 EXPERIMENT = "shapes"
@@ -202,6 +209,17 @@ def test_a_logged_model_answers_for_any_batch(uri: str) -> None:
     info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
     assert info.metadata == {"class_names": ["a", "b"]}
     assert info.signature.inputs.inputs[0].shape == (-1, 2, 3, 32, 32)
+    run_id = only_run(uri).info.run_id
+    assert [register_model(uri, run_id, "shapes-student") for _ in range(2)] == ["1", "1"]
+    candidate = mlflow.pytorch.load_model("models:/shapes-student@candidate")
+    torch.testing.assert_close(candidate(clips), model(clips))
+
+
+def test_a_run_without_a_model_is_not_registered(uri: str) -> None:
+    with opened(config_for(uri)) as run:
+        run.log_metrics(1, {"train/loss": 1.0})
+    with pytest.raises(StorageUnavailable, match="has no model in MLflow"):
+        register_model(uri, only_run(uri).info.run_id, "shapes-student")
 
 
 @pytest.mark.server
