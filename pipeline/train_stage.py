@@ -50,12 +50,13 @@ def register_student(config: ExperimentConfig, result: dict[str, Any], name: str
         StorageUnavailable: if the run or its model is not there.
 
     """
-    if result["run_id"] is None:
+    uri, run_id = config.tracking_uri, result["run_id"]
+    if run_id is None:
         raise StorageUnavailable(
-            f"MLflow at {config.tracking_uri} was away while {result['name']} was trained: there is "
-            "no run to register. Its weights are beside its result."
+            f"MLflow at {uri} was away when {result['name']} was trained: there is no run to "
+            "register. Its weights are beside its result."
         )
-    version = register_model(config.tracking_uri, result["run_id"], name)
+    version = register_model(uri, run_id, name)
     print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
 
 
