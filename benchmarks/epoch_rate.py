@@ -271,7 +271,7 @@ def bare_step(plan: TrainPlan, mirror: Mirror) -> float:
     """Return the seconds of a step on a batch that is there."""
     training, batch = start(plan), ready_batch(plan)
     labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
-    targets = proven_targets(batch, mirror)
+    targets = proven_targets(batch, mirror, LIMITS)
     clock = Clock()
     for step in range(plan.order.num_steps):
         training.step(step, batch, labels, targets, rank=0)
@@ -291,7 +291,7 @@ def shares(plan: TrainPlan, mirror: Mirror) -> tuple[float, float]:
         return clips_of(request.record, [request.seen], LIMITS, side=side, prove=prove)[0]
 
     proving = timed(lambda: clip(True), 30) - timed(lambda: clip(False), 30)
-    comparing = timed(lambda: audit(batch, mirror), 200)
+    comparing = timed(lambda: audit(batch, mirror, LIMITS), 200)
     return target, comparing + proving * size * plan.recipe.train.audit_rate
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from pipeline.clip_loader import ClipBatch, ClipRequest
 from pipeline.clips import Clip
+from pipeline.config import VideoLimits
+from pipeline.diagnosis import Mismatch, diagnose, explain_digest
 from pipeline.errors import ViewMismatch
 from pipeline.logit_store.mirror import Mirror
 from pipeline.views import keyed_hash
@@ -20,8 +22,13 @@ def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
     return keyed_hash(seed, "audit", epoch, row) % 2**32 < rate * 2**32
 
 
-def audit(batch: ClipBatch, mirror: Mirror) -> int:
+def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
     """Check the proved clips of a batch against the store; return how many there were.
+
+    Args:
+        batch: of clips.
+        mirror: of the store.
+        limits: guards on the decoder, which is asked again to find the cause of a mismatch.
 
     Raises:
         ViewMismatch: naming the sample, the frames that differ and the likely cause.
@@ -29,23 +36,24 @@ def audit(batch: ClipBatch, mirror: Mirror) -> int:
     """
     proved = [pair for pair in zip(batch.requests, batch.clips, strict=True) if pair[0].prove]
     for request, clip in proved:
-        _compare(request, clip, mirror)
+        _compare(request, clip, mirror, limits)
     return len(proved)
 
 
-def _compare(request: ClipRequest, clip: Clip, mirror: Mirror) -> None:
+def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimits) -> None:
     view = request.view
     who = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
     if view.digest != mirror.view_digest_of(request.row, view.view_index):
         raise ViewMismatch(
             f"{who}: frames, crop, flip or jitter are not those of the teacher's view.\n"
-            "  Likely: another view policy or seed, or another frame count or size of the video."
+            f"  {explain_digest(request, mirror)}"
         )
     expected = mirror.frame_crc_of(request.row, view.view_index)[:: request.frame_stride]
     differing = [t for t in range(len(expected)) if expected[t] != clip.frame_crc[t]]
     if differing:
+        mismatch = Mismatch(request, expected.tolist(), clip.frame_crc.tolist())
         raise ViewMismatch(
             f"{who}: the pixels of frames {differing} of {len(expected)} are not those that the "
             "teacher saw, although file and view are the same.\n"
-            "  Likely: another decoder. Compare the version of av with the one in the store's seal."
+            f"  {diagnose(mismatch, mirror, limits)}"
         )

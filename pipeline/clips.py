@@ -77,6 +77,11 @@ def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:
     )
 
 
+def crc_of(frame: Frame, view: View) -> int:
+    """Return the CRC-32 of a frame as a view cuts it, before any resize."""
+    return zlib.crc32(np.ascontiguousarray(_cut(frame, view.box, flip=view.flip)).data)
+
+
 def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
     cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
     return cut[:, ::-1] if flip else cut

@@ -18,6 +18,7 @@ from torch import Tensor
 from dvflnet.metrics import evaluate_logits
 from pipeline.audit import audit
 from pipeline.clip_loader import ClipBatch, ClipLoader
+from pipeline.config import VideoLimits
 from pipeline.logit_store.mirror import Mirror
 from pipeline.train_plan import TrainPlan
 from pipeline.training import StepResult, Training, mean_results
@@ -113,7 +114,7 @@ def train(
             while step < plan.order.steps_until(epoch):
                 batch = next(batches)
                 labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
-                teacher_logits = None if mirror is None else proven_targets(batch, mirror)
+                teacher_logits = None if mirror is None else proven_targets(batch, mirror, limits)
                 result = training.step(step, batch, labels, teacher_logits, rank=place.rank)
                 step += 1
                 log.add(step, result)
@@ -126,9 +127,9 @@ def train(
                 place.report(EpochResult(epoch, step, seconds, points, val, val_logits))
 
 
-def proven_targets(batch: ClipBatch, mirror: Mirror) -> Tensor:
+def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Tensor:
     """Audit a batch and gather its cached teacher logits, float32 ``(B, K)``."""
-    audit(batch, mirror)
+    audit(batch, mirror, limits)
     rows, view_indices = _coordinates(batch)
     return torch.from_numpy(mirror.teacher_logits(rows, view_indices))
 

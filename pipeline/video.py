@@ -15,9 +15,10 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -44,6 +45,7 @@ Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
 DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError, MemoryError)
 # A "video" may be a playlist of other files, whose bytes nobody hashed; no protocol opens them.
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
+AS_THE_FILE_SAYS: Mapping[str, int] = MappingProxyType({})
 
 
 def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
@@ -83,7 +85,12 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
 
 
 def frames_of(
-    record: VideoRecord, frame_indices: Sequence[int], limits: VideoLimits, *, verify: bool = True
+    record: VideoRecord,
+    frame_indices: Sequence[int],
+    limits: VideoLimits,
+    *,
+    verify: bool = True,
+    colours: Mapping[str, int] = AS_THE_FILE_SAYS,
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order, from one decode pass.
 
@@ -94,6 +101,7 @@ def frames_of(
         frame_indices: positions in presentation order, in any order; doubles count once.
         limits: guards on the decoder.
         verify: compare the bytes with the manifest's sha256 first.
+        colours: how stored colours are read, in the words of PyAV's ``reformat``.
 
     Raises:
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
@@ -105,7 +113,7 @@ def frames_of(
     wanted = sorted(set(frame_indices))
     converter = VideoReformatter()  # kept: a new one for every frame costs more than converting
     for index, frame in _wanted_frames(record, content, wanted, limits):
-        yield index, _upright(frame, converter)
+        yield index, _upright(frame, converter, colours)
 
 
 def _wanted_frames(
@@ -243,10 +251,9 @@ def _quarter_turns(frame: Any) -> int:
     return int(round(frame.rotation / 90) % 4)
 
 
-def _upright(frame: Any, converter: VideoReformatter) -> Frame:
-    picture = np.asarray(
-        converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8
-    )
+def _upright(frame: Any, converter: VideoReformatter, colours: Mapping[str, int]) -> Frame:
+    converted = converter.reformat(frame, format="rgb24", threads=1, **colours)
+    picture = np.asarray(converted.to_ndarray(), np.uint8)
     turns = _quarter_turns(frame)
     return np.rot90(picture, turns) if turns else picture
 

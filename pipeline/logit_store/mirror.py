@@ -78,6 +78,27 @@ class Mirror:
         crc: NDArray[np.uint32] = self.frame_crc[row, self._good_slots([row], [view_index])[0]]
         return crc
 
+    def cell_of_digest(self, view_digest: int) -> tuple[int, int] | None:
+        """Return row and view index of the cell whose view has this digest, if there is one."""
+        return self._cell(np.argwhere(self.view_digest == np.uint64(view_digest)))
+
+    def cell_of_pixels(self, frame_crc: ArrayLike, stride: int) -> tuple[int, int] | None:
+        """Return row and view index of the cell that holds these CRCs, if there is one.
+
+        Args:
+            frame_crc: uint32, of every ``stride``-th frame of a view.
+            stride: of the clip that they are from.
+
+        """
+        same = (self.frame_crc[:, :, ::stride] == np.asarray(frame_crc, np.uint32)).all(axis=2)
+        return self._cell(np.argwhere(same))
+
+    def _cell(self, places: NDArray[np.intp]) -> tuple[int, int] | None:
+        for row, slot in places:
+            if self.status[row, slot] == Status.GOOD:
+                return int(row), self.spec.view_indices[slot]
+        return None
+
     def _good_slots(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.intp]:
         """Return positions on the view axis, (B,), of cells that all hold logits."""
         rows, slots = np.asarray(rows), self.spec.slots(view_indices)

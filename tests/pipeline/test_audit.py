@@ -1,14 +1,17 @@
 """Proof of view: what is the teacher's view passes, and nothing else does."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline import video
 from pipeline.audit import audit, is_audited
 from pipeline.clip_loader import ClipBatch, ClipLoader, ClipRequest, jitter_rows
-from pipeline.clips import clips_of
+from pipeline.clips import clips_of, crc_of
 from pipeline.config import VideoLimits
+from pipeline.diagnosis import COLOURS, Mismatch, diagnose
 from pipeline.errors import Status, StoreIncomplete, VideoDecodeError, ViewMismatch
 from pipeline.logit_store.mirror import open_mirror
 from pipeline.video import probe_video
@@ -42,7 +45,7 @@ def check(mirror, tiny_config):
         clips = clips_of(request.record, [view], limits, side=24, prove=request.prove)
         frames = np.stack([clip.frames for clip in clips])
         batch = ClipBatch((request,), tuple(clips), frames, jitter_rows([view]))
-        return audit(batch, mirror)
+        return audit(batch, mirror, limits)
 
     return run
 
@@ -55,8 +58,9 @@ def test_a_true_student_raises_no_false_alarm(
     val = [request_of(row, EVALUATION_VIEW) for row in dataset.manifest.rows_of("val")]
     every = [request_of(row, index) for row in rows for index in range(3)] + val
     wanted = [every[start : start + 8] for start in range(0, len(every), 8)]
-    with ClipLoader(num_loaders, tiny_config.dataset.limits, side=48) as loader:
-        assert sum(audit(batch, mirror) for batch in loader.batches(wanted)) == len(every)
+    limits = tiny_config.dataset.limits
+    with ClipLoader(num_loaders, limits, side=48) as loader:
+        assert sum(audit(batch, mirror, limits) for batch in loader.batches(wanted)) == len(every)
 
 
 def test_a_student_of_fewer_frames_is_proved_too(request_of, check):
@@ -112,6 +116,79 @@ def test_other_pixels_are_caught(fault, inner_request, check):
     with pytest.raises(ViewMismatch, match="the pixels of frames") as caught:
         check(inner_request, FAULTS[fault](inner_request.view))
     assert inner_request.record.sample_id in str(caught.value)
+
+
+CAUSES = {
+    "one frame late": "student sees frames 1 late",
+    "one frame early": "student sees frames 1 early",
+    "flipped": "student sees the other flip",
+    "crop left": r"crop whose left is off by -1 px",
+    "crop right": r"crop whose left is off by \+1 px",
+    "crop up": r"crop whose top is off by -1 px",
+    "crop down": r"crop whose top is off by \+1 px",
+    "crop wider": r"crop whose width is off by \+1 px",
+    "crop narrower": r"crop whose width is off by -1 px",
+    "crop higher": r"crop whose height is off by \+1 px",
+    "crop lower": r"crop whose height is off by -1 px",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_cause_is_named(fault, inner_request, check):
+    with pytest.raises(ViewMismatch, match=CAUSES[fault]):
+        check(inner_request, FAULTS[fault](inner_request.view))
+
+
+@pytest.mark.parametrize("fault", ["one frame late", "flipped", "crop left"])
+def test_the_cause_is_named_when_the_teacher_is_at_fault(fault, inner_request, mirror, tiny_config):
+    """The store holds what a faulty teacher saw; the student is right."""
+    limits = tiny_config.dataset.limits
+    record, view = inner_request.record, inner_request.view
+    wrong, right = (
+        clips_of(record, [seen], limits, side=24)[0].frame_crc.tolist()
+        for seen in (FAULTS[fault](view), view)
+    )
+    told = diagnose(Mismatch(inner_request, expected=wrong, found=right), mirror, limits)
+    assert re.search(CAUSES[fault].replace("student sees", "teacher saw"), told)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_view_off_by_one_is_named(stride, dataset, request_of, check, tiny_config):
+    request = request_of(5, 1, frame_stride=stride)
+    other = build_view(tiny_config.views, request.record, 2, num_frames=4)
+    with pytest.raises(ViewMismatch, match=r"decoded row 5, view 2 instead of row 5, view 1"):
+        check(request, other.every(stride))
+    believed = replace(request, view=replace(other, view_index=1))
+    with pytest.raises(ViewMismatch, match=r"the view of row 5, view 2 in the store"):
+        check(believed)
+
+
+def test_rows_that_are_off_are_named(request_of, check):
+    request = request_of(6)
+    with pytest.raises(ViewMismatch, match=r"the view of row 6, view 0 in the store"):
+        check(replace(request, row=7))
+
+
+def test_another_reading_of_colours_is_named(inner_request, mirror, tiny_config):
+    limits = tiny_config.dataset.limits
+    record, view = inner_request.record, inner_request.view
+    (clip,) = clips_of(record, [view], limits, side=24)
+    right, told = clip.frame_crc.tolist(), []
+    for colours in COLOURS.values():
+        frames = dict(video.frames_of(record, view.frame_indices, limits, colours=colours))
+        read = [crc_of(frames[index], view) for index in view.frame_indices]
+        if read != right:  # some are how this file's colours are read anyway
+            told.append(diagnose(Mismatch(inner_request, right, read), mirror, limits))
+    assert len(told) >= 2
+    assert all("The student reads colours" in words for words in told)
+
+
+def test_pixels_that_nothing_explains_are_put_down_to_the_decoder(
+    inner_request, mirror, tiny_config
+):
+    right = clips_of(inner_request.record, [inner_request.view], VideoLimits(), side=24)[0]
+    mismatch = Mismatch(inner_request, right.frame_crc.tolist(), [1, 2, 3, 4])
+    assert "another decoder" in diagnose(mismatch, mirror, tiny_config.dataset.limits)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
