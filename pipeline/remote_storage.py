@@ -202,7 +202,8 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _pause_seconds(number: int) -> float:
     """Return how long to wait after an attempt; not the same in all processes."""
-    return min(0.1 * 2**number, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
+    longest = min(0.1 * 2.0 ** min(number, 10), LONGEST_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.0)
 
 
 def _said(found: Exception) -> str:

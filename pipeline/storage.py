@@ -44,6 +44,11 @@ def is_local(uri: str) -> bool:
     return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
 
 
+def longest_wait_seconds(uri: str) -> float:
+    """Return how long one call waits for the storage of ``uri`` before it gives up; locally 0."""
+    return 0.0 if is_local(uri) else remote_storage.deadline_seconds()
+
+
 def exists(uri: str) -> bool:
     """Return whether there is something at ``uri``."""
     filesystem, path = _filesystem(uri)
@@ -136,7 +141,7 @@ def list_names(uri: str) -> list[str]:
     except FileNotFoundError:
         return []
     below = [entry.rstrip("/") for entry in entries]
-    folder = path.rstrip("/")  # a bucket's own web page may have made an object of that name
+    folder = path.rstrip("/")  # in a bucket it may be an object, too, and then lists itself
     return sorted(entry.rsplit("/", 1)[-1] for entry in below if entry != folder)
 
 

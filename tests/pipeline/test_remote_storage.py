@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,23 @@ from pipeline.errors import ConfigError, StorageUnavailable
 from pipeline.remote_storage import DEADLINE_VARIABLE
 from tests.s3_server import FaultProxy, environment_for, make_bucket
 
-SHORT_SECONDS = 0.4
+SHORT_SECONDS = 0.3
 
 
-@pytest.fixture
-def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
-    """A proxy that is the endpoint while the test lasts."""
+@pytest.fixture(scope="module")
+def endpoint(s3_endpoint: str) -> Iterator[FaultProxy]:
+    """A proxy, and the environment that leads there."""
     proxy = FaultProxy(s3_endpoint)
     with environment_for(proxy.endpoint):
         yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def proxy(endpoint: FaultProxy) -> FaultProxy:
+    """The same, as it is before a test: without faults."""
+    endpoint.inject("")
+    return endpoint
 
 
 @pytest.fixture
@@ -90,9 +98,9 @@ def test_no_call_outlasts_its_deadline(call, fault, said, uri, proxy, monkeypatc
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", ["500", "503", "reset"])
 def test_what_passes_is_waited_for(call, fault, uri, proxy):
-    proxy.inject(fault, times=2)
+    proxy.inject(fault, times=1)
     assert CALLS[call](uri) == ANSWERS[call]
-    assert proxy.num_requests >= 3
+    assert proxy.num_requests == 2
 
 
 def test_a_request_that_is_never_answered_is_made_again(uri, proxy, monkeypatch):
@@ -151,15 +159,16 @@ def test_what_is_there_before_the_server_is_known_is_not_replaced(s3_endpoint, p
 
 def test_a_missing_bucket_is_named(s3_endpoint):
     for call in CALLS.values():
-        with pytest.raises(StorageUnavailable, match="s3://nowhere.*no such bucket"):
+        with pytest.raises(StorageUnavailable, match="there is no such bucket"):
             call("s3://nowhere/folder/a.bin")
 
 
-def test_missing_credentials_are_said_at_once(uri, proxy, monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with environment_without_instances(), pytest.raises(StorageUnavailable, match="credentials"):
-        storage.read_bytes(uri)
+def test_missing_credentials_are_said_at_once(uri, proxy):
+    proxy.inject("")
+    with environment_for(proxy.endpoint):
+        del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        with pytest.raises(StorageUnavailable, match="Unable to locate credentials"):
+            storage.read_bytes(uri)
     assert proxy.num_requests == 0
 
 
@@ -198,12 +207,14 @@ def test_storage_that_fails_is_no_fault_of_the_video(
     monkeypatch.setattr("pipeline.decode_process.GRACE_SECONDS", 0)
     monkeypatch.setenv(DEADLINE_VARIABLE, "2")
     limits = VideoLimits(decode_seconds=1)
+    record = replace(make_record(path), uri=f"{bucket}/a.avi")
     decoder = DecodeProcess()
     try:
         for fault in ("hang", "403"):
             proxy.inject(fault)
             with pytest.raises(StorageUnavailable, match=r"a\.avi"):
-                decoder.probe(make_record(Path("a.avi")), limits)
+                decoder.probe(record, limits)
             proxy.inject("")
+            assert decoder.probe(record, VideoLimits()).good
     finally:
         decoder.close()
