@@ -11,6 +11,7 @@ Listings are never cached, because other processes write too.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -172,10 +173,10 @@ def _raise_if_final(uri: str, found: Exception) -> None:
     status, code = _status(found), _code(found)
     if code == "NoSuchBucket":
         raise StorageUnavailable(f"{uri}: there is no such bucket; create it") from found
-    if isinstance(found, FileNotFoundError | FileExistsError):
-        raise found
-    if status == 412:
-        raise FileExistsError(uri) from found
+    if isinstance(found, FileNotFoundError):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from found
+    if isinstance(found, FileExistsError) or status == 412:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), uri) from found
     if isinstance(found, PermissionError):
         raise StorageUnavailable(
             f"{uri}: access denied ({code or found})\n"

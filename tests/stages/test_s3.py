@@ -1,13 +1,13 @@
-"""Every artefact in a bucket: the stages do there what they do on a local disk, byte for byte."""
+"""Every artefact in a bucket: the stages do there what they do on a disk, and outlive outages."""
 
-import os
-import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline import storage
 from pipeline.cache_stage import run_cache_teacher
@@ -18,23 +18,18 @@ from pipeline.frame_store.reader import open_frame_store
 from pipeline.index_stage import run_index_videos
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import read_manifest
+from pipeline.networks import build_network
 from pipeline.prepare_stage import run_prepare_frames
 from pipeline.remote_storage import DEADLINE_VARIABLE
-from pipeline.train_stage import run_train_student, run_train_teacher
-from tests.s3_server import FaultProxy, make_bucket
+from pipeline.train_stage import run_train_student
+from pipeline.weight_files import write_weights
+from tests.s3_server import FaultProxy, environment_for, make_bucket
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
-PREPARED = ["frames.source=prepared", "frames.num_candidates=8", "frames.short_side=48"]
-
-
-@pytest.fixture(scope="module")
-def remote_videos(s3_endpoint: str, videos: Path) -> str:
-    """URI of a bucket with the videos and their lists."""
-    root = make_bucket(s3_endpoint)
-    for path in (path for path in videos.rglob("*") if path.is_file()):
-        storage.write_bytes(f"{root}/{path.relative_to(videos)}", path.read_bytes())
-    return root
+FRAMES = ["frames.source=prepared", "frames.num_candidates=8", "frames.short_side=48"]
+UNITS = ["store.clips_per_unit=4"]
+OUTAGE_SECONDS = "3"
 
 
 @pytest.fixture(scope="module")
@@ -43,69 +38,104 @@ def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) -> Pat
 
 
 @pytest.fixture(scope="module")
-def words(path: Path, remote_videos: str) -> list[str]:
-    """What puts the experiment into the bucket."""
+def words(s3_endpoint: str, videos: Path, path: Path) -> list[str]:
+    """What moves the experiment into a bucket, to which its videos are copied."""
+    bucket = make_bucket(s3_endpoint)
+    for file in (file for file in videos.rglob("*") if file.is_file()):
+        storage.write_bytes(f"{bucket}/{file.relative_to(videos)}", file.read_bytes())
     return [
-        f"artefacts={remote_videos}/artefacts",
-        f"dataset.root={remote_videos}",
-        f"dataset.annotations={remote_videos}/splits",
+        *(*FRAMES, *UNITS),
+        f"artefacts={bucket}/artefacts",
+        f"dataset.root={bucket}",
+        f"dataset.annotations={bucket}/splits",
         f"tracking.uri=sqlite:///{path.parent}/mlflow.db",
     ]
 
 
 @pytest.fixture(scope="module")
 def there(path: Path, words: list[str]) -> ExperimentConfig:
-    return load_config(path, [*words, *PREPARED])
+    return load_config(path, words)
 
 
 @pytest.fixture(scope="module")
-def cluster(there: ExperimentConfig) -> Iterator[None]:
+def here(path: Path) -> ExperimentConfig:
+    return load_config(path, [*FRAMES, *UNITS])
+
+
+@pytest.fixture(scope="module")
+def result(there: ExperimentConfig, here: ExperimentConfig) -> dict[str, Any]:
+    """Every stage once in the bucket, and up to the store here; the result of the student."""
     with ray_session(there, LOCAL, num_cpus=2):
-        yield
+        for config in (there, here):
+            write_teacher(config)
+            run_index_videos(config, LOCAL)
+            run_prepare_frames(config, LOCAL)
+            run_cache_teacher(config, LOCAL)
+        run_doctor(there, num_verified=4, json_uri=f"{there.artefacts}/report.json")
+        return run_train_student(there, LOCAL)
 
 
-@pytest.fixture(scope="module")
-def result(there: ExperimentConfig, cluster: None) -> dict[str, Any]:
-    """Every stage once, in the bucket; what the student's training returned."""
-    run_index_videos(there, LOCAL)
-    run_prepare_frames(there, LOCAL)
-    run_train_teacher(there, LOCAL)
-    run_cache_teacher(there, LOCAL)
-    run_doctor(there, num_verified=4, json_uri=f"{there.artefacts}/report.json")
-    return run_train_student(there, LOCAL)
+def write_teacher(config: ExperimentConfig) -> None:
+    """Write a teacher that was never taught."""
+    torch.manual_seed(0)
+    network = build_network(config.teacher, num_classes=8, num_frames=config.clip.num_frames)
+    write_weights(config.own_teacher_uri, network.state_dict(), {})
 
 
-def test_a_bucket_holds_what_a_disk_would(
-    path: Path, there: ExperimentConfig, result: dict[str, Any]
+def test_a_bucket_holds_what_a_disk_does(there: Any, here: Any, result: dict[str, Any]) -> None:
+    manifests = [read_manifest(config.manifest_uri).digest for config in (there, here)]
+    frames = [open_frame_store(config.frames_uri).root_digest for config in (there, here)]
+    stores = [open_store(config.store_uri).root_digest for config in (there, here)]
+    assert [len(set(digests)) for digests in (manifests, frames, stores)] == [1, 1, 1]
+    names = set(storage.list_tree(there.artefacts))
+    assert {"report.json", f"runs/{result['name']}/best.safetensors"} <= names
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before the server, for jobs that do not wait long."""
+    monkeypatch.setenv(DEADLINE_VARIABLE, OUTAGE_SECONDS)
+    proxy = FaultProxy(s3_endpoint)
+    with environment_for(proxy.endpoint):
+        yield proxy
+    proxy.close()
+
+
+def break_when(job: subprocess.Popen[str], ready: Callable[[], bool], proxy: FaultProxy) -> str:
+    """Break storage for good as soon as ``ready`` says so; return the job's last words."""
+    while not ready():
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.05)
+    proxy.inject("503")
+    output, _ = job.communicate(timeout=200)
+    proxy.inject("")
+    assert job.returncode == 4, output
+    return output
+
+
+def test_a_cache_outlives_an_outage(
+    path: Path, words: list[str], there: Any, result: Any, proxy: Any, start_job: Any, run_job: Any
 ) -> None:
-    here = load_config(path, PREPARED)
-    run_index_videos(here, LOCAL)
-    frames = run_prepare_frames(here, LOCAL)
-    storage.write_bytes(here.own_teacher_uri, storage.read_bytes(there.own_teacher_uri))
-    store = run_cache_teacher(here, LOCAL)
-    assert read_manifest(there.manifest_uri).digest == read_manifest(here.manifest_uri).digest
-    assert open_frame_store(there.frames_uri).root_digest == frames.root_digest
-    assert open_store(there.store_uri).root_digest == store.root_digest
+    root = f"{there.artefacts}/other-store"
+    job = start_job("cache_teacher", path, *words, f"store.uri={root}")
+    output = break_when(job, lambda: len(storage.list_names(f"{root}/journal")) > 1, proxy)
+    assert f"StorageUnavailable: {there.artefacts}" in output
+    assert "HTTP 503" in output
+    assert not storage.exists(f"{root}/seal.json")
+    run_job("cache_teacher", path, *words, f"store.uri={root}")
+    assert open_store(root).root_digest == open_store(there.store_uri).root_digest
 
 
-def test_videos_are_read_from_a_bucket(
-    path: Path, words: list[str], there: ExperimentConfig, result: dict[str, Any]
+def test_a_student_outlives_an_outage(
+    path: Path, words: list[str], there: Any, result: Any, proxy: Any, start_job: Any, run_job: Any
 ) -> None:
-    weights = [f"teacher.weights={there.own_teacher_uri}"]
-    remote = load_config(path, [*words, *weights, f"store.uri={there.artefacts}/of-videos"])
-    local = load_config(path, [*weights, f"store.uri={path.parent}/of-videos"])
-    run_index_videos(local, LOCAL)
-    stores = [run_cache_teacher(config, LOCAL) for config in (remote, local)]
-    assert stores[0].root_digest == stores[1].root_digest
+    longer = [*words, "train.epochs=6"]
+    runs = f"{there.artefacts}/runs"
 
+    def has_checkpoint() -> bool:
+        names = set(storage.list_names(runs)) - {result["name"]}
+        return any("epoch_0001" in storage.list_names(f"{runs}/{name}") for name in names)
 
-def test_done_stays_done(
-    there: ExperimentConfig, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = storage.list_tree(there.artefacts)
-    assert {"report.json", "teacher/best.safetensors", "store/seal.json"} <= set(before)
-    assert f"runs/{result['name']}/best.safetensors" in before
-    run_cache_teacher(there, LOCAL)
-    assert run_train_student(there, LOCAL) == result
-    assert "trained already, nothing to do" in capsys.readouterr().out
-    assert storage.list_tree(there.artefacts) == before
+    output = break_when(start_job("train_student", path, *longer), has_checkpoint, proxy)
+    assert "StorageUnavailable" in output
+    run_job("train_student", path, *longer)
