@@ -25,7 +25,10 @@ from tests.mlflow_server import free_port
 
 START_SECONDS = 60.0
 ERRORS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "501": "NotImplemented"}
-# What clients read. Nothing else of this machine's may decide how they behave.
+ANOTHER_SERVER = (
+    "DVFLNET_TEST_S3_ENDPOINT"  # runs the same tests on it, with the user's credentials
+)
+# What clients of our own server read. Nothing else of this machine's may decide how they behave.
 SETTINGS = {
     "AWS_ACCESS_KEY_ID": "an-id",
     "AWS_SECRET_ACCESS_KEY": "a-secret",
@@ -38,7 +41,7 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """Serve S3 from memory, without checking credentials; yield the endpoint."""
+    """Serve S3 from memory, to whoever comes; yield the endpoint."""
     endpoint = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1"]
     command += ["-p", str(urlsplit(endpoint).port)]
@@ -66,7 +69,8 @@ def _wait_until_it_answers(endpoint: str, server: subprocess.Popen[bytes]) -> No
 def environment_for(endpoint: str) -> Iterator[None]:
     """Make this process, and those it starts, clients of an endpoint."""
     before = dict(os.environ)
-    os.environ.update(SETTINGS | {"AWS_ENDPOINT_URL": endpoint})
+    settings = {} if ANOTHER_SERVER in before else SETTINGS
+    os.environ.update(settings | {"AWS_ENDPOINT_URL": endpoint})
     s3fs.S3FileSystem.clear_instance_cache()  # instances keep the endpoint that they began with
     try:
         yield
@@ -76,11 +80,10 @@ def environment_for(endpoint: str) -> Iterator[None]:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-def make_bucket(endpoint: str) -> str:
-    """Create a bucket of a new name; return its URI."""
-    name = f"bucket-{uuid.uuid4().hex}"
-    request = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+def make_bucket() -> str:
+    """Create a bucket of a new name where the environment leads; return its URI."""
+    name = f"dvflnet-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem().call_s3("create_bucket", Bucket=name)
     return f"s3://{name}"
 
 

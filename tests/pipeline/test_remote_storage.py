@@ -136,8 +136,8 @@ def test_a_put_whose_answer_is_lost_is_not_lost(uri, proxy):
 
 
 @pytest.mark.parametrize("fault", ["unconditional", "501"])
-def test_a_server_without_conditions_is_named_and_never_replaces(fault, s3_endpoint, proxy, caplog):
-    folder = make_bucket(s3_endpoint)
+def test_a_server_without_conditions_is_named_and_never_replaces(fault, proxy, caplog):
+    folder = make_bucket()
     proxy.inject(fault)
     with caplog.at_level(logging.WARNING):
         for name in ("a", "b"):
@@ -149,8 +149,8 @@ def test_a_server_without_conditions_is_named_and_never_replaces(fault, s3_endpo
     assert "If-None-Match" in warning
 
 
-def test_what_is_there_before_the_server_is_known_is_not_replaced(s3_endpoint, proxy):
-    there = f"{make_bucket(s3_endpoint)}/a"
+def test_what_is_there_before_the_server_is_known_is_not_replaced(proxy):
+    there = f"{make_bucket()}/a"
     storage.write_bytes(there, b"first")
     proxy.inject("unconditional")
     assert not storage.create_bytes(there, b"second")

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FRAMES = ["frames.source=prepared", "frames.num_candidates=8", "frames.short_side=48"]
 UNITS = ["store.clips_per_unit=4"]
-OUTAGE_SECONDS = "3"
+OUTAGE_SECONDS = "8"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) -> Pat
 @pytest.fixture(scope="module")
 def words(s3_endpoint: str, videos: Path, path: Path) -> list[str]:
     """What moves the experiment into a bucket, to which its videos are copied."""
-    bucket = make_bucket(s3_endpoint)
+    bucket = make_bucket()
     for file in (file for file in videos.rglob("*") if file.is_file()):
         storage.write_bytes(f"{bucket}/{file.relative_to(videos)}", file.read_bytes())
     return [
