@@ -40,7 +40,8 @@ S3_OPTIONS: dict[str, Any] = {
     },
 }
 
-PASSING = (408, 409, 429)  # and all over 500 but one: statuses that another attempt may not meet
+# What another attempt may not meet: these, and all statuses over 500 but one.
+PASSING = (408, 409, 429, "RequestTimeout", "IncompleteBody")
 UNSUPPORTED = 501
 
 # Of the buckets that this process has created something in: whether they refuse to replace it.
@@ -183,7 +184,8 @@ def _raise_if_final(uri: str, found: Exception) -> None:
             "  See that the credentials in the environment (AWS_ACCESS_KEY_ID, ...) are right and "
             "may do this.\n  Without the right to list a bucket, keys that are not there look so."
         ) from found
-    if status is not None and status not in PASSING and (status < 500 or status == UNSUPPORTED):
+    refused = status is not None and (status < 500 or status == UNSUPPORTED)
+    if refused and status not in PASSING and code not in PASSING:
         raise StorageUnavailable(f"{uri}: the server refuses this: {_said(found)}") from found
     lost = isinstance(found, ConnectionError | HTTPClientError)
     if isinstance(found, BotoCoreError) and not lost:
