@@ -101,6 +101,18 @@ def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultPr
     proxy.close()
 
 
+def test_a_job_that_finds_no_server_says_so_in_time(
+    path: Path, words: list[str], proxy: FaultProxy, run_job: Callable[..., str]
+) -> None:
+    proxy.inject("hang")
+    started = time.monotonic()
+    output = run_job("train_student", path, *words, code=4)
+    assert time.monotonic() - started < float(OUTAGE_SECONDS) + 60  # imports take long
+    assert output.startswith("StorageUnavailable: s3://")
+    assert f"no success within {OUTAGE_SECONDS} s" in output
+    assert "Traceback" not in output
+
+
 def break_when(job: subprocess.Popen[str], ready: Callable[[], bool], proxy: FaultProxy) -> str:
     """Break storage for good as soon as ``ready`` says so; return the job's last words."""
     while not ready():
