@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from dvflnet.weights import state_digest
 from pipeline.errors import StoreCorrupt
 from pipeline.fingerprint import canonical_json
-from pipeline.storage import read_bytes, read_json, sha256_of, write_bytes, write_json
+from pipeline.storage import join_uri, read_bytes, read_json, sha256_of, write_bytes, write_json
 from pipeline.weight_files import read_weights, write_weights
 
 WEIGHTS = "weights.safetensors"
@@ -42,18 +41,18 @@ class TrainingState:
 
 
 def write_checkpoint(
-    folder: Path, state: TrainingState, *, class_names: tuple[str, ...], facts: Mapping[str, str]
+    uri: str, state: TrainingState, *, class_names: tuple[str, ...], facts: Mapping[str, str]
 ) -> None:
-    """Write a state to a folder, ``checkpoint.json`` last.
+    """Write a state to the folder at ``uri``, ``checkpoint.json`` last.
 
     ``facts`` say what the run is; they go into the weights file too, so that it explains itself
     when it travels alone.
     """
-    write_weights(str(folder / WEIGHTS), state.weights, facts, class_names=class_names)
-    write_weights(str(folder / VAL_LOGITS), {"val_logits": state.val_logits}, facts)
+    write_weights(join_uri(uri, WEIGHTS), state.weights, facts, class_names=class_names)
+    write_weights(join_uri(uri, VAL_LOGITS), {"val_logits": state.val_logits}, facts)
     buffer = io.BytesIO()
     torch.save(state.optimiser, buffer)
-    write_bytes(str(folder / OPTIMISER), buffer.getvalue())
+    write_bytes(join_uri(uri, OPTIMISER), buffer.getvalue())
     record = {
         "step": state.step,
         "seconds": state.seconds,
@@ -62,10 +61,10 @@ def write_checkpoint(
         "optimiser_sha256": sha256_of(buffer.getvalue()),
         "facts": dict(facts),
     }
-    write_json(str(folder / RECORD), record | {"digest": sha256_of(canonical_json(record))})
+    write_json(join_uri(uri, RECORD), record | {"digest": sha256_of(canonical_json(record))})
 
 
-def read_checkpoint(folder: Path) -> TrainingState:
+def read_checkpoint(uri: str) -> TrainingState:
     """Read and check a checkpoint.
 
     Raises:
@@ -74,29 +73,29 @@ def read_checkpoint(folder: Path) -> TrainingState:
 
     """
     try:
-        record = _read_record(folder / RECORD)
-        weights = read_weights(str(folder / WEIGHTS)).state
-        logits = read_weights(str(folder / VAL_LOGITS)).state
-        optimiser = read_bytes(str(folder / OPTIMISER))
+        record = _read_record(join_uri(uri, RECORD))
+        weights = read_weights(join_uri(uri, WEIGHTS)).state
+        logits = read_weights(join_uri(uri, VAL_LOGITS)).state
+        optimiser = read_bytes(join_uri(uri, OPTIMISER))
     except FileNotFoundError as error:
         raise StoreCorrupt(str(error.filename), "a file of the checkpoint", "nothing") from None
-    _compare(folder / WEIGHTS, record["weights_digest"], state_digest(weights))
-    _compare(folder / VAL_LOGITS, record["val_logits_digest"], state_digest(logits))
-    _compare(folder / OPTIMISER, record["optimiser_sha256"], sha256_of(optimiser))
+    _compare(join_uri(uri, WEIGHTS), record["weights_digest"], state_digest(weights))
+    _compare(join_uri(uri, VAL_LOGITS), record["val_logits_digest"], state_digest(logits))
+    _compare(join_uri(uri, OPTIMISER), record["optimiser_sha256"], sha256_of(optimiser))
     loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(uri: str) -> dict[str, Any]:
     try:
-        record = dict(read_json(str(path)))
+        record = dict(read_json(uri))
         digest = record.pop("digest")
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreCorrupt(str(path), "the record of a checkpoint", repr(error)) from error
-    _compare(path, digest, sha256_of(canonical_json(record)))
+        raise StoreCorrupt(uri, "the record of a checkpoint", repr(error)) from error
+    _compare(uri, digest, sha256_of(canonical_json(record)))
     return record
 
 
-def _compare(path: Path, expected: str, found: str) -> None:
+def _compare(uri: str, expected: str, found: str) -> None:
     if found != expected:
-        raise StoreCorrupt(str(path), f"digest {expected}", f"digest {found}")
+        raise StoreCorrupt(uri, f"digest {expected}", f"digest {found}")

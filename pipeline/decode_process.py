@@ -2,13 +2,15 @@
 
 The parent holds a ``DecodeProcess`` and asks for probes, clips and prepared frames; the child
 is started at the first request and again after it died. A crash, a hang and an exception all come
-back as ``VideoDecodeError`` of the video that was asked for. The child never imports torch (about
-50 MB instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a
-hang (an alarm kills it even inside the decoder).
+back as ``VideoDecodeError`` of the video that was asked for. Storage that fails is no fault of the
+video, or an outage would fill the journal with bad videos: it comes back as it is. The child never
+imports torch (about 50 MB instead of 250), ends when its parent does (end of file on the pipe), and
+cannot outlive a hang (an alarm kills it even inside the decoder).
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -20,14 +22,18 @@ from typing import Any
 
 from pipeline.clips import Clip, clips_of
 from pipeline.config import FramesConfig, VideoLimits
-from pipeline.errors import Status, VideoDecodeError
+from pipeline.errors import Status, StorageUnavailable, VideoDecodeError
 from pipeline.frame_preparation import PreparedVideo, prepare_video
 from pipeline.manifest import VideoRecord
+from pipeline.prepared_frames import fetch
+from pipeline.storage import longest_wait_seconds
 from pipeline.video import probe_video
 from pipeline.views import View
 
-# The decoder watches its own time; the parent and the alarm wait this much longer.
+# The decoder watches its own time, and so does storage; the parent and the alarm wait this much
+# longer than both.
 GRACE_SECONDS = 10
+NUM_READS = 2  # of storage, for one video: how large it is, and what it holds
 
 
 class DecodeProcess:
@@ -52,6 +58,8 @@ class DecodeProcess:
         prove: bool = True,
     ) -> list[Clip]:
         """Run :func:`pipeline.clips.clips_of` in the child."""
+        if record.prepared:
+            fetch(record)  # here, where no alarm counts the time that a large file takes
         clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
         return clips
 
@@ -82,7 +90,7 @@ class DecodeProcess:
         pipe = self._pipe or self._start()
         try:
             pipe.send((operation, record, limits, arguments))
-            if not pipe.poll(limits.decode_seconds + GRACE_SECONDS):
+            if not pipe.poll(_allowed_seconds(record, limits)):
                 self.close()
                 reason = f"hung the decoder for over {limits.decode_seconds:.0f} s"
                 raise VideoDecodeError(record.sample_id, record.uri, reason, Status.TIMED_OUT)
@@ -123,13 +131,19 @@ def serve(pipe: Connection) -> None:
             operation, record, limits, arguments = pipe.recv()
         except EOFError:
             return
-        signal.alarm(int(limits.decode_seconds) + GRACE_SECONDS)  # default action: die
+        signal.alarm(math.ceil(_allowed_seconds(record, limits)))  # default action: die
         try:
             answer = operation(record, limits=limits, **arguments)
-        except VideoDecodeError as error:
+        except (VideoDecodeError, StorageUnavailable) as error:
             answer = error
         signal.alarm(0)
         pipe.send(answer)
+
+
+def _allowed_seconds(record: VideoRecord, limits: VideoLimits) -> float:
+    """Return after how long a visit to a video is a hang."""
+    reading = NUM_READS * longest_wait_seconds(record.uri)
+    return limits.decode_seconds + reading + GRACE_SECONDS
 
 
 if __name__ == "__main__":

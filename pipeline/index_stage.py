@@ -29,6 +29,7 @@ from pipeline.manifest import (
     write_manifest,
 )
 from pipeline.progress import Progress
+from pipeline.storage import exists
 
 VIDEOS_PER_BLOCK = 16
 
@@ -43,6 +44,7 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     """
     dataset = config.dataset
     annotated = read_annotations(dataset)
+    exists(config.manifest_uri)  # a bucket that is not there should say so before hours of probing
     to_probe = [record for record in annotated.records if record.good]
     refused = [record for record in annotated.records if not record.good]
     with ray_session(config, ray_address, num_cpus=required_cpus(config.cluster.num_decoders, 0)):

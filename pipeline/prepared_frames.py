@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from pipeline.errors import PipelineError, Status, VideoDecodeError
+from pipeline.errors import PipelineError, Status, StorageUnavailable, VideoDecodeError
 from pipeline.frame_store.arrow_file import Location, mapped_jpegs
 from pipeline.frame_store.mirror import local_file
 from pipeline.jpeg import decode_jpeg
@@ -39,18 +40,39 @@ def frames_of(
             raise _error(record, Status.UNREADABLE, reason) from error
 
 
+def fetch(record: VideoRecord) -> None:
+    """Bring the file that holds a video's frames to this machine, unless it is here.
+
+    Raises:
+        VideoDecodeError: if there is no such file, or it is damaged.
+        StorageUnavailable: if storage fails, or another process holds the lock for too long.
+
+    """
+    with _bad_files_named(record):
+        local_file(Location.parse(record.uri).file_uri)
+
+
 def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
-    try:
+    with _bad_files_named(record):
         location = Location.parse(record.uri)
         content, jpegs = mapped_jpegs(local_file(location.file_uri), location.batch)
-    except FileNotFoundError:
-        raise _error(record, Status.NOT_FOUND, "is not there") from None
-    except (OSError, ValueError, PipelineError) as error:
-        raise _error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
         reason = "does not hold the frames of its manifest; prepare the frames again"
         raise _error(record, Status.CHANGED, reason)
     return jpegs
+
+
+@contextmanager
+def _bad_files_named(record: VideoRecord) -> Iterator[None]:
+    """Make what is wrong with a file a fault of its video; storage that fails is none."""
+    try:
+        yield
+    except StorageUnavailable:
+        raise
+    except FileNotFoundError:
+        raise _error(record, Status.NOT_FOUND, "is not there") from None
+    except (OSError, ValueError, PipelineError) as error:
+        raise _error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
 
 
 def _error(record: VideoRecord, status: Status, reason: str) -> VideoDecodeError:

@@ -3,6 +3,9 @@
 Law 1 lives here: a file is written whole, then named. Locally that is a temporary file, ``fsync``
 and a rename; on an object store a single put. Nothing ever streams into an open remote writer,
 because an exception there publishes a truncated object.
+
+Of an object store, credentials and endpoint come from the environment, and no call takes longer
+than its deadline (``pipeline.remote_storage``): any function here may raise ``StorageUnavailable``.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import remote_storage
 
 
 def absolute_uri(uri: str) -> str:
@@ -38,9 +44,16 @@ def is_local(uri: str) -> bool:
     return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
 
 
+def longest_wait_seconds(uri: str) -> float:
+    """Return how long one call waits for the storage of ``uri`` before it gives up; locally 0."""
+    return 0.0 if is_local(uri) else remote_storage.deadline_seconds()
+
+
 def exists(uri: str) -> bool:
     """Return whether there is something at ``uri``."""
     filesystem, path = _filesystem(uri)
+    if isinstance(filesystem, AsyncFileSystem):
+        return remote_storage.exists(filesystem, path)
     return bool(filesystem.exists(path))
 
 
@@ -52,7 +65,7 @@ def size_bytes(uri: str) -> int:
 
     """
     filesystem, path = _filesystem(uri)
-    return int(filesystem.size(path))
+    return int(_call(filesystem, "info", path)["size"])
 
 
 def read_bytes(uri: str) -> bytes:
@@ -63,7 +76,7 @@ def read_bytes(uri: str) -> bytes:
 
     """
     filesystem, path = _filesystem(uri)
-    return bytes(filesystem.cat_file(path))
+    return bytes(_call(filesystem, "cat_file", path))
 
 
 @contextmanager
@@ -82,7 +95,7 @@ def local_copy(uri: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="dvflnet-") as folder:
         copy = Path(folder) / Path(path).name
-        filesystem.get_file(path, str(copy))
+        _call(filesystem, "get_file", path, str(copy))
         yield copy
 
 
@@ -92,13 +105,20 @@ def write_bytes(uri: str, content: bytes) -> None:
     if isinstance(filesystem, LocalFileSystem):
         with _temporary_file(path, content) as temporary:
             os.replace(temporary, path)
+    elif isinstance(filesystem, AsyncFileSystem):
+        remote_storage.put(filesystem, path, content)
     else:
         filesystem.pipe_file(path, content)
 
 
 def create_bytes(uri: str, content: bytes) -> bool:
-    """Publish ``content`` at ``uri`` unless something is there already; return whether it was."""
+    """Publish ``content`` at ``uri`` unless something is there already; return whether it was.
+
+    Where a server cannot promise that (``pipeline.remote_storage``), it is said in the log.
+    """
     filesystem, path = _filesystem(uri)
+    if isinstance(filesystem, AsyncFileSystem):
+        return remote_storage.create(filesystem, path, content)
     if not isinstance(filesystem, LocalFileSystem):
         try:
             filesystem.pipe_file(path, content, mode="create")
@@ -117,16 +137,18 @@ def list_names(uri: str) -> list[str]:
     """List the names directly below ``uri``, sorted; an empty list if there is no such folder."""
     filesystem, path = _filesystem(uri)
     try:
-        entries = filesystem.ls(path, detail=False, refresh=True)
+        entries = _call(filesystem, "ls", path, detail=False)
     except FileNotFoundError:
         return []
-    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    below = [entry.rstrip("/") for entry in entries]
+    folder = path.rstrip("/")  # in a bucket it may be an object, too, and then lists itself
+    return sorted(entry.rsplit("/", 1)[-1] for entry in below if entry != folder)
 
 
 def list_tree(uri: str) -> list[str]:
     """List all files below ``uri``, sorted, by their names relative to it."""
     filesystem, path = _filesystem(uri)
-    found = filesystem.find(path)
+    found = _call(filesystem, "find", path)
     return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
 
 
@@ -150,15 +172,16 @@ def sha256_of(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def open_seekable(uri: str) -> Any:
-    """Return what a decoder can open: a local path as text, or a seekable binary file."""
-    filesystem, path = _filesystem(uri)
-    return path if isinstance(filesystem, LocalFileSystem) else filesystem.open(path, "rb")
-
-
 def _filesystem(uri: str) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    s3 = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
+    filesystem, path = fsspec.core.url_to_fs(uri, **(remote_storage.S3_OPTIONS if s3 else {}))
     return filesystem, str(path)
+
+
+def _call(filesystem: Any, operation: str, path: str, *arguments: Any, **options: Any) -> Any:
+    if isinstance(filesystem, AsyncFileSystem):
+        return remote_storage.call(filesystem, operation, path, *arguments, **options)
+    return getattr(filesystem, operation)(path, *arguments, **options)
 
 
 @contextmanager

@@ -102,6 +102,10 @@ class TrainPlan:
         """URI of the folder that the run writes to."""
         return join_uri(self.config.artefacts, "runs", self.name)
 
+    def checkpoint_uri(self, path: str) -> str:
+        """URI of one of the run's checkpoints; Ray's ``path`` has no scheme."""
+        return join_uri(self.folder, path.rstrip("/").rpartition("/")[2])
+
     def as_text(self) -> str:
         """What is printed before training starts, and by ``--dry-run``."""
         order, train = self.order, self.recipe.train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,8 +57,9 @@ def publish_result(
         run: in MLflow.
 
     """
-    best = _read(max(checkpoints, key=lambda pair: (pair[1]["val/top1"], -pair[1]["val/nll"])))
-    last = _read(max(checkpoints, key=lambda pair: pair[1]["step"]))
+    best_pair = max(checkpoints, key=lambda pair: (pair[1]["val/top1"], -pair[1]["val/nll"]))
+    last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])
+    best, last = _read(plan, best_pair), _read(plan, last_pair)
     for name, evaluated in (("best", best), ("last", last)):
         uri = storage.join_uri(plan.folder, f"{name}.safetensors")
         storage.write_bytes(uri, evaluated.weights_file)
@@ -71,11 +71,11 @@ def publish_result(
     return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
 
 
-def _read(pair: tuple[Any, dict[str, Any]]) -> Evaluated:
+def _read(plan: TrainPlan, pair: tuple[Any, dict[str, Any]]) -> Evaluated:
     checkpoint, metrics = pair
-    with checkpoint.as_directory() as folder:
-        weights_file = storage.read_bytes(str(Path(folder) / WEIGHTS))
-        return Evaluated(metrics, weights_file, read_checkpoint(Path(folder)))
+    uri = plan.checkpoint_uri(checkpoint.path)
+    weights_file = storage.read_bytes(storage.join_uri(uri, WEIGHTS))
+    return Evaluated(metrics, weights_file, read_checkpoint(uri))
 
 
 def _summary(

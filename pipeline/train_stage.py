@@ -111,8 +111,8 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
         )
         try:
             result: Any = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _first_known(error) or error from error
+        except (ray.train.TrainingFailedError, OSError) as error:
+            raise _known(plan, error) or error from error
     if isinstance(result.return_value, PipelineError):
         raise result.return_value
     return list(result.best_checkpoints or [])
@@ -172,10 +172,17 @@ class Listener:
         )
 
 
-def _first_known(error: Any) -> PipelineError | None:
-    """Return the first worker's error that a user can act on."""
+def _known(plan: TrainPlan, error: Any) -> PipelineError | None:
+    """Return what a user can act on: a worker's error, or storage that Ray's record is not safe on.
+
+    Ray Train writes that record from its controller, through pyarrow, whose errors are ``OSError``.
+    """
     failures = getattr(error, "worker_failures", {}).values()
-    return next((failure for failure in failures if isinstance(failure, PipelineError)), None)
+    known = next((failure for failure in failures if isinstance(failure, PipelineError)), None)
+    cause = getattr(error, "controller_failure", error)
+    if known is None and isinstance(cause, OSError):
+        return StorageUnavailable(f"{plan.folder}: {cause}\n  Run the same command again.")
+    return known
 
 
 def _open_run(plan: TrainPlan) -> TrackedRun:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -34,7 +32,7 @@ def work(setup: dict[Any, Any]) -> Any:
         num_classes=len(plan.manifest.class_names),
         num_frames=plan.recipe.num_frames // plan.recipe.frame_stride,
     )
-    resumed = _last_state()
+    resumed = _last_state(plan)
     if resumed is not None:
         network.load_state_dict(dict(resumed.weights))
     elif (report := start_network(network, plan.recipe.model)) is not None:
@@ -68,15 +66,12 @@ def work(setup: dict[Any, Any]) -> Any:
     return None
 
 
-def _last_state() -> TrainingState | None:
+def _last_state(plan: TrainPlan) -> TrainingState | None:
     """Return the state of the run's last checkpoint, if there is one."""
     import ray.train
 
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return read_checkpoint(Path(folder))
+    return None if checkpoint is None else read_checkpoint(plan.checkpoint_uri(checkpoint.path))
 
 
 class RayPlace:
@@ -124,15 +119,20 @@ class RayPlace:
             "seconds": self._seconds,
             **result.val,
         }
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if self.rank == 0:
-                self._write(Path(folder), result)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            name = f"epoch_{result.epoch:04d}"
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+        name = f"epoch_{result.epoch:04d}"
+        checkpoint = None
+        if self.rank == 0:
+            uri = self._plan.checkpoint_uri(name)
+            self._write(uri, result)
+            checkpoint = ray.train.Checkpoint(uri)
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint,
+            checkpoint_dir_name=name,
+            checkpoint_upload_fn=lambda written, _: written,  # it is where Ray looks for it
+        )
 
-    def _write(self, folder: Path, result: EpochResult) -> None:
+    def _write(self, uri: str, result: EpochResult) -> None:
         state = TrainingState(
             step=result.step,
             seconds=self._seconds,
@@ -147,4 +147,4 @@ class RayPlace:
             "config": resolved_yaml(self._plan.config),
         }
         names = self._plan.manifest.class_names
-        write_checkpoint(folder, state, class_names=names, facts=facts)
+        write_checkpoint(uri, state, class_names=names, facts=facts)

@@ -19,7 +19,7 @@ from pipeline.clip_loader import jitter_rows
 from pipeline.clips import Clip
 from pipeline.config import ExperimentConfig
 from pipeline.decode_process import DecodeProcess
-from pipeline.errors import Status, VideoDecodeError
+from pipeline.errors import PipelineError, Status, VideoDecodeError
 from pipeline.logit_store.cells import Cells
 from pipeline.logit_store.encoding import bad_logits, centre
 from pipeline.logit_store.journal import write_fragment
@@ -116,10 +116,16 @@ class TeacherActor:
         clip = config.clip
         self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
         self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
-        self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
+        self._failure: PipelineError | None = None
+        try:
+            self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
+        except PipelineError as error:
+            self._failure = error  # of what is raised here, Ray would keep the text alone
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Replace the frames of a block by logits, and add the time that each took."""
+        if self._failure is not None:
+            raise self._failure
         started = time.monotonic()
         # A bad clip stays in its batch as zeros, so that it shifts nobody else's place.
         logits = self._teacher.logits(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +27,7 @@ from pipeline.logit_store.encoding import centre
 from pipeline.manifest import Manifest, VideoRecord, build_manifest, located
 from pipeline.video import probe_video
 from pipeline.views import build_view
+from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -264,6 +267,21 @@ def _cells(config: ExperimentConfig, manifest: Manifest, unit: layout.Unit) -> C
         view_digest=np.array([view.digest for view in views], np.uint64),
         frame_crc=np.stack([clip.frame_crc for clip in clips]),
     )
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Endpoint of a real S3 server on loopback, and the environment that leads there."""
+    another = os.environ.get(ANOTHER_SERVER)
+    server = nullcontext(another) if another else s3_server(tmp_path_factory.mktemp("s3"))
+    with server as endpoint, environment_for(endpoint):
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """URI of an empty bucket."""
+    return make_bucket()
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def state_after(step: int) -> TrainingState:
 
 def write(folder: Path, step: int) -> Path:
     folder.mkdir()
-    write_checkpoint(folder, state_after(step), class_names=("a", "b", "c"), facts=FACTS)
+    write_checkpoint(str(folder), state_after(step), class_names=("a", "b", "c"), facts=FACTS)
     return folder
 
 
@@ -41,12 +41,12 @@ def folder(tmp_path) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(PipelineError) as caught:
-        read_checkpoint(folder)
+        read_checkpoint(str(folder))
     return str(caught.value)
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(folder):
-    written, read = state_after(3), read_checkpoint(folder)
+    written, read = state_after(3), read_checkpoint(str(folder))
     assert (read.step, read.seconds) == (3, 4.5)
     assert torch.equal(read.val_logits, written.val_logits)
     assert read.weights.keys() == written.weights.keys()
@@ -66,6 +66,13 @@ def test_it_is_four_files_and_the_weights_explain_themselves(folder):
     assert json.loads((folder / "checkpoint.json").read_text())["facts"] == FACTS
 
 
+def test_it_is_the_same_in_a_bucket(bucket):
+    write_checkpoint(bucket, state_after(3), class_names=(), facts=FACTS)
+    assert torch.equal(read_checkpoint(bucket).val_logits, state_after(3).val_logits)
+    with pytest.raises(StoreCorrupt, match=f"{bucket}/nowhere/checkpoint.json"):
+        read_checkpoint(f"{bucket}/nowhere")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
@@ -74,7 +81,7 @@ def test_a_missing_file_is_named(folder, name):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreCorrupt, match="nowhere"):
-        read_checkpoint(tmp_path / "nowhere")
+        read_checkpoint(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -88,14 +95,14 @@ def test_a_truncated_file_is_named(folder, name, kept):
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_never_believed(folder, name):
     """Not every bit matters (spaces, padding), but no flip may change what is read."""
-    content, good = (folder / name).read_bytes(), read_checkpoint(folder)
+    content, good = (folder / name).read_bytes(), read_checkpoint(str(folder))
     refused = 0
     for place in range(0, len(content), max(1, len(content) // 60)):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         (folder / name).write_bytes(damaged)
         try:
-            read = read_checkpoint(folder)
+            read = read_checkpoint(str(folder))
         except PipelineError as error:
             assert name in str(error)  # noqa: PT017
             refused += 1
@@ -114,7 +121,7 @@ def test_a_file_of_another_checkpoint_is_refused(folder, tmp_path, name):
     # With another record it is the others that differ.
     assert (name if name != "checkpoint.json" else "weights.safetensors") in refused
     with pytest.raises(StoreCorrupt):
-        read_checkpoint(folder)
+        read_checkpoint(str(folder))
 
 
 def test_an_edited_step_is_refused(folder):

@@ -26,10 +26,13 @@ from pipeline.storage import (
 )
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def root(request, tmp_path):
     if request.param == "local":
         yield str(tmp_path / "deep" / "folder")
+        return
+    if request.param == "s3":
+        yield join_uri(request.getfixturevalue("bucket"), "deep", "folder")
         return
     uri = f"memory://{uuid.uuid4().hex}"
     yield uri

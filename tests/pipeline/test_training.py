@@ -206,8 +206,8 @@ def test_a_curve_is_bit_identical_when_stopped_and_resumed(straight, tmp_path):
     state = TrainingState(
         9, 1.0, torch.zeros(1, NUM_CLASSES), weights_of(first), first.optimiser.state_dict()
     )
-    write_checkpoint(tmp_path, state, class_names=("a", "b", "c"), facts={})
-    loaded, second = read_checkpoint(tmp_path), start_training(seed=99)
+    write_checkpoint(str(tmp_path), state, class_names=("a", "b", "c"), facts={})
+    loaded, second = read_checkpoint(str(tmp_path)), start_training(seed=99)
     second.network.load_state_dict(dict(loaded.weights))
     second.optimiser.load_state_dict(loaded.optimiser)
     curve += take(second, range(loaded.step, 20))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -213,5 +214,6 @@ def test_a_teacher_that_was_replaced_after_the_plan_is_refused(config, spec):
         **spec.identity,
         "teacher": {**spec.identity["teacher"], "weights_sha256": "0" * 64},
     }
+    teacher = TeacherActor(config, replace(spec, identity=identity))
     with pytest.raises(WeightsMismatch, match=r"other weights here than those .* expected 000000"):
-        TeacherActor(config, replace(spec, identity=identity))
+        teacher(pa.table({}))

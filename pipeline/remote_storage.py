@@ -1,0 +1,228 @@
+"""Calls to an object store: one request at a time, tried again until a deadline.
+
+s3fs tries again around botocore, which tries again itself: together they wait seven minutes for a
+server that never answers, and then seldom say why. Here each of them tries once, and one loop
+around both tries until the deadline and remembers what it found.
+
+File systems are asked for anew at every call: fsspec keeps one a thread, and none over a fork.
+Listings are never cached, because other processes write too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from fsspec.asyn import sync
+
+from pipeline.errors import ConfigError, StorageUnavailable
+
+DEADLINE_VARIABLE = "DVFLNET_STORAGE_SECONDS"
+DEADLINE_SECONDS = 120.0
+LONGEST_PAUSE_SECONDS = 5.0
+WARN_AT_ATTEMPT = 5  # a second or so after the first, where the server answers at once
+
+WHOLE_BYTES = 5 * 2**30  # what a server takes in one request, and so the largest file
+S3_OPTIONS: dict[str, Any] = {
+    "use_listings_cache": False,
+    "max_concurrency": 1,  # or a file is read in parts, which may be of two versions
+    "config_kwargs": {
+        "connect_timeout": 5,
+        "read_timeout": 15,  # between two bytes
+        "retries": {"total_max_attempts": 1},
+    },
+}
+
+# What another attempt may not meet: these, and all statuses over 500 but one.
+PASSING = (408, 409, 429, "RequestTimeout", "IncompleteBody")
+UNSUPPORTED = 501
+
+# Of the buckets that this process has created something in: whether they refuse to replace it.
+_REFUSING: dict[str, bool] = {}
+
+log = logging.getLogger(__name__)
+
+
+def deadline_seconds() -> float:
+    """Return how long a call may take, all its attempts together.
+
+    Raises:
+        ConfigError: if the environment does not say it as a number of seconds.
+
+    """
+    text = os.environ.get(DEADLINE_VARIABLE, str(DEADLINE_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{DEADLINE_VARIABLE} must be a number of seconds, found {text!r}")
+    return seconds
+
+
+def call(filesystem: Any, operation: str, path: str, *arguments: Any, **options: Any) -> Any:
+    """Run an operation of an asynchronous file system.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileExistsError: if it was to be created, and is there.
+        StorageUnavailable: if the deadline passes, access is denied or there is no such bucket.
+
+    """
+    filesystem.retries = 1  # of s3fs; others do not look at it
+    attempt = partial(getattr(filesystem, f"_{operation}"), path, *arguments, **options)
+    return sync(filesystem.loop, _persist, filesystem.unstrip_protocol(path), attempt)
+
+
+def exists(filesystem: Any, path: str) -> bool:
+    """Return whether there is a file, or anything below it; raises as ``call``."""
+    try:
+        call(filesystem, "info", path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def put(filesystem: Any, path: str, content: bytes, **options: Any) -> None:
+    """Write a whole file in one request; raises as ``call``."""
+    call(filesystem, "pipe_file", path, content, chunksize=WHOLE_BYTES, **options)
+
+
+def create(filesystem: Any, path: str, content: bytes) -> bool:
+    """Write a whole file in one request, unless it is there; return whether it was written.
+
+    False may also mean that an attempt of this very call got through and its answer did not, so
+    callers who care compare what is there. Raises as ``call``.
+    """
+    bucket = filesystem.unstrip_protocol(path.partition("/")[0])
+    if bucket not in _REFUSING:
+        return _create_first(filesystem, path, content, bucket)
+    if _REFUSING[bucket]:
+        return _put_new(filesystem, path, content)
+    if exists(filesystem, path):
+        return False
+    put(filesystem, path, content)
+    return True
+
+
+def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bool:
+    """Create a file and learn whether the server keeps the condition, which many ignore.
+
+    The second of two equal puts must be refused. If it is not, it has changed nothing.
+    """
+    if exists(filesystem, path):
+        return False
+    try:
+        written = _put_new(filesystem, path, content)
+        _REFUSING[bucket] = not written or not _put_new(filesystem, path, content)
+    except StorageUnavailable as error:
+        if _status(error.__cause__) != UNSUPPORTED:
+            raise
+        put(filesystem, path, content)
+        written, _REFUSING[bucket] = True, False
+    if not _REFUSING[bucket]:
+        log.warning(
+            "%s has no create-only puts (If-None-Match): two jobs that write to one place at the "
+            "same time can replace each other's files there. Run one at a time.",
+            bucket,
+        )
+    return written
+
+
+def _put_new(filesystem: Any, path: str, content: bytes) -> bool:
+    try:
+        put(filesystem, path, content, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """Try until it works, fails for good or the deadline passes."""
+    seconds, found = deadline_seconds(), None
+    try:
+        async with asyncio.timeout(seconds):
+            for number in itertools.count(1):
+                try:
+                    return await attempt()
+                except _failures() as error:
+                    found = error
+                _raise_if_final(uri, found)
+                if number == WARN_AT_ATTEMPT:
+                    log.warning("%s: %s; trying again for up to %g s", uri, _said(found), seconds)
+                await asyncio.sleep(_pause_seconds(number))
+    except TimeoutError:
+        raise StorageUnavailable(
+            f"{uri}: no success within {seconds:g} s\n"
+            f"  last found: {_said(found) if found else 'no answer, or one that never ended'}\n"
+            "  See that AWS_ENDPOINT_URL is right and the server well, then run the same command "
+            f"again.\n  {DEADLINE_VARIABLE} says how long a call may take."
+        ) from found
+
+
+def _raise_if_final(uri: str, found: Exception) -> None:
+    """Raise what another attempt would meet again."""
+    from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError
+
+    status, code = _status(found), _code(found)
+    if code == "NoSuchBucket":
+        raise StorageUnavailable(f"{uri}: there is no such bucket; create it") from found
+    if isinstance(found, FileNotFoundError):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from found
+    if isinstance(found, FileExistsError) or status == 412:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), uri) from found
+    if isinstance(found, PermissionError):
+        raise StorageUnavailable(
+            f"{uri}: access denied ({code or found})\n"
+            "  See that the credentials in the environment (AWS_ACCESS_KEY_ID, ...) are right and "
+            "may do this.\n  Without the right to list a bucket, keys that are not there look so."
+        ) from found
+    refused = status is not None and (status < 500 or status == UNSUPPORTED)
+    if refused and status not in PASSING and code not in PASSING:
+        raise StorageUnavailable(f"{uri}: the server refuses this: {_said(found)}") from found
+    lost = isinstance(found, ConnectionError | HTTPClientError)
+    if isinstance(found, BotoCoreError) and not lost:
+        raise StorageUnavailable(
+            f"{uri}: {found}\n  Credentials come from the environment: AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, or what else botocore knows."
+        ) from found
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what calls may raise for reasons outside of this program."""
+    from botocore.exceptions import BotoCoreError
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    return (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
+
+
+def _pause_seconds(number: int) -> float:
+    """Return how long to wait after an attempt; not the same in all processes."""
+    longest = min(0.1 * 2.0 ** min(number, 10), LONGEST_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.0)
+
+
+def _said(found: Exception) -> str:
+    status = _status(found)
+    return f"{type(found).__name__}: {found}" if status is None else f"HTTP {status}: {found}"
+
+
+def _status(found: BaseException | None) -> int | None:
+    """Return the HTTP status behind an error that s3fs has translated."""
+    if isinstance(found, StorageUnavailable):
+        found = found.__cause__
+    response = getattr(getattr(found, "__cause__", None), "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return None if status is None else int(status)
+
+
+def _code(found: BaseException) -> str:
+    response = getattr(found.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

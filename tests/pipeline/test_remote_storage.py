@@ -1,0 +1,220 @@
+"""An object store that fails: in time, by name, and never in silence."""
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import remote_storage, storage
+from pipeline.config import VideoLimits
+from pipeline.decode_process import DecodeProcess
+from pipeline.errors import ConfigError, StorageUnavailable
+from pipeline.remote_storage import DEADLINE_VARIABLE
+from tests.s3_server import FaultProxy, environment_for, make_bucket
+
+SHORT_SECONDS = 0.3
+
+
+@pytest.fixture(scope="module")
+def endpoint(s3_endpoint: str) -> Iterator[FaultProxy]:
+    """A proxy, and the environment that leads there."""
+    proxy = FaultProxy(s3_endpoint)
+    with environment_for(proxy.endpoint):
+        yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def proxy(endpoint: FaultProxy) -> FaultProxy:
+    """The same, as it is before a test: without faults."""
+    endpoint.inject("")
+    return endpoint
+
+
+@pytest.fixture
+def uri(bucket: str, proxy: FaultProxy) -> str:
+    """URI of a file that is there, in a bucket that is known to refuse replacing it."""
+    uri = f"{bucket}/folder/a.bin"
+    assert storage.create_bytes(uri, b"content")
+    assert not storage.create_bytes(uri, b"other")
+    return uri
+
+
+def copy(uri: str) -> bytes:
+    with storage.local_copy(uri) as path:
+        return path.read_bytes()
+
+
+CALLS: dict[str, Callable[[str], object]] = {
+    "exists": storage.exists,
+    "size": storage.size_bytes,
+    "read": storage.read_bytes,
+    "copy": copy,
+    "write": lambda uri: storage.write_bytes(uri, b"content"),
+    "create": lambda uri: storage.create_bytes(uri, b"content"),
+    "names": lambda uri: storage.list_names(os.path.dirname(uri)),
+    "tree": lambda uri: storage.list_tree(os.path.dirname(uri)),
+}
+ANSWERS = {
+    "exists": True,
+    "size": 7,
+    "read": b"content",
+    "copy": b"content",
+    "write": None,
+    "create": False,
+    "names": ["a.bin"],
+    "tree": ["a.bin"],
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("500", "HTTP 500"),
+        ("503", "HTTP 503"),
+        ("reset", "Connection"),
+        ("hang", "no answer"),
+        ("slow", "no answer"),
+    ],
+)
+def test_no_call_outlasts_its_deadline(call, fault, said, uri, proxy, monkeypatch):
+    monkeypatch.setenv(DEADLINE_VARIABLE, str(SHORT_SECONDS))
+    proxy.inject(fault)
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable) as caught:
+        CALLS[call](uri)
+    assert SHORT_SECONDS * 0.9 < time.monotonic() - started < SHORT_SECONDS + 1.5
+    assert os.path.dirname(uri) in str(caught.value)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", ["500", "503", "reset"])
+def test_what_passes_is_waited_for(call, fault, uri, proxy):
+    proxy.inject(fault, times=1)
+    assert CALLS[call](uri) == ANSWERS[call]
+    assert proxy.num_requests == 2
+
+
+def test_a_request_that_is_never_answered_is_made_again(uri, proxy, monkeypatch):
+    patient = remote_storage.S3_OPTIONS["config_kwargs"] | {"read_timeout": 0.5}
+    monkeypatch.setitem(remote_storage.S3_OPTIONS, "config_kwargs", patient)
+    proxy.inject("hang", times=1)
+    assert storage.read_bytes(uri) == b"content"
+    assert proxy.num_requests == 2
+
+
+@pytest.mark.parametrize("call", ["read", "copy"])
+def test_half_an_answer_is_none(call, uri, proxy):
+    proxy.inject("cut", times=2)
+    assert CALLS[call](uri) == b"content"
+    assert proxy.num_requests == 3
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_denied_access_is_said_at_once(call, uri, proxy):
+    proxy.inject("403")
+    with pytest.raises(StorageUnavailable, match="AWS_ACCESS_KEY_ID") as caught:
+        CALLS[call](uri)
+    assert os.path.dirname(uri) in str(caught.value)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+    assert proxy.num_requests == 1
+
+
+def test_a_put_whose_answer_is_lost_is_not_lost(uri, proxy):
+    other = uri.replace("a.bin", "b.bin")
+    proxy.inject("lost", times=1)
+    storage.create_bytes(other, b"content")  # it may say that it was there, for now it is
+    assert storage.read_bytes(other) == b"content"
+
+
+@pytest.mark.parametrize("fault", ["unconditional", "501"])
+def test_a_server_without_conditions_is_named_and_never_replaces(fault, proxy, caplog):
+    folder = make_bucket()
+    proxy.inject(fault)
+    with caplog.at_level(logging.WARNING):
+        for name in ("a", "b"):
+            assert storage.create_bytes(f"{folder}/{name}", b"first")
+            assert not storage.create_bytes(f"{folder}/{name}", b"second")
+            assert storage.read_bytes(f"{folder}/{name}") == b"first"
+    (warning,) = caplog.messages
+    assert folder in warning
+    assert "If-None-Match" in warning
+
+
+def test_what_is_there_before_the_server_is_known_is_not_replaced(proxy):
+    there = f"{make_bucket()}/a"
+    storage.write_bytes(there, b"first")
+    proxy.inject("unconditional")
+    assert not storage.create_bytes(there, b"second")
+    assert storage.read_bytes(there) == b"first"
+
+
+def test_a_missing_bucket_is_named(s3_endpoint):
+    for call in CALLS.values():
+        with pytest.raises(StorageUnavailable, match="there is no such bucket"):
+            call("s3://nowhere/folder/a.bin")
+
+
+def test_missing_credentials_are_said_at_once(uri, proxy):
+    proxy.inject("")
+    with environment_for(proxy.endpoint):
+        del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        with pytest.raises(StorageUnavailable, match="Unable to locate credentials"):
+            storage.read_bytes(uri)
+    assert proxy.num_requests == 0
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
+def test_a_deadline_must_be_a_number(text, bucket, monkeypatch):
+    monkeypatch.setenv(DEADLINE_VARIABLE, text)
+    with pytest.raises(ConfigError, match=f"{DEADLINE_VARIABLE}.*{text}"):
+        storage.read_bytes(f"{bucket}/a")
+
+
+def test_a_folder_that_is_an_object_is_not_in_itself(bucket):
+    storage.write_bytes(f"{bucket}/folder/", b"")  # as the web page of a bucket makes it
+    storage.write_bytes(f"{bucket}/folder/a", b"x")
+    assert storage.list_names(f"{bucket}/folder") == ["a"]
+    assert storage.list_tree(f"{bucket}/folder") == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_process_has_its_own_client(method, bucket):
+    storage.write_bytes(f"{bucket}/a", b"content")
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(storage.read_bytes, (f"{bucket}/a",)) == b"content"
+    assert storage.read_bytes(f"{bucket}/a") == b"content"
+
+
+# --- in decoding processes ----------------------------------------------------------------------
+
+
+def test_storage_that_fails_is_no_fault_of_the_video(
+    bucket, proxy, make_video, make_record, tmp_path: Path, monkeypatch
+):
+    """And its deadline may be longer than the decoder's."""
+    path = make_video(tmp_path / "a.avi", 10)
+    storage.write_bytes(f"{bucket}/a.avi", path.read_bytes())
+    monkeypatch.setattr("pipeline.decode_process.GRACE_SECONDS", 0)
+    monkeypatch.setenv(DEADLINE_VARIABLE, "2")
+    limits = VideoLimits(decode_seconds=1)
+    record = replace(make_record(path), uri=f"{bucket}/a.avi")
+    decoder = DecodeProcess()
+    try:
+        for fault in ("hang", "403"):
+            proxy.inject(fault)
+            with pytest.raises(StorageUnavailable, match=r"a\.avi"):
+                decoder.probe(record, limits)
+            proxy.inject("")
+            assert decoder.probe(record, VideoLimits()).good
+    finally:
+        decoder.close()
