@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,12 +108,7 @@ class ViewCutter:
 
 
 class Scorer:
-    """Let every network look at the clips of a block.
-
-    Raises:
-        WeightsMismatch: if a file is not the one that was planned with.
-
-    """
+    """Let every network look at the clips of a block."""
 
     def __init__(
         self,
@@ -127,19 +123,26 @@ class Scorer:
         self._device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
         self._num_views, self._batch_size = protocol.num_views, config.evaluate.batch_size
         self._looks = looks_of(candidates)
-        self._candidates = candidates
-        self._networks: Mapping[str, TrainedNetwork] = {
-            candidate.name: self._load(candidate, class_names) for candidate in candidates
-        }
+        self._candidates, self._class_names = candidates, class_names
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Turn clips into probabilities, one row for a video and a network."""
+        """Turn clips into probabilities, one row for a video and a network.
+
+        Raises:
+            WeightsMismatch: if a file is not the one that was planned with.
+
+        """
         rows: list[dict[str, Any]] = []
         for candidate in self._candidates:
             number = self._looks.index(candidate.look)
             clips = block.filter(pa.array(np.asarray(block.column("look")) == number))
             rows += self._score(candidate, clips)
         return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+
+    @cached_property
+    def _networks(self) -> Mapping[str, TrainedNetwork]:
+        """The networks by name; loaded late, as Ray keeps but the text of what __init__ raises."""
+        return {candidate.name: self._load(candidate) for candidate in self._candidates}
 
     def _score(self, candidate: Candidate, clips: pa.Table) -> list[dict[str, Any]]:
         columns = ("row", "status", "reason")
@@ -163,11 +166,11 @@ class Scorer:
         flat = np.concatenate([np.frombuffer(value.as_buffer(), np.uint8) for value in values])
         return flat.reshape(-1, *look.clip_shape)
 
-    def _load(self, candidate: Candidate, class_names: tuple[str, ...]) -> TrainedNetwork:
+    def _load(self, candidate: Candidate) -> TrainedNetwork:
         from pipeline.trained_network import load_teacher, load_trained
 
         if candidate.teacher_of is not None:
-            loaded = load_teacher(candidate.teacher_of, class_names)
+            loaded = load_teacher(candidate.teacher_of, self._class_names)
         else:
             loaded = load_trained(candidate.uri)
         if loaded.digest != candidate.digest:
