@@ -40,6 +40,7 @@ class Mirror:
     """The memory-mapped arrays of a store; the view axis is ``spec.view_indices``."""
 
     root_digest: str
+    store_uri: str  # of the generation that it is a copy of
     spec: StoreSpec
     status: NDArray[np.uint8]  # (N, V)
     logits: NDArray[np.float16]  # (N, V, K), centred
@@ -134,7 +135,7 @@ def _open_locked(store: LogitStore, folder: Path) -> Mirror:
     if damaged is not None or not folder.exists():
         _build(store, folder)
     arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
-    return Mirror(store.root_digest, store.spec, **arrays)
+    return Mirror(store.root_digest, store.root, store.spec, **arrays)
 
 
 def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:

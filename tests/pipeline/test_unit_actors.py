@@ -50,7 +50,7 @@ def units(spec, dataset) -> list[Unit]:
 
 @pytest.fixture(scope="module")
 def decoder(config, spec):
-    decoder = UnitDecoder(config, spec)
+    decoder = UnitDecoder(config)
     yield decoder
     decoder.close()
 
@@ -186,7 +186,7 @@ def test_jitter_of_every_frame_reaches_the_teacher(dataset, config, tmp_path):
     spec = plan_store(own, manifest=dataset.manifest, teacher_digest=digest)
     unit = plan_units(spec, dataset.manifest.records)[-1]
     records = records_of(dataset.manifest, unit)
-    own_decoder = UnitDecoder(own, spec)
+    own_decoder = UnitDecoder(own)
     clips = own_decoder(unit_block(unit, records))
     own_decoder.close()
     block = TeacherActor(own, spec)(clips)
