@@ -14,11 +14,22 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+
+@dataclass(frozen=True, order=True)
+class StoredFile:
+    """A file below some URI; ``modified`` is in seconds since 1970, by the storage's clock."""
+
+    name: str
+    num_bytes: int
+    modified: float
 
 
 def absolute_uri(uri: str) -> str:
@@ -130,6 +141,27 @@ def list_tree(uri: str) -> list[str]:
     return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
 
 
+def list_files(uri: str) -> list[StoredFile]:
+    """List all files below ``uri``, sorted; what vanishes meanwhile may be missing."""
+    filesystem, path = _filesystem(uri)
+    found = filesystem.find(path, detail=True)
+    start = len(path.rstrip("/")) + 1
+    return sorted(
+        StoredFile(str(name)[start:], int(facts["size"]), _modified(facts))
+        for name, facts in found.items()
+    )
+
+
+def delete(uri: str) -> bool:
+    """Delete a file; return whether it was there."""
+    filesystem, path = _filesystem(uri)
+    try:
+        filesystem.rm_file(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write_json(uri: str, value: Any) -> None:
     """Publish ``value`` as readable JSON."""
     write_bytes(uri, readable_json(value))
@@ -159,6 +191,12 @@ def open_seekable(uri: str) -> Any:
 def _filesystem(uri: str) -> tuple[Any, str]:
     filesystem, path = fsspec.core.url_to_fs(uri)
     return filesystem, str(path)
+
+
+def _modified(facts: dict[str, Any]) -> float:
+    """Read the time of a file's last change; every filesystem has its own word for it."""
+    value = next(facts[key] for key in ("mtime", "LastModified", "created") if key in facts)
+    return float(value.timestamp() if isinstance(value, datetime) else value)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ sha256 is the manifest digest in the identity, so the seal need not name it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.storage import join_uri, list_names, read_bytes, sha256_of
 
 GENERATIONS = "generations"
 VIDEOS_NAME = "videos.json"
+_NAME = re.compile(r"[0-9a-f]{16}")
 CONTENT = ("sample_id", "num_frames", "width", "height", "sha256", "status")
 MAX_NAMED = 10  # videos in a refusal; the count is always whole
 
@@ -78,7 +80,7 @@ def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
 
 def list_generations(root: str) -> list[str]:
     """List the URIs at which there may be a generation, the first one first."""
-    names = list_names(join_uri(root, GENERATIONS))
+    names = filter(_NAME.fullmatch, list_names(join_uri(root, GENERATIONS)))
     return [root, *(join_uri(root, GENERATIONS, name) for name in names)]
 
 

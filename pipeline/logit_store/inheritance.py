@@ -5,8 +5,8 @@ were found are written beside it, once::
 
     <home>/journal/inherited-000012.parquet     footer as of a fragment; may hold no cell at all
 
-From then on the file says what need not be run. So whoever runs the unit, after any kill or at the
-same time, runs the same rest, and the other generations may go on, or go away.
+From then on the file says which cells need not be run. So whoever runs the unit, after any kill or
+at the same time, runs the same rest, and the other generations may go away.
 """
 
 from __future__ import annotations
