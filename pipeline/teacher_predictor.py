@@ -93,7 +93,9 @@ class TeacherPredictor:
             clips = prepare_clips(frames, jitter, self._device, motion_only=self._motion_only)
             with autocast(self._device, self._precision):
                 features = self._network.forward_features(clips)
-            logits: npt.NDArray[np.float32] = self._network.head(features.float()).cpu().numpy()
+            # Clip by clip: with few classes the rows of a larger product differ by their place.
+            rows = [self._network.head(row) for row in features.float().split(1)]
+            logits: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
         return logits
 
 
