@@ -32,10 +32,10 @@ from pipeline.logit_store.journal import (
     write_fragment,
 )
 from pipeline.logit_store.layout import Shard, StoreSpec, Unit, plan_units
-from pipeline.logit_store.reader import LogitStore
+from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.manifest import Manifest
 from pipeline.sealed.journal import finished_units
-from pipeline.sealed.seal import Seal, find_seal
+from pipeline.sealed.seal import find_seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Donor:
 
     home: str
     spec: StoreSpec
-    seal: Seal | None  # with one, cells are read from shards, and without from the journal
+    store: LogitStore | None  # if it is sealed; otherwise cells are read from the journal
     units: tuple[Unit, ...]
     finished: frozenset[int]  # units that were in the journal when the donor was found
     row_of: NDArray[np.int32]  # (N,) of the new generation; -1 where there is no such video
@@ -72,12 +72,11 @@ class Donor:
 
     def _read(self, rows: NDArray[np.int32]) -> list[Cells]:
         spec = self.spec
-        if self.seal is None:
+        if self.store is None:
             numbers = set((rows // spec.rows_per_unit).tolist()) & self.finished
             return [read_fragment(self.home, spec, self.units[n]) for n in sorted(numbers)]
-        store = LogitStore(self.home, spec, self.seal)
         return [
-            pick(store.read_shard(n), spec.shard_rows(n), spec)
+            pick(self.store.read_shard(n), spec.shard_rows(n), spec)
             for n in np.unique(rows // spec.rows_per_shard).tolist()
         ]
 
@@ -169,13 +168,13 @@ def _donor(home: str, spec: StoreSpec, videos: Manifest, manifest: Manifest) -> 
     for row, record in enumerate(manifest.records):
         if content_of(record) != content_of(videos.records[rows[row]]):
             rows[row] = -1
-    seal = find_seal(home)
+    store = None if find_seal(home) is None else open_store(home)
     return Donor(
         home=home,
         spec=spec,
-        seal=seal,
-        units=tuple(plan_units(spec, videos.records)) if seal is None else (),
-        finished=frozenset(finished_units(home)) if seal is None else frozenset(),
+        store=store,
+        units=() if store else tuple(plan_units(spec, videos.records)),
+        finished=frozenset() if store else frozenset(finished_units(home)),
         row_of=rows,
         status=np.array([record.status for record in manifest.records], np.uint8),
     )

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import Status, StorageUnavailable, StoreIncomplete
+from pipeline.errors import PipelineError, Status, StorageUnavailable, StoreIncomplete
 from pipeline.logit_store.cells import cell_shapes
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
@@ -163,10 +163,9 @@ def remove_mirror(folder: Path) -> bool:
 def _copied_digest(folder: Path) -> str | None:
     """Return the root digest of the store that a mirror is of, or None if it does not say."""
     try:
-        store = json.loads((folder / RECORD_NAME).read_bytes())["store"]
-    except (OSError, ValueError, TypeError, KeyError):  # damaged, or made before stores were named
-        return None
-    seal = find_seal(store)
+        seal = find_seal(json.loads((folder / RECORD_NAME).read_bytes())["store"])
+    except (OSError, ValueError, TypeError, KeyError, PipelineError):
+        return None  # the record is damaged or of before, or the store is: nothing is known
     return "" if seal is None else seal.root_digest
 
 
