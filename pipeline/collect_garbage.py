@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.config import ExperimentConfig
-from pipeline.logit_store.garbage import Garbage, find_garbage, is_temporary
+from pipeline.logit_store.garbage import Garbage, find_garbage
 from pipeline.logit_store.mirror import find_superseded, remove_mirror
 from pipeline.mirrors import MIRRORS
-from pipeline.storage import list_files
+from pipeline.storage import is_temporary, list_files
 
 
 def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, journals: bool) -> None:

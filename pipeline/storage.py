@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
 
 
 @dataclass(frozen=True, order=True)
@@ -150,6 +153,11 @@ def list_files(uri: str) -> list[StoredFile]:
         StoredFile(str(name)[start:], int(facts["size"]), _modified(facts))
         for name, facts in found.items()
     )
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name, or a path's last part, is one that a file has until it is whole."""
+    return _TEMPORARY.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 
 def delete(uri: str) -> bool:

@@ -23,7 +23,7 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Cells, Grid, cell_shapes, pick
 from pipeline.logit_store.encoding import bad_logits
-from pipeline.logit_store.garbage import is_temporary, own_names
+from pipeline.logit_store.garbage import own_names
 from pipeline.logit_store.generations import GENERATIONS, find_videos
 from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import Shard, StoreSpec, plan_shards, plan_units
@@ -31,7 +31,7 @@ from pipeline.logit_store.reader import LogitStore
 from pipeline.manifest import VideoRecord
 from pipeline.sealed.files import read_verified
 from pipeline.sealed.journal import finished_units, fragment_name
-from pipeline.storage import list_tree
+from pipeline.storage import is_temporary, list_tree
 from pipeline.views import build_view
 
 Kind = Literal[

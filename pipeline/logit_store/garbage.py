@@ -18,7 +18,6 @@ starts, goes on or seals in the meantime changes no verdict:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -37,10 +36,9 @@ from pipeline.logit_store.layout import StoreSpec
 from pipeline.sealed.identity import IDENTITY_NAME
 from pipeline.sealed.journal import JOURNAL_NAME, fragment_name
 from pipeline.sealed.seal import SEAL_NAME
-from pipeline.storage import StoredFile, list_files
+from pipeline.storage import StoredFile, is_temporary, list_files
 
 OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{zarr_backend.FOLDER}/", f"{parquet_backend.FOLDER}/")
-_TEMPORARY = re.compile(r"(.*/)?\..+\.[0-9a-f]{32}\.tmp")  # pipeline.storage names them so
 
 Kind = Literal["temporary file", "orphan", "journal", "mirror"]
 
@@ -66,11 +64,6 @@ def journal_names(spec: StoreSpec) -> set[str]:
     """Return every name that a file of a store's journal may have."""
     units = range(spec.num_units)
     return {name(unit) for unit in units for name in (fragment_name, inherited_name)}
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a name is one that a file has until it is whole."""
-    return _TEMPORARY.fullmatch(name) is not None
 
 
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
