@@ -215,7 +215,7 @@ def prepare(config: ExperimentConfig) -> None:
 def cache(config: ExperimentConfig) -> None:
     plan = plan_cache(config)
     logit_writer.open_for_writing(plan.root, plan.spec)
-    decoder, teacher = UnitDecoder(config, plan.spec), TeacherActor(config, plan.spec)
+    decoder, teacher = UnitDecoder(config), TeacherActor(config, plan.spec)
     for unit in plan.units:
         clips = decoder(unit_block(unit, plan.records(unit.rows)))
         journal_unit(teacher(clips), plan.root, plan.spec)

@@ -28,9 +28,8 @@ from pipeline.cache_stage import CachePlan, plan_cache
 from pipeline.cluster import LOCAL, ray_session, required_cpus
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status
-from pipeline.logit_store.layout import StoreSpec, cut_unit
+from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.writer import open_for_writing
-from pipeline.manifest import records_of
 from pipeline.run_model import ClusterShape, UnitCosts, stage_one_rate
 from pipeline.sealed.journal import fragment_name
 from pipeline.storage import join_uri
@@ -58,27 +57,24 @@ DECODERS_PER_NODE, TEACHERS_PER_NODE = 1, 2
 class SleepingDecoder:
     """Stands in for ``UnitDecoder``: takes its time, and gives rows without pixels."""
 
-    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
-        self._spec = spec
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._num_frames = config.clip.num_frames
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        records = records_of(block)
-        number = block.column("unit")[0].as_py()
-        unit = cut_unit(self._spec, number, [record.split for record in records])
-        time.sleep(SLEEPING.decode_seconds * len(unit.coordinates))
         rows = [
             {
-                "unit": number,
-                "row": row,
+                "unit": place["unit"],
+                "row": place["row"],
                 "view_index": view_index,
-                "label": records[row - unit.first_row].label,
-                "split": records[row - unit.first_row].split,
+                "label": place["label"],
                 "status": int(Status.GOOD),
                 "view_digest": 1,
-                "frame_crc": [0] * self._spec.num_frames,
+                "frame_crc": [0] * self._num_frames,
             }
-            for row, view_index in unit.coordinates
+            for place in block.select(["unit", "row", "label", "view_indices"]).to_pylist()
+            for view_index in place["view_indices"]
         ]
+        time.sleep(SLEEPING.decode_seconds * len(rows))
         return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
 
 
@@ -206,7 +202,7 @@ def measured_rate(plan: CachePlan) -> float:
     that come in together than the first and the last unit are.
     """
     open_for_writing(plan.root, plan.spec)
-    for _ in cache_stage._finished_on_ray(plan, plan.units):
+    for _ in cache_stage._finished_on_ray(plan, plan.units, {}):
         pass
     finished = sorted(
         (os.stat(join_uri(plan.root, fragment_name(unit.number))).st_mtime, len(unit.coordinates))

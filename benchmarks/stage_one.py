@@ -92,7 +92,7 @@ def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
     open_for_writing(plan.root, plan.spec)
     teacher = TeacherActor(plan.config, plan.spec)
     spent = {"decode": 0.0, "teacher": 0.0, "journal": 0.0}
-    with contextlib.closing(UnitDecoder(plan.config, plan.spec)) as decoder:
+    with contextlib.closing(UnitDecoder(plan.config)) as decoder:
         for unit in plan.units:
             started = time.monotonic()
             clips = decoder(unit_block(unit, plan.records(unit.rows)))

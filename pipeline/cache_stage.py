@@ -3,6 +3,7 @@
 ::
 
     plan      manifest -> fixed units; to do = units that the journal does not hold
+    inherit   cells that other generations of the store hold already, into the journal
     run       decode (processes) -> teacher (actors) -> journal (one fragment a unit), on Ray Data
     seal      one task a shard, then seal.json
 
@@ -13,8 +14,8 @@ killed and started again at any point, ends in the same store, digest for digest
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +23,17 @@ import numpy as np
 from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status, WeightsMismatch
+from pipeline.logit_store.generations import place_generation, record_videos
+from pipeline.logit_store.inheritance import Donor, find_donors, inherit_units
 from pipeline.logit_store.journal import read_fragment
-from pipeline.logit_store.layout import StoreSpec, Unit, plan_shards, plan_store, plan_units
+from pipeline.logit_store.layout import (
+    Shard,
+    StoreSpec,
+    Unit,
+    plan_shards,
+    plan_store,
+    plan_units,
+)
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
 from pipeline.manifest import Manifest, VideoRecord, check_failed_fraction
@@ -39,6 +49,8 @@ from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_b
 
 JOURNAL_CPU_SHARE = 0.25
 
+Known = Mapping[int, frozenset[tuple[int, int]]]  # by unit: (row, view_index) of inherited cells
+
 
 @dataclass(frozen=True)
 class CachePlan:
@@ -47,17 +59,18 @@ class CachePlan:
     config: ExperimentConfig
     manifest: Manifest
     spec: StoreSpec
+    root: str  # URI of the generation: store.uri, or below it if that holds fewer views or videos
     units: tuple[Unit, ...]  # of the whole store, those with videos of val first
-
-    @property
-    def root(self) -> str:
-        """URI of the store."""
-        return self.config.store_uri
 
     @property
     def num_clips(self) -> int:
         """Wanted views of the whole store."""
         return sum(len(unit.coordinates) for unit in self.units)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Shards of the whole store."""
+        return plan_shards(self.spec, sorted(self.units, key=lambda unit: unit.number))
 
     def records(self, rows: range) -> Sequence[VideoRecord]:
         """The manifest's records of consecutive rows."""
@@ -70,9 +83,11 @@ class CachePlan:
     def as_text(self) -> str:
         """What ``--dry-run`` prints."""
         num_bytes = self.num_clips * (2 * self.spec.num_classes + 13 + 4 * self.spec.num_frames)
+        grown = self.root != self.config.store_uri
         return "\n".join(
             [
                 f"store        {self.root} ({self.spec.format})",
+                *([f"grows        {self.config.store_uri}"] if grown else []),
                 f"fingerprint  {self.spec.fingerprint}",
                 f"videos       {len(self.manifest.records)}",
                 f"clips        {self.num_clips} in {len(self.units)} units and "
@@ -88,14 +103,16 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
     Raises:
         StoreIncomplete: if there is no manifest.
         ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
+        FingerprintMismatch: if there is another store at its place, or a larger one.
 
     """
     manifest = read_source(config)
     digest = check_teacher(config, manifest.class_names)
     spec = plan_store(config, manifest=manifest, teacher_digest=digest)
-    plan = CachePlan(config, manifest, spec, tuple(plan_units(spec, manifest.records)))
+    root = place_generation(config.store_uri, spec, manifest)
+    plan = CachePlan(config, manifest, spec, root, tuple(plan_units(spec, manifest.records)))
     val_first = sorted(plan.units, key=lambda unit: not plan.evaluates(unit))
-    return CachePlan(config, manifest, spec, tuple(val_first))
+    return replace(plan, units=tuple(val_first))
 
 
 def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
@@ -109,7 +126,9 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
     """
     plan = plan_cache(config)
     print(plan.as_text(), flush=True)
-    if open_for_writing(plan.root, plan.spec) is not None:
+    seal_there = open_for_writing(plan.root, plan.spec)
+    record_videos(plan.root, plan.manifest)
+    if seal_there is not None:
         print("sealed, nothing to do")
         return open_store(plan.root)
     cluster = config.cluster
@@ -122,15 +141,17 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
 
 
 def _run_units(plan: CachePlan, run: TrackedRun) -> None:
-    """Run every unit that the journal lacks; judge the teacher as soon as val is complete."""
+    """Run what nobody has run yet; judge the teacher as soon as val is complete."""
+    known = _inherit(plan)
     finished = finished_units(plan.root)
     todo = [unit for unit in plan.units if unit.number not in finished]
     waiting = {unit.number for unit in todo if plan.evaluates(unit)}
     if not waiting:
         _judge_teacher(plan)
     meter = Meter(plan.config.cluster.num_teachers)
-    with Progress("cache", sum(len(unit.coordinates) for unit in todo), "clips") as progress:
-        for summary in _finished_on_ray(plan, todo):
+    num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
+    with Progress("cache", num_clips, "clips") as progress:
+        for summary in _finished_on_ray(plan, todo, known):
             meter.add(summary)
             progress.advance(summary["num_cells"], note=meter.note)
             run.log_metrics(meter.num_clips, meter.metrics)
@@ -142,7 +163,30 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
                     _judge_teacher(plan)
 
 
-def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+def _inherit(plan: CachePlan) -> Known:
+    """Journal what other generations hold, a task a shard; return what is known of other units."""
+    donors: Sequence[Donor] = find_donors(
+        plan.config.store_uri, plan.root, plan.spec, plan.manifest
+    )
+    if not donors:
+        return {}
+    import ray
+
+    inherit = ray.remote(num_cpus=CPU_SHARE)(inherit_units)
+    shared, finished = ray.put(donors), finished_units(plan.root)
+    pending = [
+        inherit.remote(plan.root, plan.spec, shard, shared, finished) for shard in plan.shards
+    ]
+    known = {unit: cells for remaining in ray.get(pending) for unit, cells in remaining.items()}
+    num_known = sum(map(len, known.values()))
+    num_run = sum(len(unit.coordinates) for unit in plan.units if unit.number in known) - num_known
+    print(f"{plan.num_clips - num_run} of {plan.num_clips} clips need not be run", flush=True)
+    return known
+
+
+def _finished_on_ray(
+    plan: CachePlan, todo: Sequence[Unit], known: Known
+) -> Iterator[dict[str, Any]]:
     """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
     if not todo:
         return
@@ -154,12 +198,15 @@ def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str
     on_teacher: dict[str, Any] = (
         {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
     )
-    blocks: Any = [unit_block(unit, plan.records(unit.rows)) for unit in todo]
+    blocks: Any = [
+        unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
+        for unit in todo
+    ]
     summaries: Any = (
         ray.data.from_arrow(blocks)
         .map_batches(
             UnitDecoder,
-            fn_constructor_args=(config, plan.spec),
+            fn_constructor_args=(config,),
             compute=ray.data.ActorPoolStrategy(size=cluster.num_decoders),
             num_cpus=CPU_SHARE,
             **per_unit,
@@ -173,7 +220,7 @@ def _finished_on_ray(plan: CachePlan, todo: Sequence[Unit]) -> Iterator[dict[str
         )
         .map_batches(
             cast("Any", journal_unit),
-            fn_kwargs={"root": plan.root, "spec": plan.spec},
+            fn_kwargs={"root": plan.root, "spec": plan.spec, "inheriting": bool(known)},
             num_cpus=JOURNAL_CPU_SHARE,
             **per_unit,
         )
@@ -255,10 +302,9 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
 
     _check_failures(plan)
     gather = ray.remote(num_cpus=CPU_SHARE)(gather_shard)
-    by_number = sorted(plan.units, key=lambda unit: unit.number)
     pending = [
         gather.remote(plan.root, plan.spec, shard, plan.records(shard.rows))
-        for shard in plan_shards(plan.spec, by_number)
+        for shard in plan.shards
     ]
     entries = [entry for gathered in ray.get(pending) for entry in gathered]
     seal(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))

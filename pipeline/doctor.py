@@ -9,6 +9,7 @@ from pipeline.errors import StoreUnsound
 from pipeline.fingerprint import build_identity
 from pipeline.live_check import check_against_teacher
 from pipeline.logit_store.doctor import examine
+from pipeline.logit_store.generations import find_generation, read_spec
 from pipeline.logit_store.reader import open_store
 from pipeline.sources import read_source
 
@@ -29,9 +30,9 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
 
     """
     manifest = read_source(config)
-    store = open_store(config.store_uri)
-    digest = store.spec.teacher_digest  # the teacher need not be here
-    store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))
+    digest = read_spec(config.store_uri).teacher_digest  # the teacher need not be here
+    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
+    store = open_store(find_generation(config.store_uri, identity))
     diagnosis = examine(store, manifest.records, config.views)
     damaged = any(found.kind == "damaged file" for found in diagnosis.findings)
     live = None

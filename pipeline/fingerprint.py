@@ -38,6 +38,17 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+def cell_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what a cell holds, given its video and view.
+
+    The rest is the extent: which videos and how many views there are. Stores that differ in
+    nothing else hold the same cells where they overlap.
+    """
+    dataset = {name: v for name, v in identity["dataset"].items() if name != "manifest_digest"}
+    views = {name: v for name, v in identity["views"].items() if name != "num_views"}
+    return {**identity, "dataset": dataset, "views": views}
+
+
 def differences(
     store_identity: Mapping[str, Any], config_identity: Mapping[str, Any]
 ) -> dict[str, tuple[object, object]]:

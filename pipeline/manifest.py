@@ -94,13 +94,18 @@ class Manifest:
     records: tuple[VideoRecord, ...]
 
     @cached_property
-    def digest(self) -> str:
-        """sha256 over everything in the manifest that a logit can depend on."""
+    def digested(self) -> bytes:
+        """Everything in the manifest that a logit can depend on, as JSON."""
         content = {
             "class_names": self.class_names,
             "records": [[getattr(record, name) for name in DIGESTED] for record in self.records],
         }
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        return json.dumps(content, separators=(",", ":")).encode()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything in the manifest that a logit can depend on."""
+        return hashlib.sha256(self.digested).hexdigest()
 
     def rows_of(self, split: str, *, good: bool = True) -> list[int]:
         """Return the rows of a split, by default only those of good videos."""
@@ -127,6 +132,18 @@ def build_manifest(
         raise DatasetError(f"videos listed more than once: {first} ({len(repeated)} in all)")
     ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
     return Manifest(dataset, tuple(class_names), tuple(ordered))
+
+
+def decode_digested(content: bytes) -> Manifest:
+    """Decode ``Manifest.digested``: a manifest with the same digest, whose videos have no URI.
+
+    Its digest must be known to be right; nothing else is checked.
+    """
+    values = json.loads(content)
+    records = [
+        VideoRecord(uri="", **dict(zip(DIGESTED, row, strict=True))) for row in values["records"]
+    ]
+    return Manifest("", tuple(values["class_names"]), tuple(records))
 
 
 def records_table(records: Sequence[VideoRecord]) -> pa.Table:

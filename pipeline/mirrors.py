@@ -17,7 +17,7 @@ LOCK_SECONDS = 3600.0  # longer than the largest artefact takes to copy
 
 
 @contextmanager
-def making(mirror: Path) -> Iterator[None]:
+def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of a mirror: the first process of a machine makes it, the others wait.
 
     Raises:
@@ -26,7 +26,7 @@ def making(mirror: Path) -> Iterator[None]:
     """
     mirror.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{mirror}.lock", timeout=LOCK_SECONDS):
+        with FileLock(f"{mirror}.lock", timeout=timeout_seconds):
             yield
     except Timeout as error:
-        raise StorageUnavailable(f"{mirror}.lock was held for {LOCK_SECONDS:.0f} s") from error
+        raise StorageUnavailable(f"{mirror}.lock was held for {timeout_seconds:.0f} s") from error

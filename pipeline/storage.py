@@ -13,10 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,17 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import remote_storage
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
+
+
+@dataclass(frozen=True, order=True)
+class StoredFile:
+    """A file below some URI; ``modified`` is in seconds since 1970, by the storage's clock."""
+
+    name: str
+    num_bytes: int
+    modified: float
 
 
 def absolute_uri(uri: str) -> str:
@@ -152,6 +166,32 @@ def list_tree(uri: str) -> list[str]:
     return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
 
 
+def list_files(uri: str) -> list[StoredFile]:
+    """List all files below ``uri``, sorted; what vanishes meanwhile may be missing."""
+    filesystem, path = _filesystem(uri)
+    found = _call(filesystem, "find", path, detail=True)
+    start = len(path.rstrip("/")) + 1
+    return sorted(
+        StoredFile(str(name)[start:], int(facts["size"]), _modified(facts))
+        for name, facts in found.items()
+    )
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name, or a path's last part, is one that a file has until it is whole."""
+    return _TEMPORARY.fullmatch(name.rsplit("/", 1)[-1]) is not None
+
+
+def delete(uri: str) -> bool:
+    """Delete a file; return whether it was there."""
+    filesystem, path = _filesystem(uri)
+    try:
+        _call(filesystem, "rm_file", path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write_json(uri: str, value: Any) -> None:
     """Publish ``value`` as readable JSON."""
     write_bytes(uri, readable_json(value))
@@ -182,6 +222,12 @@ def _call(filesystem: Any, operation: str, path: str, *arguments: Any, **options
     if isinstance(filesystem, AsyncFileSystem):
         return remote_storage.call(filesystem, operation, path, *arguments, **options)
     return getattr(filesystem, operation)(path, *arguments, **options)
+
+
+def _modified(facts: dict[str, Any]) -> float:
+    """Read the time of a file's last change; every filesystem has its own word for it."""
+    value = next(facts[key] for key in ("mtime", "LastModified", "created") if key in facts)
+    return float(value.timestamp() if isinstance(value, datetime) else value)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,8 +40,8 @@ def teacher_digest(config: ExperimentConfig) -> str:
 class TeacherPredictor:
     """A teacher in evaluation mode on one device.
 
-    Results do not depend on who computes them: batches are cut at fixed places, and on CPU the
-    number of threads is fixed.
+    Results depend neither on who computes them nor on the other clips of a batch: all batches have
+    one size, and on CPU the number of threads is fixed.
 
     Raises:
         WeightsMismatch: if the file's weights are not those of ``digest``, which a plan has read.
@@ -74,13 +76,15 @@ class TeacherPredictor:
             float32 ``(n, K)``; the head runs in float32 whatever the precision.
 
         """
-        starts = range(0, len(frames), self._batch_size)
-        return np.concatenate(
-            [
-                self._predict(frames[s : s + self._batch_size], jitter[s : s + self._batch_size])
-                for s in starts
-            ]
-        )
+        size = self._batch_size
+        batches = [
+            self._predict(
+                _filled(frames[start : start + size], size),
+                _filled(jitter[start : start + size], size),
+            )
+            for start in range(0, len(frames), size)
+        ]
+        return np.concatenate(batches)[: len(frames)]
 
     def _predict(
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
@@ -89,7 +93,9 @@ class TeacherPredictor:
             clips = prepare_clips(frames, jitter, self._device, motion_only=self._motion_only)
             with autocast(self._device, self._precision):
                 features = self._network.forward_features(clips)
-            logits: npt.NDArray[np.float32] = self._network.head(features.float()).cpu().numpy()
+            # Clip by clip: with few classes the rows of a larger product differ by their place.
+            rows = [self._network.head(row) for row in features.float().split(1)]
+            logits: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
         return logits
 
 
@@ -102,6 +108,16 @@ def _check_digest(uri: str, file: WeightFile, expected: str) -> None:
             f"{found[:12]}, expected {expected[:12]}. Do not replace a teacher at its work; "
             "give a new one another name and another store."
         )
+
+
+def _filled(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Add zeros up to ``size`` entries.
+
+    Kernels are chosen by the size of the batch, and differ in the last bits. With one size a clip
+    has the same logits in any company, so a store that grew equals one that was made at once.
+    """
+    padding = [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)]
+    return np.pad(values, padding)
 
 
 def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> VideoFocalNet:

@@ -27,9 +27,9 @@ INDECISIVE = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 class TrainPlan:
     """A training run, complete but for the weights.
 
-    ``root_digest`` names the logit store that targets come from; it is empty for a run that learns
-    from labels alone, as the teacher does. ``init_digest`` names the weights that training starts
-    from, if any.
+    ``root_digest`` names the generation of the logit store that targets come from, and
+    ``store_uri`` says where it is; both are empty for a run that learns from labels alone, as the
+    teacher does. ``init_digest`` names the weights that training starts from, if any.
     """
 
     config: ExperimentConfig
@@ -38,6 +38,7 @@ class TrainPlan:
     train_rows: tuple[int, ...]
     val_rows: tuple[int, ...]
     root_digest: str
+    store_uri: str
     init_digest: str
 
     @property
@@ -162,4 +163,4 @@ class TrainPlan:
 
 def open_plan_mirror(plan: TrainPlan) -> Mirror | None:
     """Open this machine's copy of the store, if the run learns from one."""
-    return open_mirror(plan.config.store_uri, MIRRORS) if plan.root_digest else None
+    return open_mirror(plan.store_uri, MIRRORS) if plan.root_digest else None

@@ -197,14 +197,14 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
     )
     if student:
         run.log_dataset(
-            "logit-store", digest=plan.root_digest, uri=plan.config.store_uri, context="training"
+            "logit-store", digest=plan.root_digest, uri=plan.store_uri, context="training"
         )
     return run
 
 
 def _store_tags(plan: TrainPlan) -> dict[str, str]:
     """Link a student to its store; the grey runs are those that did not learn from the teacher."""
-    store = open_store(plan.config.store_uri)
+    store = open_store(plan.store_uri)
     return {
         "mlflow.runColor": COLOURS["student"] if plan.recipe.loss.distill_weight else QUIET,
         "cache.key": store.spec.fingerprint,

@@ -6,8 +6,8 @@ from pipeline import storage
 from pipeline.config import ExperimentConfig
 from pipeline.errors import DatasetError, Status
 from pipeline.fingerprint import build_identity
+from pipeline.logit_store.generations import find_generation, read_spec
 from pipeline.logit_store.mirror import Mirror, open_mirror
-from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest
 from pipeline.mirrors import MIRRORS
 from pipeline.networks import init_digest
@@ -21,8 +21,7 @@ from pipeline.views import EVALUATION_VIEW
 def plan_student(config: ExperimentConfig) -> TrainPlan:
     """Check the store and plan the student's run; starts nothing."""
     manifest = read_source(config)
-    _check_store(config, manifest)
-    mirror = open_mirror(config.store_uri, MIRRORS)
+    mirror = open_mirror(_find_store(config, manifest), MIRRORS)
     return plan_training(config, student_recipe(config), manifest, mirror)
 
 
@@ -58,19 +57,20 @@ def plan_training(
         train_rows=tuple(train_rows),
         val_rows=tuple(val_rows),
         root_digest="" if mirror is None else mirror.root_digest,
+        store_uri="" if mirror is None else mirror.store_uri,
         init_digest=init_digest(recipe.model),
     )
 
 
-def _check_store(config: ExperimentConfig, manifest: Manifest) -> None:
-    """Refuse a store that was made from something else.
+def _find_store(config: ExperimentConfig, manifest: Manifest) -> str:
+    """Return the URI of the generation that the config names; refuse anything else.
 
     The teacher's weights need not be here to train a student; where they are, they are checked too.
     """
-    store = open_store(config.store_uri)
     here = storage.exists(config.teacher_weights_uri)
-    digest = teacher_digest(config) if here else store.spec.teacher_digest
-    store.check_identity(build_identity(config, manifest=manifest, teacher_digest=digest))
+    digest = teacher_digest(config) if here else read_spec(config.store_uri).teacher_digest
+    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
+    return find_generation(config.store_uri, identity)
 
 
 def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:

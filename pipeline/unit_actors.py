@@ -7,7 +7,7 @@ and benchmarks and tests call them as they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +20,11 @@ from pipeline.clips import Clip
 from pipeline.config import ExperimentConfig
 from pipeline.decode_process import DecodeProcess
 from pipeline.errors import PipelineError, Status, VideoDecodeError
-from pipeline.logit_store.cells import Cells
+from pipeline.logit_store.cells import Cells, unit_of
 from pipeline.logit_store.encoding import bad_logits, centre
+from pipeline.logit_store.inheritance import with_inherited
 from pipeline.logit_store.journal import write_fragment
-from pipeline.logit_store.layout import StoreSpec, Unit, cut_unit
+from pipeline.logit_store.layout import StoreSpec, Unit
 from pipeline.manifest import VideoRecord, records_of, records_table
 from pipeline.views import View, build_view
 
@@ -34,7 +35,6 @@ CLIP_SCHEMA = pa.schema(
         ("row", pa.int32()),
         ("view_index", pa.int16()),
         ("label", pa.int32()),
-        ("split", pa.string()),
         ("status", pa.uint8()),
         ("reason", pa.string()),
         ("view_digest", pa.uint64()),
@@ -48,7 +48,7 @@ CLIP_SCHEMA = pa.schema(
 )
 
 # What the teacher passes on of a clip, beside its logits.
-CARRIED = ("unit", "row", "view_index", "label", "split", "view_digest", "frame_crc")
+CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc")
 SUMMARY_SCHEMA = pa.schema(
     [
         ("unit", pa.int32()),
@@ -63,35 +63,55 @@ SUMMARY_SCHEMA = pa.schema(
 )
 
 
-def unit_block(unit: Unit, records: Sequence[VideoRecord]) -> pa.Table:
-    """Lay a unit's records out as the block that its journey starts from."""
+def unit_block(
+    unit: Unit, records: Sequence[VideoRecord], known: Set[tuple[int, int]] = frozenset()
+) -> pa.Table:
+    """Lay a unit's records out as the block that its journey starts from.
+
+    Args:
+        unit: to run.
+        records: of its rows.
+        known: (row, view_index) of the cells that need not be run.
+
+    """
+    wanted = [
+        [index for index in view_indices if (row, index) not in known]
+        for row, view_indices in zip(unit.rows, unit.views, strict=True)
+    ]
     table = records_table(records)
-    return table.append_column("unit", pa.array([unit.number] * len(records), pa.int32()))
+    columns = {
+        "unit": pa.array([unit.number] * len(records), pa.int32()),
+        "row": pa.array(unit.rows, pa.int32()),
+        "view_indices": pa.array(wanted, pa.list_(pa.int16())),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    return table
 
 
 class UnitDecoder:
     """Decode all wanted views of a unit's videos, each video in one pass."""
 
-    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
-        self._config, self._spec = config, spec
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._config = config
         self._decoder = DecodeProcess()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Turn a block of records into a block of clips, a bad video into rows with its status."""
-        records = records_of(block)
-        number = block.column("unit")[0].as_py()
-        unit = cut_unit(self._spec, number, [record.split for record in records])
-        rows: list[dict[str, Any]] = []
-        for row, record, view_indices in zip(unit.rows, records, unit.views, strict=True):
-            place = {"unit": unit.number, "row": row, "label": record.label, "split": record.split}
-            rows += [place | cell for cell in self._cells(record, view_indices)]
-        return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
+        columns = (block.column(name).to_pylist() for name in ("unit", "row", "view_indices"))
+        clips: list[dict[str, Any]] = []
+        for record, unit, row, view_indices in zip(records_of(block), *columns, strict=True):
+            place = {"unit": unit, "row": row, "label": record.label}
+            clips += [place | cell for cell in self._cells(record, view_indices)]
+        return pa.Table.from_pylist(clips, schema=CLIP_SCHEMA)
 
     def close(self) -> None:
         """End the decoding process; where an actor ends, it ends by itself."""
         self._decoder.close()
 
     def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
+        if not view_indices:
+            return []
         if not record.good:
             reason = f"{record.sample_id}: {record.reason}"
             return [_bad_cell(index, record.status, reason) for index in view_indices]
@@ -144,13 +164,28 @@ class TeacherActor:
         return pa.table(columns)
 
 
-def journal_unit(block: pa.Table, root: str, spec: StoreSpec) -> pa.Table:
-    """Write a finished unit to the journal; what goes on to the driver is a short record of it."""
-    rows, splits = (block.column(name).to_pylist() for name in ("row", "split"))
-    split_of_row = dict(zip(rows, splits, strict=True))
-    unit = cut_unit(spec, block.column("unit")[0].as_py(), list(split_of_row.values()))
-    record = write_fragment(root, spec, unit, _to_cells(block, spec))
+def journal_unit(
+    block: pa.Table, root: str, spec: StoreSpec, *, inheriting: bool = False
+) -> pa.Table:
+    """Write a finished unit to the journal; what goes on to the driver is a short record of it.
+
+    Args:
+        block: the unit's clips, or with ``inheriting`` those that it did not inherit.
+        root: of the generation.
+        spec: of the generation.
+        inheriting: whether the rest of the unit was written down in the journal.
+
+    Returns:
+        A row of ``SUMMARY_SCHEMA``; it counts the clips that were run.
+
+    """
+    number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
+    if inheriting:
+        cells = with_inherited(root, spec, number, cells)
+    record = write_fragment(root, spec, unit_of(spec, number, cells), cells)
     summary = asdict(record) | {
+        "num_cells": block.num_rows,
+        "num_good": int((_numpy(block, "status") == Status.GOOD).sum()),
         "num_hits": _num_hits(block),
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),

@@ -47,7 +47,7 @@ def _stage_one_costs(
 ) -> tuple[float, float, float]:
     """Return seconds a clip of decoder, teacher and journal."""
     teacher, network_clock = TeacherActor(config, spec), _network_clock(config)
-    with closing(UnitDecoder(config, spec)) as decoder, tempfile.TemporaryDirectory() as folder:
+    with closing(UnitDecoder(config)) as decoder, tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/store"
         open_for_writing(root, spec)
 

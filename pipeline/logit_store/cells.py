@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.logit_store.layout import StoreSpec
+from pipeline.logit_store.layout import StoreSpec, Unit, cut_unit
+from pipeline.views import EVALUATION_VIEW
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,28 @@ def cell_shapes(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ..
     }
 
 
+def joined(parts: Sequence[Cells], spec: StoreSpec) -> Cells:
+    """Put lists of cells together, in the order of the journal: by row, then by view."""
+    arrays = {
+        name: np.concatenate([np.zeros((0, *shape), dtype), *(vars(part)[name] for part in parts)])
+        for name, (dtype, shape) in _columns(spec).items()
+    }
+    order = np.lexsort((arrays["view_index"], arrays["row"]))
+    return Cells(**{name: values[order] for name, values in arrays.items()})
+
+
+def chosen(cells: Cells, where: NDArray[np.bool_]) -> Cells:
+    """Keep the cells for which ``where`` (n,) is true."""
+    return Cells(**{name: values[where] for name, values in vars(cells).items()})
+
+
+def unit_of(spec: StoreSpec, number: int, cells: Cells) -> Unit:
+    """Cut the unit that cells make up: a row with the evaluation view wants no other."""
+    evaluated = set(cells.row[cells.view_index == EVALUATION_VIEW].tolist())
+    splits = ["val" if row in evaluated else "train" for row in spec.unit_rows(number)]
+    return cut_unit(spec, number, splits)
+
+
 def scatter(
     cells: Cells, rows: range, spec: StoreSpec, *, label: Sequence[int], sample_id: Sequence[str]
 ) -> Grid:
@@ -85,3 +108,9 @@ def pick(grid: Grid, rows: range, spec: StoreSpec) -> Cells:
         view_index=np.array(spec.view_indices, np.int16)[slots],
         **{name: getattr(grid, name)[positions, slots] for name in cell_shapes(spec)},
     )
+
+
+def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    columns = cell_shapes(spec)
+    columns |= {"row": (np.dtype(np.int32), ()), "view_index": (np.dtype(np.int16), ())}
+    return columns

@@ -23,14 +23,15 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Cells, Grid, cell_shapes, pick
 from pipeline.logit_store.encoding import bad_logits
+from pipeline.logit_store.garbage import own_names
+from pipeline.logit_store.generations import GENERATIONS, find_videos
 from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import Shard, StoreSpec, plan_shards, plan_units
 from pipeline.logit_store.reader import LogitStore
 from pipeline.manifest import VideoRecord
 from pipeline.sealed.files import read_verified
 from pipeline.sealed.journal import finished_units, fragment_name
-from pipeline.sealed.seal import SEAL_NAME
-from pipeline.storage import list_tree
+from pipeline.storage import is_temporary, list_tree
 from pipeline.views import build_view
 
 Kind = Literal[
@@ -250,7 +251,10 @@ def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator
 
 
 def _check_other_files(store: LogitStore) -> Iterator[Finding]:
-    """Verify the files that belong to no shard; name those that belong to nothing."""
+    """Verify the files that belong to no shard; name those that belong to nothing.
+
+    Temporary files are no finding: either someone is at work, or they wait for ``jobs/gc.py``.
+    """
     sealed = {entry.name: entry for entry in store.seal.files}
     shards = range(store.spec.num_shards)
     of_shards = {name for number in shards for name in backend_of(store.spec).shard_names(number)}
@@ -259,8 +263,15 @@ def _check_other_files(store: LogitStore) -> Iterator[Finding]:
             read_verified(store.root, sealed[name])
         except StoreCorrupt as error:
             yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
-    journal = {fragment_name(number) for number in range(store.spec.num_units)}
-    orphans = sorted(set(list_tree(store.root)) - sealed.keys() - journal - {SEAL_NAME})
+    try:
+        find_videos(store.root, store.spec)
+    except StoreCorrupt as error:
+        yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
+    orphans = [
+        name
+        for name in sorted(set(list_tree(store.root)) - own_names(store.spec))
+        if not name.startswith(f"{GENERATIONS}/") and not is_temporary(name)
+    ]
     if orphans:
         message = f"{len(orphans)} files belong neither to seal nor journal: {_some(orphans)}"
         yield Finding("orphan", store.root, message)

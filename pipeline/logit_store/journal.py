@@ -13,9 +13,9 @@ from pipeline.logit_store.encoding import bad_logits
 from pipeline.logit_store.layout import StoreSpec, Unit
 from pipeline.logit_store.tables import cell_schema, to_cells, to_table
 from pipeline.sealed.files import publish
-from pipeline.sealed.journal import fragment_name
+from pipeline.sealed.journal import JOURNAL_NAME, fragment_name
 from pipeline.sealed.tables import check_footer, decode_table, encode_table
-from pipeline.storage import join_uri, read_bytes
+from pipeline.storage import create_bytes, join_uri, read_bytes
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Frag
 
     """
     _check(cells, unit, spec)
-    footer = _footer(cells, unit, spec)
-    table = to_table(vars(cells), cell_schema(spec).with_metadata(footer))
-    entry = publish(root, fragment_name(unit.number), encode_table(table))
+    entry = publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
     num_good = int((cells.status == Status.GOOD).sum())
     return FragmentRecord(unit.number, len(cells), num_good, entry.num_bytes, entry.sha256)
 
@@ -54,23 +52,56 @@ def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
         StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
 
     """
-    uri = join_uri(root, fragment_name(unit.number))
-    table = decode_table(read_bytes(uri), cell_schema(spec), uri=uri)
-    cells = to_cells(table)
-    check_footer(table, _footer(cells, unit, spec), uri=uri)
+    cells = _read(root, spec, unit.number, fragment_name(unit.number))
     if cells.coordinates != unit.coordinates:
+        uri = join_uri(root, fragment_name(unit.number))
         raise StoreCorrupt(uri, expected=f"the cells of {unit}", found=f"{cells.coordinates}")
     return cells
 
 
-def _footer(cells: Cells, unit: Unit, spec: StoreSpec) -> dict[bytes, bytes]:
+def inherited_name(unit: int) -> str:
+    """Return the name of the file of cells that a unit inherits, below the root of the store."""
+    return f"{JOURNAL_NAME}/inherited-{unit:06d}.parquet"
+
+
+def create_inherited(root: str, spec: StoreSpec, unit: int, cells: Cells) -> bool:
+    """Write down which cells a unit inherits; return False if that is there already."""
+    uri = join_uri(root, inherited_name(unit))
+    return create_bytes(uri, _encode(spec, unit, cells))
+
+
+def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
+    """Read and verify the cells that a unit inherits.
+
+    Raises:
+        FileNotFoundError: if nothing was written down.
+        StoreCorrupt: if the file is damaged, or of another unit or fingerprint.
+
+    """
+    return _read(root, spec, unit, inherited_name(unit))
+
+
+def _encode(spec: StoreSpec, unit: int, cells: Cells) -> bytes:
+    schema = cell_schema(spec).with_metadata(_footer(cells, unit, spec))
+    return encode_table(to_table(vars(cells), schema))
+
+
+def _read(root: str, spec: StoreSpec, unit: int, name: str) -> Cells:
+    uri = join_uri(root, name)
+    table = decode_table(read_bytes(uri), cell_schema(spec), uri=uri)
+    cells = to_cells(table)
+    check_footer(table, _footer(cells, unit, spec), uri=uri)
+    return cells
+
+
+def _footer(cells: Cells, unit: int, spec: StoreSpec) -> dict[bytes, bytes]:
     content = hashlib.sha256()
     for name, values in vars(cells).items():
         content.update(f"{name} {values.dtype.str} {values.shape}".encode())
         content.update(values.tobytes())
     return {
         b"fingerprint": spec.fingerprint.encode(),
-        b"unit": str(unit.number).encode(),
+        b"unit": str(unit).encode(),
         b"content_sha256": content.hexdigest().encode(),
     }
 

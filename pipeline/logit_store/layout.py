@@ -114,6 +114,11 @@ class StoreSpec:
         """Units of the whole store."""
         return -(-self.num_rows // self.rows_per_unit)
 
+    def unit_rows(self, number: int) -> range:
+        """Return the rows of a unit."""
+        first = number * self.rows_per_unit
+        return range(first, min(first + self.rows_per_unit, self.num_rows))
+
     @property
     def num_shards(self) -> int:
         """Shards of the whole store."""
@@ -137,7 +142,7 @@ class StoreSpec:
             unknown = sorted({*wanted.ravel().tolist()} - {*self.view_indices})
             raise StoreIncomplete(
                 f"the store has the views {list(self.view_indices)}, not {unknown}; "
-                "cache the views that are wanted to a new store.uri"
+                "run jobs/cache_teacher.py with the views that are wanted"
             )
         slots: NDArray[np.intp] = matches.argmax(axis=-1)
         return slots

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import Status, StoreIncomplete
+from pipeline.errors import PipelineError, Status, StorageUnavailable, StoreIncomplete
 from pipeline.logit_store.cells import cell_shapes
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.mirrors import making
+from pipeline.sealed.seal import find_seal
 from pipeline.storage import write_json
 
 RECORD_NAME = "mirror.json"
+BUILDING = ".building"  # behind the name of a mirror that is not whole yet
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ class Mirror:
     """The memory-mapped arrays of a store; the view axis is ``spec.view_indices``."""
 
     root_digest: str
+    store_uri: str  # of the generation that it is a copy of
     spec: StoreSpec
     status: NDArray[np.uint8]  # (N, V)
     logits: NDArray[np.float16]  # (N, V, K), centred
@@ -126,6 +131,44 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
         return _open_locked(store, folder)
 
 
+def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
+    """List the mirrors whose store is gone or another one by now, and their sizes in bytes.
+
+    So are halves of mirrors, of processes that were killed. Who trains on such a mirror keeps the
+    pages that it has mapped.
+
+    Args:
+        cache_folder: of the mirrors.
+        written_before: in seconds since 1970; what is younger is left out.
+
+    """
+    for folder in sorted(cache_folder.glob("*")):
+        digest = folder.name.removesuffix(BUILDING)
+        if _DIGEST.fullmatch(digest) and folder.stat().st_mtime < written_before:
+            if folder.name == digest and _copied_digest(folder) in (digest, None):
+                continue
+            yield folder, sum(path.stat().st_size for path in folder.iterdir())
+
+
+def remove_mirror(folder: Path) -> bool:
+    """Delete a mirror unless somebody makes or checks it right now; return whether it was."""
+    try:
+        with making(folder.with_name(folder.name.removesuffix(BUILDING)), timeout_seconds=0.0):
+            shutil.rmtree(folder)
+    except StorageUnavailable:
+        return False
+    return True
+
+
+def _copied_digest(folder: Path) -> str | None:
+    """Return the root digest of the store that a mirror is of, or None if it does not say."""
+    try:
+        seal = find_seal(json.loads((folder / RECORD_NAME).read_bytes())["store"])
+    except (OSError, ValueError, TypeError, KeyError, PipelineError):
+        return None  # the record is damaged or of before, or the store is: nothing is known
+    return "" if seal is None else seal.root_digest
+
+
 def _open_locked(store: LogitStore, folder: Path) -> Mirror:
     names = _shapes(store.spec)
     damaged = _find_damage(folder, names) if folder.exists() else None
@@ -134,7 +177,7 @@ def _open_locked(store: LogitStore, folder: Path) -> Mirror:
     if damaged is not None or not folder.exists():
         _build(store, folder)
     arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
-    return Mirror(store.root_digest, store.spec, **arrays)
+    return Mirror(store.root_digest, store.root, store.spec, **arrays)
 
 
 def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
@@ -153,12 +196,12 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
 
 def _build(store: LogitStore, folder: Path) -> None:
     """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
-    building = folder.with_name(f"{folder.name}.building")
+    building = folder.with_name(folder.name + BUILDING)
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     building.mkdir()
     _copy_arrays(store, building)
     digests = {path.name: _sha256(path) for path in building.iterdir()}
-    write_json(str(building / RECORD_NAME), digests)
+    write_json(str(building / RECORD_NAME), digests | {"store": store.root})
     # Whoever has mapped a damaged mirror keeps its pages until it ends.
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)

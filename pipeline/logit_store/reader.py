@@ -6,11 +6,10 @@ the sealed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from pipeline.logit_store.cells import Grid, cell_shapes
 from pipeline.logit_store.identity_file import decode_spec
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.sealed.files import read_verified
-from pipeline.sealed.identity import IDENTITY_NAME, check_identity
+from pipeline.sealed.identity import IDENTITY_NAME
 from pipeline.sealed.journal import finished_units
 from pipeline.sealed.seal import Seal, read_seal, read_sealed
 from pipeline.storage import exists, join_uri, read_bytes
@@ -38,15 +37,6 @@ class LogitStore:
     def root_digest(self) -> str:
         """The name of exactly these logits."""
         return self.seal.root_digest
-
-    def check_identity(self, identity: Mapping[str, Any]) -> None:
-        """Refuse a store that was made from other inputs.
-
-        Raises:
-            FingerprintMismatch: naming every part that differs.
-
-        """
-        check_identity(self.root, self.spec.identity, identity)
 
     def verify(self) -> None:
         """Read every file and compare it with the seal.

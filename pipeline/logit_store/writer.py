@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import StoreIncomplete
 from pipeline.logit_store.backends import backend_of
-from pipeline.logit_store.cells import Cells, scatter
+from pipeline.logit_store.cells import Cells, joined, scatter
 from pipeline.logit_store.identity_file import encode_spec
 from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import Shard, StoreSpec
@@ -101,6 +99,4 @@ def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
         raise StoreIncomplete(
             f"{root}: shard {shard.number} lacks the units {missing}; run jobs/cache_teacher.py"
         )
-    return Cells(
-        **{name: np.concatenate([vars(c)[name] for c in found]) for name in vars(found[0])}
-    )
+    return joined(found, spec)

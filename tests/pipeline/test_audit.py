@@ -244,7 +244,7 @@ def test_the_row_of_another_video_is_caught(request_of, check):
 
 
 def test_a_view_that_the_store_lacks_is_refused(request_of, check):
-    with pytest.raises(StoreIncomplete, match=r"cache the views that are wanted"):
+    with pytest.raises(StoreIncomplete, match=r"with the views that are wanted"):
         check(request_of(5, 3))
 
 

@@ -66,7 +66,7 @@ def plan(dataset, tiny_config, mirror) -> TrainPlan:
 def plan_of(config: ExperimentConfig, manifest, root_digest: str) -> TrainPlan:
     recipe = student_recipe(config) if root_digest else teacher_recipe(config)
     rows = [tuple(manifest.rows_of(split)) for split in ("train", "val")]
-    return TrainPlan(config, recipe, manifest, *rows, root_digest, init_digest="")
+    return TrainPlan(config, recipe, manifest, *rows, root_digest, "", init_digest="")
 
 
 def start_training(plan: TrainPlan, seed: int = 0) -> Training:

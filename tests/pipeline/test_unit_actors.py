@@ -12,9 +12,9 @@ from pipeline.clip_loader import jitter_rows
 from pipeline.clips import clips_of
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status, WeightsMismatch
-from pipeline.logit_store.cells import Cells
+from pipeline.logit_store.cells import Cells, chosen
 from pipeline.logit_store.encoding import centre
-from pipeline.logit_store.journal import read_fragment
+from pipeline.logit_store.journal import create_inherited, read_fragment
 from pipeline.logit_store.layout import StoreSpec, Unit, plan_store, plan_units
 from pipeline.manifest import Manifest, VideoRecord
 from pipeline.networks import build_network
@@ -51,7 +51,7 @@ def units(spec, dataset) -> list[Unit]:
 
 @pytest.fixture(scope="module")
 def decoder(config, spec):
-    decoder = UnitDecoder(config, spec)
+    decoder = UnitDecoder(config)
     yield decoder
     decoder.close()
 
@@ -174,6 +174,30 @@ def test_bytes_do_not_depend_on_who_computes_them(config, spec, dataset, units, 
     assert contents[0] == contents[1]
 
 
+def test_a_clip_has_the_same_logits_in_any_company(config, dataset):
+    frames = np.random.default_rng(0).integers(0, 256, (7, 4, 32, 32, 3), np.uint8)
+    jitter = np.tile(np.array([256, 256, 256, 0, 0], np.int16), (7, 1, 1))
+    teacher = TeacherPredictor(config)  # five clips a batch
+    together = teacher.logits(frames, jitter)
+    for clips in ([6], [5, 0], [3, 1, 4, 2, 0, 6]):
+        assert np.array_equal(teacher.logits(frames[clips], jitter[clips]), together[clips])
+
+
+def test_only_what_was_not_inherited_is_run(config, spec, dataset, units, cache, decoder, tmp_path):
+    unit = units[-1]
+    records = records_of(dataset.manifest, unit)
+    whole, _ = cache(unit, records, root=tmp_path / "whole")
+    inherited = chosen(whole, np.arange(len(whole)) % 3 != 0)
+    create_inherited(str(tmp_path), spec, unit.number, inherited)
+    clips = decoder(unit_block(unit, records, set(inherited.coordinates)))
+    assert clips.num_rows == len(whole) - len(inherited)
+    block = TeacherActor(config, spec)(clips)
+    (summary,) = journal_unit(block, str(tmp_path), spec, inheriting=True).to_pylist()
+    assert summary["num_cells"] == summary["num_good"] == clips.num_rows
+    name = fragment_name(unit.number)
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_unit_that_is_run_twice_meets_its_own_file(dataset, units, cache):
     first, second = (cache(units[0], records_of(dataset.manifest, units[0])) for _ in range(2))
     assert same_cells(first[0], second[0])
@@ -187,7 +211,7 @@ def test_jitter_of_every_frame_reaches_the_teacher(dataset, config, tmp_path):
     spec = plan_store(own, manifest=dataset.manifest, teacher_digest=digest)
     unit = plan_units(spec, dataset.manifest.records)[-1]
     records = records_of(dataset.manifest, unit)
-    own_decoder = UnitDecoder(own, spec)
+    own_decoder = UnitDecoder(own)
     clips = own_decoder(unit_block(unit, records))
     own_decoder.close()
     block = TeacherActor(own, spec)(clips)

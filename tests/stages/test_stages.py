@@ -25,6 +25,7 @@ from pipeline.logit_store.reader import open_store
 from pipeline.manifest import read_manifest
 from pipeline.tracking import find_runs
 from pipeline.train_stage import run_train_student, run_train_teacher
+from pipeline.weight_files import read_weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -113,7 +114,7 @@ def test_done_stays_done(
     ("override", "field"),
     [
         ("views.seed=1", "views.seed: store 0, config 1"),
-        ("views.num_views=4", "views.num_views: store 2, config 4"),
+        ("views.num_views=1", "views.num_views: store 2, config 1"),
         ("clip.side=48", "clip.side: store 32, config 48"),
         ("teacher.precision=bfloat16", "teacher.precision: store float32, config bfloat16"),
     ],
@@ -124,6 +125,27 @@ def test_another_store_is_refused_by_name(
 ) -> None:
     with pytest.raises(FingerprintMismatch, match=field):
         stage(load_config(path, [override]), LOCAL)
+
+
+def test_a_grown_store_is_run_where_it_has_grown_and_no_other_run_changes(
+    config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
+) -> None:
+    grown = load_config(path, ["views.num_views=3"])
+    with pytest.raises(FingerprintMismatch, match=r"views\.num_views: store 2, config 3"):
+        run_train_student(grown, LOCAL)
+    store = run_cache_teacher(grown, LOCAL)
+    num_train = sum(
+        record.split == "train" for record in read_manifest(config.manifest_uri).records
+    )
+    newest = find_runs(config.tracking_uri, "tiny", "tags.stage = 'cache_teacher'")[0]
+    assert newest.data.metrics["cache/clips"] == num_train
+    at_once = load_config(path, ["views.num_views=3", f"store.uri={tmp_path}/store"])
+    assert run_cache_teacher(at_once, LOCAL).root_digest == store.root_digest
+    run_doctor(grown, num_verified=3, json_uri=None)
+    student = run_train_student(grown, LOCAL)
+    weights = storage.join_uri(config.artefacts, "runs", student["name"], "last.safetensors")
+    assert read_weights(weights).metadata["root_digest"] == store.root_digest
+    assert run_train_student(config, LOCAL) == results["dvflnet"]
 
 
 def test_a_store_of_another_teacher_is_refused(

@@ -13,6 +13,7 @@ from pipeline.errors import FingerprintMismatch, Status, StoreCorrupt, StoreInco
 from pipeline.fingerprint import build_identity
 from pipeline.logit_store import writer
 from pipeline.logit_store.backends import backend_of
+from pipeline.logit_store.generations import find_generation
 from pipeline.logit_store.layout import EVALUATION_VIEW
 from pipeline.logit_store.reader import open_store
 from pipeline.sealed.journal import finished_units
@@ -117,13 +118,13 @@ def test_another_identity_is_refused_by_name(example, root):
     config = example.config(views={"num_views": 2, "seed": 9})
     identity = build_identity(config, manifest=example.manifest, teacher_digest="cd")
     with pytest.raises(FingerprintMismatch) as caught:
-        open_store(root).check_identity(identity)
+        find_generation(root, identity)
     assert caught.value.differences == {
         "teacher.weights_sha256": ("ab" * 32, "cd"),
         "views.num_views": (3, 2),
         "views.seed": (0, 9),
     }
-    open_store(root).check_identity(example.spec.identity)
+    assert find_generation(root, example.spec.identity) == root
 
 
 def test_nothing_is_added_to_another_store(example, root):

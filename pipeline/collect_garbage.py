@@ -1,0 +1,55 @@
+"""Find what writers that died left behind, show it, and delete it if that is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.config import ExperimentConfig
+from pipeline.logit_store.garbage import Garbage, find_garbage
+from pipeline.logit_store.mirror import find_superseded, remove_mirror
+from pipeline.mirrors import MIRRORS
+from pipeline.storage import is_temporary, list_files
+
+
+def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, journals: bool) -> None:
+    """List the garbage of an experiment and of this machine's mirrors.
+
+    Args:
+        config: the experiment.
+        delete: whether to delete it, too.
+        min_age_hours: what was written later is not touched.
+        journals: whether the journals of sealed generations are garbage.
+
+    Raises:
+        StoreIncomplete: if there is no logit store.
+        FingerprintMismatch, StoreCorrupt: if it is of another version, or damaged.
+
+    """
+    written_before = time.time() - 3600 * min_age_hours
+    garbage = {found.uri: found for found in _everywhere(config, written_before, journals)}
+    for found in garbage.values():
+        kept = delete and not _delete(found)
+        print(f"{found.kind}: {found.uri}{' (in use, kept)' if kept else ''}")
+    num_bytes = sum(found.num_bytes for found in garbage.values())
+    what = "deleted" if delete else "to delete, with --delete"
+    print(f"{len(garbage)} things, {num_bytes:,} bytes {what}" if garbage else "no garbage")
+
+
+def _everywhere(
+    config: ExperimentConfig, written_before: float, journals: bool
+) -> Iterator[Garbage]:
+    yield from find_garbage(config.store_uri, written_before=written_before, journals=journals)
+    for root in (config.artefacts, config.frames_uri):
+        for file in list_files(root):
+            if is_temporary(file.name) and file.modified < written_before:
+                uri = storage.join_uri(root, file.name)
+                yield Garbage("temporary file", uri, file.num_bytes)
+    for folder, num_bytes in find_superseded(MIRRORS, written_before=written_before):
+        yield Garbage("mirror", str(folder), num_bytes)
+
+
+def _delete(found: Garbage) -> bool:
+    return remove_mirror(Path(found.uri)) if found.kind == "mirror" else storage.delete(found.uri)
