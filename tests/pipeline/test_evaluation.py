@@ -1,6 +1,7 @@
 """Evaluation without Ray: every video once, numbers as by hand, nothing dropped silently."""
 
 import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,12 +116,12 @@ def plan(config, dataset, tmp_path):
 
 def scores(plan, rows=None):
     candidates, manifest = plan.candidates, plan.manifest
-    cutter = ViewCutter(looks_of(candidates), plan.protocol, plan.config.dataset.limits)
     scorer = Scorer(candidates, manifest.class_names, plan.protocol, plan.config)
     rows = plan.rows if rows is None else rows
-    table = scorer(cutter(videos_block(rows, [manifest.records[row] for row in rows])))
-    cutter.close()
-    return table.to_pylist()
+    block = videos_block(rows, [manifest.records[row] for row in rows])
+    limits = plan.config.dataset.limits
+    with closing(ViewCutter(looks_of(candidates), plan.protocol, limits)) as cutter:
+        return scorer(cutter(block)).to_pylist()
 
 
 def test_every_video_of_val_is_counted_once(plan, dataset):
