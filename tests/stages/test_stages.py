@@ -99,6 +99,16 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     assert "evaluated already, nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["teacher", "vflnet", "dvflnet"])
+def test_the_last_weights_are_of_the_last_epoch(
+    config: ExperimentConfig, results: Any, name: str
+) -> None:
+    run = storage.join_uri(config.artefacts, "runs", results[name]["name"])
+    epochs = (config.teacher if name == "teacher" else config).train.epochs
+    last = read_weights(storage.join_uri(run, "last.safetensors"))
+    assert last.metadata["epoch"] == str(epochs)
+
+
 def test_done_stays_done(
     config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
