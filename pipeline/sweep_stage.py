@@ -311,16 +311,20 @@ def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[
 
 
 def _open_parent(plan: SweepPlan) -> TrackedRun:
+    any_trial = plan.trials[-1].plan  # the one with the highest weight
     run = open_run(
         plan.config,
         stage="sweep",
         name=plan.name,
         key=plan.key,
         sections=("sweep", "student", "loss", "optim", "train"),
-        tags=store_tags(plan.trials[-1].plan),  # the one with the highest weight
+        tags=store_tags(any_trial),
     )
     run.log_dataset(
-        "logit-store", digest=plan.root_digest, uri=plan.config.store_uri, context="training"
+        "logit-store",
+        digest=plan.root_digest,
+        uri=plan.trials[0].plan.store_uri,
+        context="training",
     )
     return run
 
