@@ -27,7 +27,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install check format test test-cluster test-browser chaos coverage demo ui bench constraints clean
+.PHONY: help install check format test test-cluster test-browser chaos coverage demo report ui bench constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ coverage: $(INSTALLED) ## `test`, with the lines that no test reaches
 
 demo: $(INSTALLED) ## the whole pipeline on generated videos
 	@$(BIN)/python jobs/demo.py $(CONFIG)
+
+report: $(INSTALLED) ## one HTML page about an experiment (CONFIG=..., the demo's by default)
+	@$(BIN)/python jobs/report.py $(CONFIG)
 
 ui: $(INSTALLED) ## show the runs in MLflow on this machine (MLFLOW_DB=... for others than the demo's)
 	@[ -f '$(MLFLOW_DB)' ] \

@@ -29,6 +29,7 @@ QUESTIONS = (
     "stage_one",
     "base_teacher",
     "epoch_rate",
+    "sweep_cost",
     "run_model",
 )
 ON_A_CONFIG = ("jpeg_quality",)  # run by hand: each asks for an experiment that has a teacher

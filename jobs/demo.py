@@ -22,6 +22,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     from pipeline.cluster import ray_session, required_cpus
     from pipeline.comparison import compare_results
     from pipeline.generated_videos import generate_dataset
+    from pipeline.html_report.page import write_report
     from pipeline.index_stage import run_index_videos
     from pipeline.train_stage import run_train_student, run_train_teacher
 
@@ -44,6 +45,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
         say("6/6  DVFL-Net: the same student, from labels and the cache")
         dvflnet = run_train_student(config, address)
     print(compare_results(teacher, vflnet, dvflnet))
+    print(f"One page about all of it: {write_report(config)}")
 
 
 def say(title: str) -> None:

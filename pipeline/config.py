@@ -197,6 +197,14 @@ class LossConfig(Section):
     label_smoothing: Fraction = 0.1
 
 
+class SweepConfig(Section):
+    """The grid of ``jobs/sweep_kl.py``; it trains a student for each weight, temperature, seed."""
+
+    distill_weights: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.2, 0.5, 0.8)
+    temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 5.0, 10.0)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+
+
 class EvaluateConfig(Section):
     """Evaluation on val: one centre view of every video."""
 
@@ -237,6 +245,7 @@ class ExperimentConfig(Section):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -12,6 +12,7 @@
     |- StoreUnsound               2   the doctor found something in a sealed store
     |- ViewMismatch               2   a student's clip is not the one that the teacher saw
     |- TrainingDiverged           2   a loss or a gradient is not finite
+    |- TrialsFailed               2   students of a sweep could not be trained
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
     |- StorageUnavailable         4   storage or cluster failure
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
@@ -76,6 +77,10 @@ class ViewMismatch(PipelineError):
 
 class TrainingDiverged(PipelineError):
     """A loss or a gradient is not finite; stopped before the optimiser step."""
+
+
+class TrialsFailed(PipelineError):
+    """Some trials of a sweep failed; the others are trained and kept."""
 
 
 class TooManyFailedVideos(PipelineError):

@@ -190,6 +190,20 @@ def comparison_table(scores: Sequence[ModelScore]) -> str:
     )
 
 
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def _accuracy_title(confusion: NDArray[np.int64]) -> str:
     correct, total = int(confusion.trace()), int(confusion.sum())
     return f"{correct} of {total} videos right ({correct / max(total, 1):.1%})"
@@ -238,11 +252,5 @@ def _comparison_row(score: ModelScore) -> tuple[str, ...]:
         f"{score.nll:.2f}",
         f"{score.ece:.1%}",
         "-" if score.agreement is None else f"{score.agreement:.1%}",
-        "-" if score.train_seconds is None else _duration(score.train_seconds),
+        "-" if score.train_seconds is None else duration(score.train_seconds),
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

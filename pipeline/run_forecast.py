@@ -47,12 +47,14 @@ def forecast_experiment(
 
     """
     manifest = read_source(config)
-    spec = plan_store(config, manifest=manifest, teacher_digest="")  # for counting: not kept
     if costs_uri is None:
-        from pipeline.unit_costs import measure_costs  # torch
+        from pipeline.teacher_predictor import teacher_digest  # torch
+        from pipeline.unit_costs import measure_costs
 
+        spec = plan_store(config, manifest=manifest, teacher_digest=teacher_digest(config))
         costs = measure_costs(config, manifest, spec)
     else:
+        spec = plan_store(config, manifest=manifest, teacher_digest="")  # to count with
         costs = _read_costs(costs_uri)
     try:
         run = forecast(costs, shape, plan_workload(config, manifest, spec))

@@ -6,7 +6,6 @@ is on the other side, in ``pipeline.tracking``.
 
 from __future__ import annotations
 
-import io
 import logging
 import signal
 import sys
@@ -100,9 +99,9 @@ class TrackedRun:
 
     def log_figure(self, path: str, figure: Figure) -> None:
         """Log a figure as a PNG artifact."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        self._log_artifact(path, buffer.getvalue())
+        from pipeline.report import figure_png
+
+        self._log_artifact(path, figure_png(figure))
 
     def log_dataset(self, name: str, *, digest: str, uri: str, context: str) -> None:
         """Log what the run reads or makes, so that a search by digest finds all its users."""

@@ -55,6 +55,7 @@ def open_run(
     key: str,
     sections: Sequence[str],
     tags: Mapping[str, str],
+    parent: TrackedRun | None = None,
 ) -> TrackedRun:
     """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
 
@@ -67,6 +68,8 @@ def open_run(
         key: says which work it is; a job that resumes comes with the same one.
         sections: of the config, whose settings decide this stage; they become the params.
         tags: facts of this stage, beside those that every run has.
+        parent: the run that this one is shown below. It has waited for the server and watches the
+            machine, so that this one does neither.
 
     """
     experiment = config.tracking.experiment or config.dataset.name
@@ -77,6 +80,8 @@ def open_run(
     def connect() -> OpenRun:
         client = _client(handle.uri)
         experiment_id = _experiment_id(client, handle)
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = _id_of(parent)
         run = OpenRun(
             client,
             _unfinished(client, experiment_id, handle)
@@ -87,8 +92,9 @@ def open_run(
         return run
 
     tracked = TrackedRun(handle, Outbox("MLflow", connect, OpenRun.check))
-    tracked.wait_opened(DATABASE_SECONDS if _is_database(handle.uri) else SERVER_SECONDS)
-    tracked.watch_system()
+    if parent is None:
+        tracked.wait_opened(DATABASE_SECONDS if _is_database(handle.uri) else SERVER_SECONDS)
+        tracked.watch_system()
     return tracked
 
 
@@ -104,6 +110,28 @@ def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
     client = _client(uri)
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id], where)) if found else []
+
+
+def read_curves(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Read the (step, value) points of a run's curves; a name that was never logged has none.
+
+    Raises:
+        StorageUnavailable: if there is no such run, or the server does not answer.
+
+    """
+    if _is_database(uri) and not _database(uri).exists():
+        raise StorageUnavailable(f"there is no MLflow database {_database(uri)}")
+    client = _client(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        histories = {name: client.get_metric_history(run_id, name) for name in names}
+    except MlflowException as error:
+        raise StorageUnavailable(f"MLflow at {uri} has no run {run_id}: {error}") from error
+    return {
+        name: sorted({point.step: point.value for point in points}.items())
+        for name, points in histories.items()
+    }
 
 
 def register_model(uri: str, run_id: str, name: str) -> str:
@@ -320,6 +348,12 @@ def _unfinished(client: MlflowClient, experiment_id: str, handle: RunHandle) -> 
     )
     runs = client.search_runs([experiment_id], where, max_results=1)  # the newest comes first
     return runs[0] if runs else None
+
+
+def _id_of(parent: TrackedRun) -> str:
+    if parent.run_id is None:
+        raise ConnectionError("the parent's run is not open yet")  # and then this is tried again
+    return parent.run_id
 
 
 def _params(config: ExperimentConfig, sections: Sequence[str]) -> dict[str, str]:

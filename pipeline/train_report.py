@@ -10,13 +10,14 @@ from torch import Tensor
 
 from dvflnet.cost import count_macs, count_parameters
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
-from dvflnet.videofocalnet import VideoFocalNet
 from pipeline import storage
 from pipeline.checkpoints import WEIGHTS, TrainingState, read_checkpoint
 from pipeline.decode_process import DecodeProcess
 from pipeline.logit_store.mirror import Mirror
-from pipeline.networks import build_network
+from pipeline.logit_store.reader import open_store
 from pipeline.report import (
+    COLOURS,
+    QUIET,
     Bins,
     Prediction,
     ShownVideo,
@@ -28,6 +29,7 @@ from pipeline.report import (
 from pipeline.tracked_run import TrackedRun
 from pipeline.train_loop import val_teacher_logits
 from pipeline.train_plan import TrainPlan
+from pipeline.train_start import plan_network
 
 NUM_SHOWN = 12  # videos on the sheet of predictions
 SHOWN_SIDE = 96  # pixels, at least
@@ -71,6 +73,18 @@ def publish_result(
     return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
 
 
+def store_tags(plan: TrainPlan) -> dict[str, str]:
+    """Link a student to its store; the grey runs are those that did not learn from the teacher."""
+    store = open_store(plan.store_uri)
+    return {
+        "mlflow.runColor": COLOURS["student"] if plan.recipe.loss.distill_weight else QUIET,
+        "cache.key": store.spec.fingerprint,
+        "cache.root_digest": plan.root_digest,
+        "cache.run_id": str(store.seal.provenance.get("run_id", "")),
+        "teacher.sha256": store.spec.teacher_digest,
+    }
+
+
 def _read(plan: TrainPlan, pair: tuple[Any, dict[str, Any]]) -> Evaluated:
     checkpoint, metrics = pair
     uri = plan.checkpoint_uri(checkpoint.path)
@@ -96,18 +110,9 @@ def _summary(
 
 def _cost(plan: TrainPlan) -> dict[str, float]:
     """Count the network's parameters and multiply-adds for one clip."""
-    network = _network(plan)
+    network = plan_network(plan)
     macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
     return {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
-
-
-def _network(plan: TrainPlan) -> VideoFocalNet:
-    recipe = plan.recipe
-    return build_network(
-        recipe.model,
-        num_classes=len(plan.manifest.class_names),
-        num_frames=recipe.num_frames // recipe.frame_stride,
-    )
 
 
 def _log_pages(
@@ -157,7 +162,7 @@ def _shown(
 
 
 def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
-    network = _network(plan)
+    network = plan_network(plan)
     network.load_state_dict(dict(state.weights))
     run.log_model(
         network.eval(),

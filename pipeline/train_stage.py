@@ -19,13 +19,11 @@ from pipeline import storage
 from pipeline.cluster import ray_session
 from pipeline.config import ExperimentConfig
 from pipeline.errors import PipelineError, StorageUnavailable
-from pipeline.logit_store.reader import open_store
 from pipeline.progress import Progress
-from pipeline.report import COLOURS, QUIET
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run, register_model
 from pipeline.train_plan import TrainPlan, open_plan_mirror
-from pipeline.train_report import publish_result
+from pipeline.train_report import publish_result, store_tags
 from pipeline.train_worker import work
 from pipeline.training_plans import plan_student, plan_teacher
 
@@ -86,7 +84,7 @@ def _run(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
 
 
 def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
-    """Run Ray Train to the end; return (checkpoint, metrics) pairs, best and last among them."""
+    """Run Ray Train to the end; return (checkpoint, metrics) pairs, the best and the last."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -115,7 +113,8 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
             raise _known(plan, error) or error from error
     if isinstance(result.return_value, PipelineError):
         raise result.return_value
-    return list(result.best_checkpoints or [])
+    # The last is kept, too, but Ray does not count it among the best.
+    return [*(result.best_checkpoints or []), (result.checkpoint, result.metrics)]
 
 
 def _on_report(news: Any) -> Any:
@@ -193,22 +192,10 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
         name=plan.name,
         key=plan.key,
         sections=("student", "loss", "optim", "train") if student else ("teacher",),
-        tags=_store_tags(plan) if student else {},
+        tags=store_tags(plan) if student else {},
     )
     if student:
         run.log_dataset(
             "logit-store", digest=plan.root_digest, uri=plan.store_uri, context="training"
         )
     return run
-
-
-def _store_tags(plan: TrainPlan) -> dict[str, str]:
-    """Link a student to its store; the grey runs are those that did not learn from the teacher."""
-    store = open_store(plan.store_uri)
-    return {
-        "mlflow.runColor": COLOURS["student"] if plan.recipe.loss.distill_weight else QUIET,
-        "cache.key": store.spec.fingerprint,
-        "cache.root_digest": plan.root_digest,
-        "cache.run_id": str(store.seal.provenance.get("run_id", "")),
-        "teacher.sha256": store.spec.teacher_digest,
-    }

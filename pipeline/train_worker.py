@@ -10,9 +10,10 @@ import torch
 from pipeline.checkpoints import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.config import resolved_yaml
 from pipeline.errors import PipelineError
-from pipeline.networks import build_network, start_network
+from pipeline.networks import start_network
 from pipeline.train_loop import EpochResult, train
 from pipeline.train_plan import TrainPlan, open_plan_mirror
+from pipeline.train_start import build_training, fresh_network
 from pipeline.training import Training
 
 T = TypeVar("T")
@@ -26,25 +27,14 @@ def work(setup: dict[Any, Any]) -> Any:
 
     plan: TrainPlan = setup["plan"]
     torch.set_num_threads(plan.config.cluster.worker_threads)
-    torch.manual_seed(plan.recipe.train.seed)  # decides the fresh weights
-    network = build_network(
-        plan.recipe.model,
-        num_classes=len(plan.manifest.class_names),
-        num_frames=plan.recipe.num_frames // plan.recipe.frame_stride,
-    )
+    network = fresh_network(plan)
     resumed = _last_state(plan)
     if resumed is not None:
         network.load_state_dict(dict(resumed.weights))
     elif (report := start_network(network, plan.recipe.model)) is not None:
         setup["news"].put({"step": 0, "text": report.as_text()})
-    training = Training(
-        ray.train.torch.prepare_model(network),
-        loss=plan.recipe.loss,
-        optim=plan.recipe.optim,
-        train=plan.recipe.train,
-        schedule=plan.schedule,
-        device=ray.train.torch.get_device(),
-        motion_only=plan.recipe.motion_only,
+    training = build_training(
+        plan, ray.train.torch.prepare_model(network), ray.train.torch.get_device()
     )
     if resumed is not None:
         training.optimiser.load_state_dict(resumed.optimiser)

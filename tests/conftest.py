@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,13 @@ from pipeline.errors import Status
 from pipeline.logit_store import journal, layout, writer
 from pipeline.logit_store.cells import Cells
 from pipeline.logit_store.encoding import centre
-from pipeline.manifest import Manifest, VideoRecord, build_manifest, located
+from pipeline.manifest import (
+    Manifest,
+    VideoRecord,
+    build_manifest,
+    located,
+    write_manifest,
+)
 from pipeline.video import probe_video
 from pipeline.views import build_view
 from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
@@ -168,6 +174,15 @@ class Dataset:
         for name, section in sections.items():
             values[name] = values.get(name, {}) | section
         return ExperimentConfig.model_validate(values)
+
+    def publish(self, config: ExperimentConfig) -> None:
+        """Write the manifest where an experiment's jobs look for it."""
+        records = tuple(
+            replace(record, uri=str(Path(record.uri).relative_to(self.root)))
+            for record in self.manifest.records
+        )
+        relative = replace(self.manifest, records=records)
+        write_manifest(relative, config.manifest_uri, root=str(self.root))
 
 
 @pytest.fixture(scope="session")

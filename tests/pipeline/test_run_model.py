@@ -3,13 +3,11 @@
 import json
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
 from dvflnet import build_model
 from pipeline.errors import ConfigError
-from pipeline.manifest import build_manifest, write_manifest
 from pipeline.run_forecast import forecast_experiment, write_costs
 from pipeline.run_model import ClusterShape, UnitCosts, Workload, forecast, stage_one_rate
 from pipeline.weight_files import write_weights
@@ -90,13 +88,8 @@ def test_a_cost_of_nothing_is_refused(name):
 
 @pytest.fixture
 def config(dataset, tmp_path):
-    config, manifest = dataset.config(tmp_path), dataset.manifest
-    records = [
-        replace(record, uri=str(Path(record.uri).relative_to(dataset.root)))
-        for record in manifest.records
-    ]
-    published = build_manifest(manifest.dataset, manifest.class_names, records)
-    write_manifest(published, config.manifest_uri, root=config.dataset.root)
+    config = dataset.config(tmp_path)
+    dataset.publish(config)
     return config
 
 

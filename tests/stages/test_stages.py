@@ -20,12 +20,15 @@ from pipeline.errors import (
     WeightsMismatch,
 )
 from pipeline.evaluate_stage import plan_evaluation, run_evaluate
+from pipeline.html_report.page import write_report
 from pipeline.index_stage import run_index_videos
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import read_manifest
+from pipeline.storage import read_bytes
 from pipeline.tracking import find_runs
 from pipeline.train_stage import run_train_student, run_train_teacher
 from pipeline.weight_files import read_weights
+from tests.html_page import Page
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -97,6 +100,29 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
     assert run_evaluate(plan_evaluation(config), LOCAL)["networks"] == summary["networks"]
     assert "evaluated already, nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["teacher", "vflnet", "dvflnet"])
+def test_the_last_weights_are_of_the_last_epoch(
+    config: ExperimentConfig, results: Any, name: str
+) -> None:
+    run = storage.join_uri(config.artefacts, "runs", results[name]["name"])
+    epochs = (config.teacher if name == "teacher" else config).train.epochs
+    last = read_weights(storage.join_uri(run, "last.safetensors"))
+    assert last.metadata["epoch"] == str(epochs)
+
+
+def test_the_report_says_what_the_runs_say(config: ExperimentConfig, results: Any) -> None:
+    page = Page(read_bytes(write_report(config)).decode())
+    table = page.sections["comparison"]
+    for role, prefix in (("vflnet", "last"), ("dvflnet", "last"), ("dvflnet", "teacher")):
+        metrics = results[role]["metrics"]
+        assert f"{100 * metrics[f'{prefix}/top1']:.1f}%" in table
+        assert f"{metrics[f'{prefix}/nll']:.3f}" in table
+    assert "Not there" not in " ".join(page.sections.values())
+    assert results["store"].root_digest in page.sections["store"]
+    assert results["dvflnet"]["run_id"][:16] in page.sections["lineage"]
+    assert page.sections["curves"].count("half") == 3  # all three charts have points
 
 
 def test_done_stays_done(

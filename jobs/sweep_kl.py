@@ -1,0 +1,40 @@
+"""The paper's ablation from one cache: temperature x distill_weight x seed, no teacher anywhere.
+
+    python jobs/sweep_kl.py configs/demo.yaml
+    python jobs/sweep_kl.py configs/demo.yaml sweep.temperatures=[1,2,5] sweep.seeds=[0,1,2]
+    ray job submit --working-dir . -- python jobs/sweep_kl.py configs/demo.yaml
+
+Kill it when you like; the same command trains only the students that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.command_line import run_job
+from pipeline.config import ExperimentConfig
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this job can be told."""
+    parser.add_argument(
+        "--asha", action="store_true", help="stop trials that fall behind (to search, not compare)"
+    )
+
+
+def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Run the stage."""
+    from pipeline.sweep_stage import run_sweep
+
+    run_sweep(config, arguments.ray_address, asha=arguments.asha)
+
+
+def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
+    """Print what the stage would do."""
+    from pipeline.sweep_plan import plan_sweep
+
+    print(plan_sweep(config, asha=arguments.asha).as_text())
+
+
+if __name__ == "__main__":
+    run_job(__doc__, main, show_plan, add_options=add_options)
