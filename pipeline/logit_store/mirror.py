@@ -28,7 +28,7 @@ from pipeline.logit_store.cells import cell_shapes
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.mirrors import making
-from pipeline.storage import write_json
+from pipeline.storage import write_json, writing_to
 
 RECORD_NAME = "mirror.json"
 
@@ -117,7 +117,7 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
     Raises:
         StoreIncomplete: if the store is not there or not sealed.
         StoreCorrupt: if a file of the store is damaged.
-        StorageUnavailable: if another process holds the lock for too long.
+        StorageUnavailable: if another process holds the lock for too long, or the disk is full.
 
     """
     store = open_store(store_uri)
@@ -155,8 +155,9 @@ def _build(store: LogitStore, folder: Path) -> None:
     """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
-    building.mkdir()
-    _copy_arrays(store, building)
+    with writing_to(str(folder)):
+        building.mkdir()
+        _copy_arrays(store, building)
     digests = {path.name: _sha256(path) for path in building.iterdir()}
     write_json(str(building / RECORD_NAME), digests)
     # Whoever has mapped a damaged mirror keeps its pages until it ends.
