@@ -44,9 +44,10 @@ from pipeline.sealed.journal import finished_units
 from pipeline.sources import read_source
 from pipeline.teacher_predictor import check_teacher
 from pipeline.tracked_run import TrackedRun
-from pipeline.tracking import open_run
+from pipeline.tracking import is_unfinished, open_run
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
+STAGE = "cache_teacher"
 JOURNAL_CPU_SHARE = 0.25
 
 Known = Mapping[int, frozenset[tuple[int, int]]]  # by unit: (row, view_index) of inherited cells
@@ -130,7 +131,11 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
     record_videos(plan.root, plan.manifest)
     if seal_there is not None:
         print("sealed, nothing to do")
-        return open_store(plan.root)
+        store = open_store(plan.root)
+        if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
+            with _open_run(plan) as run:  # of a job that was killed behind its seal
+                _report(plan, store, run)
+        return store
     cluster = config.cluster
     num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
     with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
@@ -327,7 +332,7 @@ def _open_run(plan: CachePlan) -> TrackedRun:
     teacher = plan.config.teacher
     return open_run(
         plan.config,
-        stage="cache_teacher",
+        stage=STAGE,
         name=f"cache-{teacher.variant}-{plan.spec.fingerprint[:8]}",
         key=plan.spec.fingerprint,
         sections=("teacher", "views", "clip", "store"),

@@ -53,7 +53,7 @@ def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> I
 
     Raises:
         ConfigError: if the cluster is too small.
-        StorageUnavailable: if there is no cluster at the address.
+        StorageUnavailable: if there is no cluster at the address, or a private Ray does not start.
 
     """
     _apply(RAY_SETTINGS)
@@ -66,13 +66,7 @@ def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> I
         yield
         return
     if private:
-        ray.init(
-            address=LOCAL,
-            num_cpus=max(int(num_cpus) + 1, os.cpu_count() or 1),
-            object_store_memory=config.cluster.object_store_bytes,
-            include_dashboard=False,
-            **QUIET,
-        )
+        _start(config, num_cpus)
     else:
         _connect(None if inside_ray_job() else address)
     try:
@@ -139,6 +133,21 @@ def underlying_error(error: BaseException) -> PipelineError | None:
     while seen is not None and not isinstance(seen, PipelineError):
         seen = getattr(seen, "cause", None) or seen.__cause__
     return seen
+
+
+def _start(config: ExperimentConfig, num_cpus: float) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=max(int(num_cpus) + 1, os.cpu_count() or 1),
+            object_store_memory=config.cluster.object_store_bytes,
+            include_dashboard=False,
+            **QUIET,
+        )
+    except Exception as error:  # of no narrower type where a busy machine takes over 30 s
+        raise StorageUnavailable(f"Ray did not start on this machine: {error}") from error
 
 
 def _connect(address: str | None) -> None:

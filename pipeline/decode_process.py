@@ -2,10 +2,11 @@
 
 The parent holds a ``DecodeProcess`` and asks for probes, clips and prepared frames; the child
 is started at the first request and again after it died. A crash, a hang and an exception all come
-back as ``VideoDecodeError`` of the video that was asked for. Storage that fails is no fault of the
-video, or an outage would fill the journal with bad videos: it comes back as it is. The child never
-imports torch (about 50 MB instead of 250), ends when its parent does (end of file on the pipe), and
-cannot outlive a hang (an alarm kills it even inside the decoder).
+back as ``VideoDecodeError`` of the video that was asked for. A crash counts only when the video
+crashes a second child as well: one may be the work of whoever kills processes. Storage that fails
+is no fault of the video, or an outage would fill the journal with bad videos: it comes back as it
+is. The child never imports torch (about 50 MB instead of 250), ends when its parent does (end of
+file on the pipe), and cannot outlive a hang (an alarm kills it even inside the decoder).
 """
 
 from __future__ import annotations
@@ -84,6 +85,21 @@ class DecodeProcess:
         record: VideoRecord,
         limits: VideoLimits,
         **arguments: Any,
+    ) -> Any:
+        request = (operation, record, limits, arguments)
+        try:
+            return self._ask_once(*request)
+        except VideoDecodeError as error:
+            if error.status != Status.CRASHED:
+                raise
+        return self._ask_once(*request)
+
+    def _ask_once(
+        self,
+        operation: Callable[..., Any],
+        record: VideoRecord,
+        limits: VideoLimits,
+        arguments: dict[str, Any],
     ) -> Any:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it was killed while it waited, which is no fault of this video

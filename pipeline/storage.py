@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import remote_storage
+from pipeline.errors import StorageUnavailable
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
 
@@ -234,13 +236,40 @@ def _modified(facts: dict[str, Any]) -> float:
 def _temporary_file(path: str, content: bytes) -> Iterator[Path]:
     """Write ``content`` beside ``path``, safely on disk; whatever happens, no such file stays."""
     folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
+    with writing_to(path):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with open(temporary, "xb") as file:
+        with writing_to(path), open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(uri: str) -> Iterator[None]:
+    """Say of a failed write where it failed and what to do.
+
+    Raises:
+        StorageUnavailable: for an error of the operating system, such as a full disk.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{uri} cannot be written: {error.strerror or error}{_space(uri)}\n"
+            "  Nothing is lost: make room or mend it, then run the same command again."
+        ) from error
+
+
+def _space(uri: str) -> str:
+    """Say how full the disk of a local path is."""
+    if not is_local(uri):
+        return ""
+    folder = next(folder for folder in Path(uri).absolute().parents if folder.exists())
+    usage = shutil.disk_usage(folder)
+    return f" ({usage.free:,} of {usage.total:,} bytes are free)"

@@ -52,7 +52,8 @@ class TrackedRun:
     """A run to log to. Nothing here waits for the server or raises because of it.
 
     As a context manager it ends the run: FINISHED, FAILED after an exception, KILLED after Ctrl-C
-    or SIGTERM. A process that dies otherwise leaves it RUNNING; the next start reopens it.
+    or SIGTERM. A process that dies otherwise leaves it RUNNING; the next start reopens it, and if
+    none comes, another job of the experiment ends it.
     """
 
     def __init__(self, handle: RunHandle, outbox: Outbox[OpenRun]) -> None:
@@ -193,6 +194,7 @@ class TrackedRun:
             )
             for part in monitor.monitors:
                 part.clear_metrics()
+            self._outbox.put(lambda run: run.end_silent_runs())
 
 
 def now() -> int:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -23,7 +26,7 @@ from pipeline.config import ExperimentConfig, flattened, resolved_yaml
 from pipeline.errors import StorageUnavailable
 from pipeline.outbox import Outbox
 from pipeline.provenance import commit_tags, job_name, ray_job_tags
-from pipeline.tracked_run import RunHandle, TrackedRun, now
+from pipeline.tracked_run import RunHandle, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,10 +44,14 @@ SETTINGS = {
 }
 SERVER_SECONDS = 10.0  # to wait for a server at the start
 DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
+LOOK_SECONDS = 10.0  # between two looks at the other runs
+SILENT_LOOKS = 12  # at a running run whose numbers stand still, before its job counts as dead
 MAX_PARAMS = 100  # in one request
 MAX_PARAM_LENGTH = 6000
 CANDIDATE = "candidate"  # alias of the newest registered version: nobody has approved it yet
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
+
+logger = logging.getLogger(__name__)
 
 
 def open_run(
@@ -72,8 +79,7 @@ def open_run(
             machine, so that this one does neither.
 
     """
-    experiment = config.tracking.experiment or config.dataset.name
-    handle = RunHandle(config.tracking_uri, experiment, stage, key)
+    handle = _handle(config, stage, key)
     all_tags = {"stage": stage, "run.key": key, **_source_tags(), **tags}
     params = _params(config, sections)
 
@@ -96,6 +102,31 @@ def open_run(
         tracked.wait_opened(DATABASE_SECONDS if _is_database(handle.uri) else SERVER_SECONDS)
         tracked.watch_system()
     return tracked
+
+
+def is_unfinished(config: ExperimentConfig, *, stage: str, key: str) -> bool:
+    """Return whether a job left its run unfinished; no, if MLflow does not answer in time.
+
+    A stage whose work is done asks, because whoever did it may have been killed at its very end.
+    """
+    handle, found = _handle(config, stage, key), threading.Event()
+
+    def look() -> None:
+        client = _client(handle.uri)
+        experiment = client.get_experiment_by_name(handle.experiment)
+        if experiment and _unfinished(client, experiment.experiment_id, handle):
+            found.set()
+
+    def try_to_look() -> None:
+        try:
+            look()
+        except Exception as error:  # tracking never decides whether work lives
+            logger.warning("MLflow at %s does not answer: %s", handle.uri, error)
+
+    thread = threading.Thread(target=try_to_look, name="MLflow", daemon=True)
+    thread.start()
+    thread.join(SERVER_SECONDS)
+    return found.is_set()
 
 
 def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
@@ -207,17 +238,24 @@ class OpenRun:
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self._client = client
-        self._start_time: int = run.info.start_time
+        self._opened = time.monotonic()
         self._params = set(run.data.params)
         self._last_steps = {key: self._last_step_of(key) for key in run.data.metrics}
+        seconds = (self._last_steps[key] for key in run.data.metrics if key.startswith("system/"))
+        self._seconds_before = max(seconds, default=-1) + 1
+        self._looked = self._opened
+        self._others: dict[str, tuple[dict[str, float], int]] = {}  # last numbers, looks at them
 
     def check(self) -> None:
         """Raise if the server does not answer."""
         self._client.get_run(self.run_id)
 
     def seconds_open(self) -> int:
-        """Return the seconds since the run was first opened."""
-        return (now() - self._start_time) // 1000
+        """Return for how many seconds jobs have worked on this run.
+
+        They grow whatever the clock does, or a curve over them would stand still for a day.
+        """
+        return self._seconds_before + int(time.monotonic() - self._opened)
 
     def describe(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Set status, tags and the params that are not there yet: MLflow refuses to change one."""
@@ -301,6 +339,29 @@ class OpenRun:
         """End the run."""
         self._client.set_terminated(self.run_id, status, timestamp)
 
+    def end_silent_runs(self) -> None:
+        """End the experiment's other runs whose jobs died; called again and again.
+
+        A job that lives logs the state of its machine every few seconds. So a run whose numbers
+        have not changed in several looks has nobody behind it; no clock is compared with another.
+        Looks that waited for a server and come in a burst count once. A job that was only cut off
+        says itself, at its end, how it ended.
+        """
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        running = self._client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'")
+        others, self._others = self._others, {}
+        for run in running:
+            numbers, looks = others.get(run.info.run_id, ({}, 0))
+            looks = looks + 1 if run.data.metrics == numbers else 1
+            if run.info.run_id == self.run_id:
+                continue
+            if looks > SILENT_LOOKS:
+                self._client.set_terminated(run.info.run_id, "KILLED")
+            else:
+                self._others[run.info.run_id] = run.data.metrics, looks
+
     def system_monitor(self) -> Any:
         """Return MLflow's view of this machine."""
         from mlflow.system_metrics import system_metrics_monitor
@@ -310,6 +371,11 @@ class OpenRun:
 
     def _last_step_of(self, key: str) -> int:
         return max(point.step for point in self._client.get_metric_history(self.run_id, key))
+
+
+def _handle(config: ExperimentConfig, stage: str, key: str) -> RunHandle:
+    experiment = config.tracking.experiment or config.dataset.name
+    return RunHandle(config.tracking_uri, experiment, stage, key)
 
 
 def _client(uri: str) -> MlflowClient:

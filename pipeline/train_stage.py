@@ -22,8 +22,10 @@ from pipeline.errors import PipelineError, StorageUnavailable
 from pipeline.progress import Progress
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run, register_model
+from pipeline.train_lock import training_alone
 from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result, store_tags
+from pipeline.train_snapshot import keep_snapshot, mend_snapshot
 from pipeline.train_worker import work
 from pipeline.training_plans import plan_student, plan_teacher
 
@@ -71,14 +73,21 @@ def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, A
 def _run(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
     print(plan.as_text(), flush=True)
     result_uri = storage.join_uri(plan.folder, "result.json")
-    if storage.exists(result_uri):
-        print("trained already, nothing to do")
-        return dict(storage.read_json(result_uri))
+    with training_alone(plan.folder):
+        if storage.exists(result_uri):
+            print("trained already, nothing to do")
+            return dict(storage.read_json(result_uri))
+        result = _train(plan, ray_address)
+        # After the end of the run: whoever dies before this publishes again, to MLflow as well.
+        storage.write_json(result_uri, result)
+    return result
+
+
+def _train(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
     num_cpus = plan.num_workers
     with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
         checkpoints = _fit(plan, run)
         result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
-        storage.write_json(result_uri, result)
         print(run.link)
     return result
 
@@ -88,6 +97,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    mend_snapshot(plan.folder)
     with Listener(plan, run) as listener:
         trainer = TorchTrainer(
             work,
@@ -104,7 +114,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1, checkpoint_score_attribute=SELECTION
                 ),
-                callbacks=[_on_report(listener.news)],
+                callbacks=[_on_report(listener.news, plan.folder)],
             ),
         )
         try:
@@ -117,12 +127,13 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     return [*(result.best_checkpoints or []), (result.checkpoint, result.metrics)]
 
 
-def _on_report(news: Any) -> Any:
+def _on_report(news: Any, folder: str) -> Any:
     """Pass each report on once, from the controller: rank 0 repeats some after a restart."""
     from ray.train import UserCallback
 
     class PassOn(UserCallback):
         def after_report(self, run_context: Any, metrics: list[Any], checkpoint: Any) -> None:
+            keep_snapshot(folder)
             news.put(metrics[0])
 
     return PassOn()
@@ -179,6 +190,8 @@ def _known(plan: TrainPlan, error: Any) -> PipelineError | None:
     failures = getattr(error, "worker_failures", {}).values()
     known = next((failure for failure in failures if isinstance(failure, PipelineError)), None)
     cause = getattr(error, "controller_failure", error)
+    if isinstance(cause, PipelineError):
+        return cause
     if known is None and isinstance(cause, OSError):
         return StorageUnavailable(f"{plan.folder}: {cause}\n  Run the same command again.")
     return known

@@ -30,7 +30,7 @@ from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.mirrors import making
 from pipeline.sealed.seal import find_seal
-from pipeline.storage import write_json
+from pipeline.storage import write_json, writing_to
 
 RECORD_NAME = "mirror.json"
 BUILDING = ".building"  # behind the name of a mirror that is not whole yet
@@ -122,7 +122,7 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
     Raises:
         StoreIncomplete: if the store is not there or not sealed.
         StoreCorrupt: if a file of the store is damaged.
-        StorageUnavailable: if another process holds the lock for too long.
+        StorageUnavailable: if another process holds the lock for too long, or the disk is full.
 
     """
     store = open_store(store_uri)
@@ -198,8 +198,9 @@ def _build(store: LogitStore, folder: Path) -> None:
     """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
     building = folder.with_name(folder.name + BUILDING)
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
-    building.mkdir()
-    _copy_arrays(store, building)
+    with writing_to(str(folder)):
+        building.mkdir()
+        _copy_arrays(store, building)
     digests = {path.name: _sha256(path) for path in building.iterdir()}
     write_json(str(building / RECORD_NAME), digests | {"store": store.root})
     # Whoever has mapped a damaged mirror keeps its pages until it ends.

@@ -1,6 +1,7 @@
 """The child that decodes: its crashes, hangs and end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,15 +90,25 @@ def test_one_child_serves_all_requests_also_after_an_error(record, decoder, tmp_
     assert child_of(decoder) == child
 
 
-def test_a_crash_is_the_video_s_and_the_next_request_works(record, endless, decoder):
+def crash_as_it_opens(video: VideoRecord, decoder: DecodeProcess) -> None:
+    """Kill the child in the pipe that it takes for a video."""
+    with open(video.uri, "wb"):  # opens as soon as the child does
+        child = child_of(decoder)
+        os.kill(child, signal.SIGSEGV)
+        wait_until(lambda: not is_running(child))
+
+
+def test_a_video_that_crashes_two_children_is_bad_and_the_next_request_works(
+    record, endless, decoder
+):
     decoder.probe(record, LIMITS)
     child = child_of(decoder)
 
-    def crash() -> None:
-        time.sleep(0.3)  # it hangs by now
-        os.kill(child, signal.SIGSEGV)
+    def crash_twice() -> None:
+        crash_as_it_opens(endless, decoder)
+        crash_as_it_opens(endless, decoder)
 
-    killer = threading.Thread(target=crash)
+    killer = threading.Thread(target=crash_twice)
     killer.start()
     with pytest.raises(VideoDecodeError, match="SIGSEGV") as caught:
         decoder.probe(endless, LIMITS)
@@ -106,6 +117,23 @@ def test_a_crash_is_the_video_s_and_the_next_request_works(record, endless, deco
     assert caught.value.sample_id == "endless"
     assert decoder.probe(record, LIMITS) == record
     assert child_of(decoder) != child
+
+
+def test_a_child_that_is_killed_once_costs_no_video(record, endless, decoder):
+    whole = Path(shutil.copy(record.uri, f"{endless.uri}.whole"))
+
+    def crash_once() -> None:
+        with open(endless.uri, "wb"):
+            child = child_of(decoder)
+            whole.replace(endless.uri)  # what the next child meets
+            os.kill(child, signal.SIGKILL)
+            wait_until(lambda: not is_running(child))
+
+    decoder.probe(record, LIMITS)
+    killer = threading.Thread(target=crash_once)
+    killer.start()
+    assert decoder.probe(endless, LIMITS).sha256 == record.sha256
+    killer.join()
 
 
 def test_a_child_that_died_between_requests_is_nobody_s_fault(record, decoder):

@@ -1,13 +1,17 @@
 """One door to storage: whole files or none, here and elsewhere."""
 
+import contextlib
 import os
+import resource
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from pipeline.errors import StorageUnavailable
 from pipeline.storage import (
     absolute_uri,
     create_bytes,
@@ -24,6 +28,17 @@ from pipeline.storage import (
     write_bytes,
     write_json,
 )
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Refuse this process any file of over a page, as a full disk would."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # SIGXFSZ: Python ignores it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -55,6 +70,17 @@ def test_write_replaces_the_whole_file(root):
     write_bytes(uri, b"short")
     assert read_bytes(uri) == b"short"
     assert list_names(root) == ["a.bin"]
+
+
+@pytest.mark.parametrize("publish", [write_bytes, create_bytes])
+def test_a_full_disk_is_named_and_leaves_nothing(publish, tmp_path):
+    path = str(tmp_path / "new" / "a.bin")
+    with full_disk(), pytest.raises(StorageUnavailable, match="File too large") as caught:
+        publish(path, bytes(10_000))
+    assert path in str(caught.value)
+    assert "bytes are free" in str(caught.value)
+    assert list_names(str(tmp_path / "new")) == []
+    publish(path, bytes(10_000))
 
 
 def test_create_refuses_to_replace(root):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from pipeline.tracking import (
     comparison_link,
     dataset_digest,
     find_runs,
+    is_unfinished,
     open_run,
     register_model,
 )
@@ -69,6 +71,10 @@ def opened(config: ExperimentConfig, tags: Mapping[str, str] | None = None) -> T
     return open_run(
         config, stage="train_student", name="nano", key="5e1f", sections=sections, tags=tags or {}
     )
+
+
+def statuses(uri: str) -> dict[str, str]:
+    return {run.info.run_name: run.info.status for run in find_runs(uri, EXPERIMENT)}
 
 
 def only_run(uri: str) -> Any:
@@ -182,6 +188,43 @@ def test_a_resumed_job_reopens_its_run_and_repeats_no_step(uri: str, number: int
     assert run.run_id == killed.info.run_id
     assert steps_of(uri) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert only_run(uri).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_killed_job_s_run_is_ended_by_the_next_of_another_kind(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.5)  # steps are whole seconds
+    monkeypatch.setattr(tracking, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "SILENT_LOOKS", 5)
+    end_job_after_five_steps(uri, signal.SIGKILL)
+    assert is_unfinished(config_for(uri), stage="train_student", key="5e1f")
+    other = open_run(config_for(uri), stage="doctor", name="d", key="d", sections=(), tags={})
+    third = open_run(config_for(uri), stage="doctor", name="t", key="t", sections=(), tags={})
+    deadline = time.monotonic() + 60
+    while "KILLED" not in statuses(uri).values() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(6)  # more looks than a run without a job survives
+    assert statuses(uri) == {"nano": "KILLED", "d": "RUNNING", "t": "RUNNING"}
+    other.finish("FINISHED")
+    third.finish("FINISHED")
+
+
+def test_a_finished_run_is_not_unfinished(uri: str) -> None:
+    with opened(config_for(uri)):
+        pass
+    assert not is_unfinished(config_for(uri), stage="train_student", key="5e1f")
+
+
+def test_asking_a_server_that_is_away_takes_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracking, "SERVER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        assert not is_unfinished(config_for(uri), stage="train_student", key="5e1f")
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.slow
