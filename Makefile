@@ -27,7 +27,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install check format test test-cluster test-browser coverage demo ui bench constraints clean
+.PHONY: help install check format test test-cluster test-browser chaos coverage demo ui bench constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,13 +70,13 @@ check: $(INSTALLED) ## format, lint, types, import contracts, spelling (about a 
 format: $(INSTALLED) ## rewrite the sources as `check` wants them
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
-# --- test: three suites, every test in exactly one ------------------------------------------------
+# --- test: four suites, every test in exactly one ------------------------------------------------
 
 test: $(INSTALLED) ## unit tests and short cluster tests (under 15 minutes)
-	@$(BIN)/pytest -m 'not slow and not server and not browser' $(PYTEST_ARGS)
+	@$(BIN)/pytest -m 'not slow and not server and not browser and not chaos' $(PYTEST_ARGS)
 
 test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
-	@$(BIN)/pytest -m '(slow or server) and not browser' $(PYTEST_ARGS)
+	@$(BIN)/pytest -m '(slow or server) and not browser and not chaos' $(PYTEST_ARGS)
 
 test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a real Chromium
 	@CHROMIUM=$$(command -v chromium || command -v google-chrome) \
@@ -98,8 +98,11 @@ $(BROWSER)/.installed:
 	@npm install --silent --no-audit --no-fund --no-save --prefix $(BROWSER) $(PLAYWRIGHT)
 	@touch $@
 
+chaos: $(INSTALLED) ## kills, full disks and servers that come and go, by the hundred (hours)
+	@$(BIN)/pytest -m chaos $(PYTEST_ARGS)
+
 coverage: $(INSTALLED) ## `test`, with the lines that no test reaches
-	@$(BIN)/coverage run -m pytest -m 'not slow and not server and not browser' $(PYTEST_ARGS)
+	@$(BIN)/coverage run -m pytest -m 'not slow and not server and not browser and not chaos' $(PYTEST_ARGS)
 	@$(BIN)/coverage report
 
 # --- run ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ digests of the others; a folder without it, or whose files differ from it, is no
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_checkpoint(folder: Path) -> TrainingState:
     _compare(folder / WEIGHTS, record["weights_digest"], state_digest(weights))
     _compare(folder / VAL_LOGITS, record["val_logits_digest"], state_digest(logits))
     _compare(folder / OPTIMISER, record["optimiser_sha256"], sha256_of(optimiser))
-    loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
+    loaded = _load_optimiser(folder / OPTIMISER, optimiser)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
@@ -95,6 +96,14 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise StoreCorrupt(str(path), "the record of a checkpoint", repr(error)) from error
     _compare(path, digest, sha256_of(canonical_json(record)))
     return record
+
+
+def _load_optimiser(path: Path, content: bytes) -> dict[str, Any]:
+    """Unpickle tensors and plain values; a pickle of anything else is refused unrun."""
+    try:
+        return dict(torch.load(io.BytesIO(content), weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError) as error:
+        raise StoreCorrupt(str(path), "tensors and plain values", str(error)) from error
 
 
 def _compare(path: Path, expected: str, found: str) -> None:

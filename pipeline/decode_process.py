@@ -3,19 +3,22 @@
 The parent holds a ``DecodeProcess`` and asks for probes, clips and prepared frames; the child
 is started at the first request and again after it died. A crash, a hang and an exception all come
 back as ``VideoDecodeError`` of the video that was asked for. The child never imports torch (about
-50 MB instead of 250), ends when its parent does (end of file on the pipe), and cannot outlive a
-hang (an alarm kills it even inside the decoder).
+50 MB instead of 250), ends when its parent does (end of file on the pipe), cannot outlive a hang
+(an alarm kills it even inside the decoder), and is refused more memory than a video within the
+limits can need.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pipeline.clips import Clip, clips_of
@@ -28,6 +31,11 @@ from pipeline.views import View
 
 # The decoder watches its own time; the parent and the alarm wait this much longer.
 GRACE_SECONDS = 10
+
+# Memory of one visit beside the video's own bytes: 17 pictures of reference with 3 bytes a pixel,
+# conversion, and a few more; and what does not depend on the size of the picture.
+BYTES_PER_PIXEL = 128
+SPARE_BYTES = 512 * 2**20
 
 
 class DecodeProcess:
@@ -124,12 +132,33 @@ def serve(pipe: Connection) -> None:
         except EOFError:
             return
         signal.alarm(int(limits.decode_seconds) + GRACE_SECONDS)  # default action: die
+        if not record.prepared:
+            _limit_memory(limits)
         try:
             answer = operation(record, limits=limits, **arguments)
         except VideoDecodeError as error:
             answer = error
+        except MemoryError:
+            reason = "needs more memory than a video within the limits"
+            answer = VideoDecodeError(record.sample_id, record.uri, reason, Status.OVER_LIMIT)
         signal.alarm(0)
         pipe.send(answer)
+
+
+def _limit_memory(limits: VideoLimits) -> None:
+    """Let one video take so much memory and no more; what asks for more gets ``MemoryError``.
+
+    Counts what this process alone may write to, so neither mapped files nor libraries. Only Linux
+    says how much that is already.
+    """
+    if sys.platform != "linux":
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    wanted = pages * resource.getpagesize() + SPARE_BYTES
+    wanted += 2 * limits.max_bytes + BYTES_PER_PIXEL * limits.max_pixels
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 if __name__ == "__main__":

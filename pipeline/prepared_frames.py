@@ -47,9 +47,13 @@ def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
         raise _error(record, Status.NOT_FOUND, "is not there") from None
     except (OSError, ValueError, PipelineError) as error:
         raise _error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
-    if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
-        reason = "does not hold the frames of its manifest; prepare the frames again"
-        raise _error(record, Status.CHANGED, reason)
+    expected = f"{record.num_bytes} bytes"
+    found = f"{len(content)} bytes"
+    if verify:
+        expected, found = f"sha256 {record.sha256}", f"sha256 {sha256_of(content)}"
+    if found != expected:
+        reason = f"does not hold the frames of its manifest: expected {expected}, found {found}; "
+        raise _error(record, Status.CHANGED, f"{reason}prepare the frames again")
     return jpegs
 
 

@@ -11,7 +11,6 @@ file: unlike a damaged store, that loses nothing and hides nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ from pipeline.logit_store.cells import cell_shapes
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.mirrors import making
-from pipeline.storage import write_json
+from pipeline.storage import read_json, write_json
 
 RECORD_NAME = "mirror.json"
 
@@ -120,7 +119,7 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
     """Return the first file of a mirror that is not what the mirror's record says."""
     record = folder / RECORD_NAME
     try:
-        recorded = dict(json.loads(record.read_bytes()))
+        recorded = dict(read_json(str(record)))
     except (OSError, ValueError, TypeError):
         return record
     for name in names:
