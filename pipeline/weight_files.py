@@ -110,16 +110,16 @@ def _read_safetensors(uri: str) -> WeightFile:
 
 
 def _check_whole(uri: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse tensors that are not those that were written; a foreign file cannot be checked."""
-    if _CRC in metadata:
-        key, found = _CRC, _crc(state, metadata)
-    elif _DIGEST in metadata:  # written before there was a CRC
-        key, found = _DIGEST, state_digest(state)
-    else:
+    """Refuse tensors that are not those that were written; a foreign file cannot be checked.
+
+    Ours has both entries, so that a flipped bit in the name of one does not make it foreign.
+    """
+    if metadata.keys().isdisjoint({_CRC, _DIGEST}):
         return
-    if found != metadata[key]:
+    expected, found = metadata.get(_CRC, "nothing"), _crc(state, metadata)
+    if found != expected:
         raise WeightsMismatch(
-            f"{uri} is damaged: its {key} is {found}, and its metadata says {metadata[key]}. "
+            f"{uri} is damaged: its {_CRC} is {found}, and its metadata says {expected}. "
             "Fetch it or write it again."
         )
 

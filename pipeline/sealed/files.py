@@ -24,7 +24,7 @@ class FileEntry:
 
 def lies_below(name: Any) -> bool:
     """Return whether ``name`` can be that of a file below a root, and nothing else."""
-    return bool(_NAME.fullmatch(str(name))) and ".." not in str(name).split("/")
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and ".." not in name.split("/")
 
 
 def publish(root: str, name: str, content: bytes) -> FileEntry:
