@@ -6,14 +6,13 @@ Every error names the list and the line.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pipeline.config import DatasetConfig
 from pipeline.errors import DatasetError
-from pipeline.storage import join_uri, list_names, read_bytes
+from pipeline.storage import join_uri, list_names, parse_json, read_parsed
 
 
 def annotations_uri(dataset: DatasetConfig) -> str:
@@ -76,8 +75,8 @@ def read_json(uri: str, kind: type) -> Any:
 
     """
     try:
-        value = json.loads(_read_text(uri))
-    except json.JSONDecodeError as error:
+        value = parse_json(_read_text(uri))
+    except ValueError as error:
         raise DatasetError(f"{uri} is not JSON: {error}") from error
     if not isinstance(value, kind):
         raise DatasetError(f"{uri} holds a {type(value).__name__}, not a {kind.__name__}")
@@ -86,15 +85,15 @@ def read_json(uri: str, kind: type) -> Any:
 
 def _read_text(uri: str) -> str:
     try:
-        return read_bytes(uri).decode("utf-8-sig")
+        return read_parsed(uri).decode("utf-8-sig")
     except FileNotFoundError:
         there = shorten(list_names(uri.rpartition("/")[0]))
         raise DatasetError(
             f"there is no {uri}; beside it there is {there}. Correct dataset.annotations, or use"
             " layout folders for a data set without official lists."
         ) from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{uri} is not UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise DatasetError(f"{uri} cannot be read as text: {error}") from error
 
 
 def integer(text: str, where: str) -> int:

@@ -7,6 +7,7 @@ digests of the others; a folder without it, or whose files differ from it, is no
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ def read_checkpoint(uri: str) -> TrainingState:
     _compare(join_uri(uri, WEIGHTS), record["weights_digest"], state_digest(weights))
     _compare(join_uri(uri, VAL_LOGITS), record["val_logits_digest"], state_digest(logits))
     _compare(join_uri(uri, OPTIMISER), record["optimiser_sha256"], sha256_of(optimiser))
-    loaded = torch.load(io.BytesIO(optimiser), weights_only=True)
+    loaded = _load_optimiser(join_uri(uri, OPTIMISER), optimiser)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
@@ -94,6 +95,14 @@ def _read_record(uri: str) -> dict[str, Any]:
         raise StoreCorrupt(uri, "the record of a checkpoint", repr(error)) from error
     _compare(uri, digest, sha256_of(canonical_json(record)))
     return record
+
+
+def _load_optimiser(uri: str, content: bytes) -> dict[str, Any]:
+    """Unpickle tensors and plain values; a pickle of anything else is refused unrun."""
+    try:
+        return dict(torch.load(io.BytesIO(content), weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError) as error:
+        raise StoreCorrupt(uri, "tensors and plain values", str(error)) from error
 
 
 def _compare(uri: str, expected: str, found: str) -> None:

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.storage import absolute_uri, is_local, join_uri
+from pipeline.storage import absolute_uri, is_local, join_uri, read_parsed
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -359,19 +359,19 @@ def flattened(config: ExperimentConfig) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_parsed(str(path)).decode()
     except FileNotFoundError as error:
         raise ConfigError(f"there is no config file {path}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
 
 
 def _parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_Yaml)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")

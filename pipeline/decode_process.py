@@ -6,7 +6,8 @@ back as ``VideoDecodeError`` of the video that was asked for. A crash counts onl
 crashes a second child as well: one may be the work of whoever kills processes. Storage that fails
 is no fault of the video, or an outage would fill the journal with bad videos: it comes back as it
 is. The child never imports torch (about 50 MB instead of 250), ends when its parent does (end of
-file on the pipe), and cannot outlive a hang (an alarm kills it even inside the decoder).
+file on the pipe), cannot outlive a hang (an alarm kills it even inside the decoder), and is refused
+more memory than a video within the limits can need.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pipeline.clips import Clip, clips_of
@@ -35,6 +38,11 @@ from pipeline.views import View
 # longer than both.
 GRACE_SECONDS = 10
 NUM_READS = 2  # of storage, for one video: how large it is, and what it holds
+
+# Memory of one visit beside the video's own bytes: 17 pictures of reference with 3 bytes a pixel,
+# conversion, and a few more; and what does not depend on the size of the picture.
+BYTES_PER_PIXEL = 128
+SPARE_BYTES = 512 * 2**20
 
 
 class DecodeProcess:
@@ -148,10 +156,15 @@ def serve(pipe: Connection) -> None:
         except EOFError:
             return
         signal.alarm(math.ceil(_allowed_seconds(record, limits)))  # default action: die
+        if not record.prepared:
+            _limit_memory(limits)
         try:
             answer = operation(record, limits=limits, **arguments)
         except (VideoDecodeError, StorageUnavailable) as error:
             answer = error
+        except MemoryError:
+            reason = "needs more memory than a video within the limits"
+            answer = VideoDecodeError(record.sample_id, record.uri, reason, Status.OVER_LIMIT)
         signal.alarm(0)
         pipe.send(answer)
 
@@ -160,6 +173,22 @@ def _allowed_seconds(record: VideoRecord, limits: VideoLimits) -> float:
     """Return after how long a visit to a video is a hang."""
     reading = NUM_READS * longest_wait_seconds(record.uri)
     return limits.decode_seconds + reading + GRACE_SECONDS
+
+
+def _limit_memory(limits: VideoLimits) -> None:
+    """Let one video take so much memory and no more; what asks for more gets ``MemoryError``.
+
+    Counts what this process alone may write to, so neither mapped files nor libraries. Only Linux
+    says how much that is already.
+    """
+    if sys.platform != "linux":
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    wanted = pages * resource.getpagesize() + SPARE_BYTES
+    wanted += 2 * limits.max_bytes + BYTES_PER_PIXEL * limits.max_pixels
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 if __name__ == "__main__":

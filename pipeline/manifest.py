@@ -206,19 +206,27 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
 
     """
     try:
-        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        if not file.schema_arrow.equals(SCHEMA):  # before a value is read
+            raise ValueError("it has other columns")
+        table = file.read()
         footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
         facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
-        if not table.schema.equals(SCHEMA):
-            raise ValueError("it has other columns")
         # Page checksums leave the footer bare, and the footer holds the class names.
-        if _content_sha256(table, facts) != footer["content_sha256"]:
-            raise ValueError("it was changed after it was written")
+        found, expected = _content_sha256(table, facts), footer["content_sha256"]
+        if found != expected:
+            raise ValueError(
+                f"it was changed after it was written (expected content {expected}, found {found})"
+            )
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         raise DatasetError(
             f"{uri} is not a sound manifest: {error}. Index the videos again."
         ) from error
-    records = located(records_of(table), root or facts["root"])
+    relative = records_of(table)
+    if outside := [record for record in relative if ".." in record.uri.split("/")]:
+        first = f"{outside[0].sample_id} is at {outside[0].uri}"
+        raise DatasetError(f"{uri} names videos that are not below its root: {first}")
+    records = located(relative, root or facts["root"])
     return Manifest(facts["dataset"], tuple(json.loads(facts["class_names"])), records)
 
 

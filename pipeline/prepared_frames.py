@@ -56,9 +56,12 @@ def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
     with _bad_files_named(record):
         location = Location.parse(record.uri)
         content, jpegs = mapped_jpegs(local_file(location.file_uri), location.batch)
-    if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
-        reason = "does not hold the frames of its manifest; prepare the frames again"
-        raise _error(record, Status.CHANGED, reason)
+    expected, found = f"{record.num_bytes} bytes", f"{len(content)} bytes"
+    if verify:
+        expected, found = f"sha256 {record.sha256}", f"sha256 {sha256_of(content)}"
+    if found != expected:
+        reason = f"does not hold the frames of its manifest: expected {expected}, found {found}; "
+        raise _error(record, Status.CHANGED, f"{reason}prepare the frames again")
     return jpegs
 
 

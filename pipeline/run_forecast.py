@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 
 from pipeline import storage
@@ -82,6 +81,6 @@ def write_costs(uri: str, costs: UnitCosts) -> None:
 def _read_costs(uri: str) -> UnitCosts:
     try:
         return UnitCosts(**storage.read_json(uri))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
+    except (FileNotFoundError, ValueError, TypeError) as error:
         names = ", ".join(field.name for field in fields(UnitCosts))
         raise ConfigError(f"{uri} must be a JSON object with {names}: {error}") from error

@@ -31,6 +31,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline import remote_storage
 from pipeline.errors import StorageUnavailable
 
+# Of what is parsed as a whole: seals, identities, records, configs, annotations. The longest list
+# of a public data set has a third of it.
+MAX_PARSED_BYTES = 128 * 2**20
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
 
 
@@ -93,6 +96,19 @@ def read_bytes(uri: str) -> bytes:
     """
     filesystem, path = _filesystem(uri)
     return bytes(_call(filesystem, "cat_file", path))
+
+
+def read_parsed(uri: str) -> bytes:
+    """Read a whole file that is going to be parsed; one that is far too large is left unread.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is larger than any such file can be.
+
+    """
+    if (found := size_bytes(uri)) > MAX_PARSED_BYTES:
+        raise ValueError(f"has {found:,} bytes; more than {MAX_PARSED_BYTES:,} are not read")
+    return read_bytes(uri)
 
 
 @contextmanager
@@ -200,8 +216,27 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Read a JSON file."""
-    return json.loads(read_bytes(uri))
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not JSON, too large or nested too deeply.
+
+    """
+    return parse_json(read_parsed(uri))
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: if it is none, or is nested too deeply.
+
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
 
 
 def readable_json(value: Any) -> bytes:

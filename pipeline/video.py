@@ -42,7 +42,7 @@ from pipeline.manifest import VideoRecord
 Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
 # What PyAV raises on broken files, besides its own errors.
-DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError, MemoryError)
+DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError)
 # A "video" may be a playlist of other files, whose bytes nobody hashed; no protocol opens them.
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
 AS_THE_FILE_SAYS: Mapping[str, int] = MappingProxyType({})

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dvflnet.weights import published_state, state_crc, state_digest
 from pipeline.errors import WeightsMismatch
-from pipeline.storage import local_copy, read_bytes, write_bytes
+from pipeline.storage import local_copy, parse_json, read_bytes, write_bytes
 
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 _CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
@@ -45,7 +45,7 @@ class WeightFile:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the head's classes, in its order; empty if the file does not say."""
-        return tuple(json.loads(self.metadata.get(_CLASS_NAMES, "[]")))
+        return tuple(parse_json(self.metadata.get(_CLASS_NAMES, "[]")))
 
 
 def write_weights(
@@ -104,22 +104,34 @@ def _read_safetensors(uri: str) -> WeightFile:
             f"{uri} is no whole safetensors file: {error}. Fetch it or write it again."
         ) from error
     _check_whole(uri, state, metadata)
-    return WeightFile(state, metadata)
+    weights = WeightFile(state, metadata)
+    _check_class_names(uri, weights)
+    return weights
 
 
 def _check_whole(uri: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse tensors that are not those that were written; a foreign file cannot be checked."""
-    if _CRC in metadata:
-        key, found = _CRC, _crc(state, metadata)
-    elif _DIGEST in metadata:  # written before there was a CRC
-        key, found = _DIGEST, state_digest(state)
-    else:
+    """Refuse tensors that are not those that were written; a foreign file cannot be checked.
+
+    Ours has both entries, so that a flipped bit in the name of one does not make it foreign.
+    """
+    if metadata.keys().isdisjoint({_CRC, _DIGEST}):
         return
-    if found != metadata[key]:
+    expected, found = metadata.get(_CRC, "nothing"), _crc(state, metadata)
+    if found != expected:
         raise WeightsMismatch(
-            f"{uri} is damaged: its {key} is {found}, and its metadata says {metadata[key]}. "
+            f"{uri} is damaged: its {_CRC} is {found}, and its metadata says {expected}. "
             "Fetch it or write it again."
         )
+
+
+def _check_class_names(uri: str, weights: WeightFile) -> None:
+    try:
+        sound = all(isinstance(name, str) for name in weights.class_names)
+    except (ValueError, TypeError):
+        sound = False
+    if not sound:
+        found = weights.metadata[_CLASS_NAMES][:80]
+        raise WeightsMismatch(f"{uri} must name its classes in a JSON list of texts, found {found}")
 
 
 def _crc(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

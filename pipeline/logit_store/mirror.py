@@ -11,7 +11,6 @@ file: unlike a damaged store, that loses nothing and hides nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -30,7 +29,7 @@ from pipeline.logit_store.layout import StoreSpec
 from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.mirrors import making
 from pipeline.sealed.seal import find_seal
-from pipeline.storage import write_json, writing_to
+from pipeline.storage import read_json, write_json, writing_to
 
 RECORD_NAME = "mirror.json"
 BUILDING = ".building"  # behind the name of a mirror that is not whole yet
@@ -163,7 +162,7 @@ def remove_mirror(folder: Path) -> bool:
 def _copied_digest(folder: Path) -> str | None:
     """Return the root digest of the store that a mirror is of, or None if it does not say."""
     try:
-        seal = find_seal(json.loads((folder / RECORD_NAME).read_bytes())["store"])
+        seal = find_seal(read_json(str(folder / RECORD_NAME))["store"])
     except (OSError, ValueError, TypeError, KeyError, PipelineError):
         return None  # the record is damaged or of before, or the store is: nothing is known
     return "" if seal is None else seal.root_digest
@@ -184,7 +183,7 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
     """Return the first file of a mirror that is not what the mirror's record says."""
     record = folder / RECORD_NAME
     try:
-        recorded = dict(json.loads(record.read_bytes()))
+        recorded = dict(read_json(str(record)))
     except (OSError, ValueError, TypeError):
         return record
     for name in names:

@@ -19,10 +19,10 @@ from pipeline.logit_store.cells import Grid, cell_shapes
 from pipeline.logit_store.identity_file import decode_spec
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.sealed.files import read_verified
-from pipeline.sealed.identity import IDENTITY_NAME
+from pipeline.sealed.identity import IDENTITY_NAME, read_identity
 from pipeline.sealed.journal import finished_units
 from pipeline.sealed.seal import Seal, read_seal, read_sealed
-from pipeline.storage import exists, join_uri, read_bytes
+from pipeline.storage import exists, join_uri
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _progress(root: str) -> str:
     uri = join_uri(root, IDENTITY_NAME)
     if not exists(uri):
         return f"there is no logit store at {root}; run jobs/cache_teacher.py"
-    spec = decode_spec(read_bytes(uri), uri=uri)
+    spec = decode_spec(read_identity(root), uri=uri)
     return (
         f"{root} is not sealed: its journal holds {len(finished_units(root))} of "
         f"{spec.num_units} units; run jobs/cache_teacher.py"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import StoreCorrupt
-from pipeline.storage import create_bytes, join_uri, read_bytes, sha256_of
+from pipeline.storage import create_bytes, join_uri, read_bytes, sha256_of, size_bytes
+
+# A plain relative path: no scheme, no chain of file systems, no root of its own.
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 @dataclass(frozen=True, order=True)
@@ -15,6 +20,11 @@ class FileEntry:
     name: str
     num_bytes: int
     sha256: str
+
+
+def lies_below(name: Any) -> bool:
+    """Return whether ``name`` can be that of a file below a root, and nothing else."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and ".." not in name.split("/")
 
 
 def publish(root: str, name: str, content: bytes) -> FileEntry:
@@ -40,6 +50,8 @@ def read_verified(root: str, entry: FileEntry) -> bytes:
     uri = join_uri(root, entry.name)
     expected = f"{entry.num_bytes} bytes, sha256 {entry.sha256}"
     try:
+        if (num_bytes := size_bytes(uri)) != entry.num_bytes:  # before it fills the memory
+            raise StoreCorrupt(uri, expected=expected, found=f"{num_bytes} bytes")
         content = read_bytes(uri)
     except FileNotFoundError as error:
         raise StoreCorrupt(uri, expected=expected, found="no file") from error

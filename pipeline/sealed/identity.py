@@ -6,13 +6,12 @@ units of two sizes must not mix in one journal, so it is compared as well before
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import FingerprintMismatch, StoreCorrupt
 from pipeline.fingerprint import differences, fingerprint
-from pipeline.storage import create_bytes, join_uri, read_bytes, readable_json
+from pipeline.storage import create_bytes, join_uri, parse_json, read_parsed, readable_json
 
 IDENTITY_NAME = "identity.json"
 
@@ -35,7 +34,7 @@ def decode_identity(content: bytes, *, uri: str, schema_version: int) -> tuple[F
 
     """
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         if (version := values["identity"]["schema_version"]) != schema_version:
             raise FingerprintMismatch(uri, {"schema_version": (version, schema_version)})
         identity, layout = values["identity"], values["layout"]
@@ -63,10 +62,25 @@ def create_identity(root: str, identity: Facts, layout: Facts) -> None:
     if create_bytes(uri, encode_identity(identity, layout)):
         return
     version = identity["schema_version"]
-    there, cut = decode_identity(read_bytes(uri), uri=uri, schema_version=version)
+    there, cut = decode_identity(read_identity(root), uri=uri, schema_version=version)
     differing = differences(there, identity) or differences({"layout": cut}, {"layout": layout})
     if differing:
         raise FingerprintMismatch(root, differing)
+
+
+def read_identity(root: str) -> bytes:
+    """Read the identity of a store that may not be sealed yet, for ``decode_identity``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StoreCorrupt: if it is far too large.
+
+    """
+    uri = join_uri(root, IDENTITY_NAME)
+    try:
+        return read_parsed(uri)
+    except ValueError as error:
+        raise StoreCorrupt(uri, expected="the identity of a store", found=str(error)) from error
 
 
 def check_identity(root: str, there: Facts, wanted: Facts) -> None:

@@ -6,7 +6,6 @@ fingerprint and the files; who sealed the store, when and on what is beside it, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,8 +13,15 @@ from typing import Any
 
 from pipeline.errors import StoreCorrupt
 from pipeline.fingerprint import canonical_json
-from pipeline.sealed.files import FileEntry, read_verified
-from pipeline.storage import create_bytes, join_uri, read_bytes, readable_json, sha256_of
+from pipeline.sealed.files import FileEntry, lies_below, read_verified
+from pipeline.storage import (
+    create_bytes,
+    join_uri,
+    parse_json,
+    read_parsed,
+    readable_json,
+    sha256_of,
+)
 
 SEAL_NAME = "seal.json"
 
@@ -73,9 +79,8 @@ def read_seal(root: str) -> Seal:
 
     """
     uri = join_uri(root, SEAL_NAME)
-    content = read_bytes(uri)
     try:
-        values = json.loads(content)
+        values = parse_json(read_parsed(uri))
         files = tuple(FileEntry(**entry) for entry in values["files"])
         seal = Seal(values["fingerprint"], files, values["provenance"])
         expected = values["root_digest"]
@@ -83,6 +88,9 @@ def read_seal(root: str) -> Seal:
         raise StoreCorrupt(uri, expected="a seal", found=repr(error)) from error
     if seal.root_digest != expected:
         raise StoreCorrupt(uri, expected=f"root digest {expected}", found=seal.root_digest)
+    for file in files:
+        if not lies_below(file.name):
+            raise StoreCorrupt(uri, "names of files below its store", repr(file.name))
     return seal
 
 

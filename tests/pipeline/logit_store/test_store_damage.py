@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
-from pipeline.logit_store import journal, writer
+from pipeline.errors import StoreCorrupt, StoreIncomplete
+from pipeline.logit_store import journal
 from pipeline.logit_store.reader import open_store
 from pipeline.sealed.identity import IDENTITY_NAME
 from pipeline.sealed.journal import fragment_name
@@ -86,35 +86,6 @@ def test_reading_finds_what_verifying_finds(copy):
         path.write_bytes(content)
 
 
-def test_bit_flips_in_fragments(parquet_store, tmp_path):
-    example, root = parquet_store
-    (tmp_path / "journal").mkdir()
-    draws = random.Random(1)
-    for _ in range(2 * FLIPS):
-        unit = draws.choice(example.units)
-        name = fragment_name(unit.number)
-        content = (Path(root) / name).read_bytes()
-        (tmp_path / name).write_bytes(flipped(content, draws.randrange(8 * len(content))))
-        arguments = (str(tmp_path), example.spec, unit)
-        complaint = complaint_of(journal.read_fragment, *arguments)
-        if complaint is None:
-            cells, expected = journal.read_fragment(*arguments), example.compute(unit)
-            assert all((vars(cells)[key] == vars(expected)[key]).all() for key in vars(cells))
-        else:
-            assert name in complaint
-
-
-def test_bit_flips_in_the_identity_of_an_open_store(parquet_store, tmp_path):
-    example, root = parquet_store
-    content = (Path(root) / IDENTITY_NAME).read_bytes()
-    draws = random.Random(2)
-    for _ in range(FLIPS):
-        damaged = flipped(content, draws.randrange(8 * len(content)))
-        (tmp_path / IDENTITY_NAME).write_bytes(damaged)
-        with pytest.raises((StoreCorrupt, FingerprintMismatch)):
-            writer.open_for_writing(str(tmp_path), example.spec)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_truncation(copy, share):
     example, root = copy
@@ -128,26 +99,6 @@ def test_truncation(copy, share):
     fragment.write_bytes(fragment.read_bytes()[: int(share * fragment.stat().st_size)])
     with pytest.raises(StoreCorrupt, match=fragment.name):
         example.gather(str(root), example.shards[0])
-
-
-def test_missing_files(copy):
-    _, root = copy
-    for path in kinds(root)[2]:
-        content = path.read_bytes()
-        path.unlink()
-        with pytest.raises(StoreCorrupt, match="no file"):
-            open_store(str(root)).read_all()
-        path.write_bytes(content)
-
-
-def test_swapped_shards(copy):
-    example, root = copy
-    first, second = (root / entry.name for entry in open_store(str(root)).seal.files[-2:])
-    contents = first.read_bytes(), second.read_bytes()
-    second.write_bytes(contents[0])
-    first.write_bytes(contents[1])
-    with pytest.raises(StoreCorrupt):
-        open_store(str(root)).read_shard(example.spec.num_shards - 1)
 
 
 def test_swapped_fragments_and_foreign_fragments(copy):
