@@ -31,6 +31,7 @@ from dvflnet.weights import published_state, state_crc, state_digest
 from pipeline.errors import WeightsMismatch
 from pipeline.storage import local_copy, parse_json, read_bytes, write_bytes
 
+_FOLDER_MARK = 0x10  # MS-DOS's, among the attributes of a zip's member
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 _CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
 
@@ -163,14 +164,16 @@ def _check_archive(uri: str, content: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+            # A member with this mark is empty to PyTorch and not to zipfile.
+            marked = [m.filename for m in archive.infolist() if m.external_attr & _FOLDER_MARK]
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
         raise WeightsMismatch(
             f"{uri} is no whole checkpoint in PyTorch's zip format: it has {len(content)} bytes, "
             f"the first {content[:8]!r}. Fetch it again; if it is from before PyTorch 1.6, have a "
             "later one save it anew."
         ) from error
-    if damaged is not None:
-        raise WeightsMismatch(f"{uri} is damaged in {damaged}. Fetch it again.")
+    if damaged is not None or marked:
+        raise WeightsMismatch(f"{uri} is damaged in {damaged or marked[0]}. Fetch it again.")
 
 
 class _InertNode(dict[Any, Any]):

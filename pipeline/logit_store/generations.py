@@ -27,7 +27,7 @@ from pipeline.logit_store.identity_file import decode_spec
 from pipeline.logit_store.layout import StoreSpec
 from pipeline.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.sealed.files import publish
-from pipeline.sealed.identity import IDENTITY_NAME
+from pipeline.sealed.identity import IDENTITY_NAME, read_identity
 from pipeline.storage import join_uri, list_names, read_bytes, sha256_of
 
 GENERATIONS = "generations"
@@ -122,7 +122,7 @@ def find_spec(home: str) -> StoreSpec | None:
     """
     uri = join_uri(home, IDENTITY_NAME)
     try:
-        return decode_spec(read_bytes(uri), uri=uri)
+        return decode_spec(read_identity(home), uri=uri)
     except FileNotFoundError:
         return None
 

@@ -91,7 +91,7 @@ def read_frames(decoder: DecodeProcess, root: Path) -> Any:
 
 
 def read_state(folder: Path) -> Any:
-    state = read_checkpoint(folder)
+    state = read_checkpoint(str(folder))
     tensors = {**state.weights, "val_logits": state.val_logits}
     return state.step, state.seconds, state_digest(tensors), repr(state.optimiser)
 
@@ -217,7 +217,7 @@ def checkpoint_kinds(folder: Path) -> dict[str, Kind]:
     weights = {name: tensor.detach() for name, tensor in layer.state_dict().items()}
     state = TrainingState(3, 1.5, torch.randn(6, 3), weights, optimiser.state_dict())
     folder.mkdir()
-    write_checkpoint(folder, state, class_names=("a", "b", "c"), facts={"run": "w0.2"})
+    write_checkpoint(str(folder), state, class_names=("a", "b", "c"), facts={"run": "w0.2"})
     siblings = {
         "checkpoint.json": "optimiser.pt",
         "weights.safetensors": "val_logits.safetensors",

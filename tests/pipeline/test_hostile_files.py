@@ -55,7 +55,7 @@ def store(sealed_store: str, tmp_path: Path) -> Path:
 def checkpoint(folder: Path) -> Path:
     folder.mkdir()
     state = TrainingState(1, 2.5, torch.zeros(2, 3), {"a": torch.ones(2)}, {"state": {}})
-    write_checkpoint(folder, state, class_names=("a", "b", "c"), facts={})
+    write_checkpoint(str(folder), state, class_names=("a", "b", "c"), facts={})
     return folder
 
 
@@ -92,7 +92,7 @@ def test_a_pickle_in_a_checkpoint_with_true_digests_is_not_run(tmp_path):
     digest = sha256_of(canonical_json(record))
     write_json(str(folder / "checkpoint.json"), record | {"digest": digest})
     with pytest.raises(StoreCorrupt, match=r"optimiser\.pt .*\n.*tensors and plain values"):
-        read_checkpoint(folder)
+        read_checkpoint(str(folder))
     assert not trace.exists()
 
 
@@ -169,7 +169,7 @@ def list_of(folder: Path, example: Example) -> tuple[Path, Callable[[], Any]]:
 
 def record_of(folder: Path, example: Example) -> tuple[Path, Callable[[], Any]]:
     place = checkpoint(folder / "checkpoint")
-    return place / "checkpoint.json", lambda: read_checkpoint(place)
+    return place / "checkpoint.json", lambda: read_checkpoint(str(place))
 
 
 PARSED = [seal_of, identity_of, config_of, list_of, record_of]
