@@ -93,6 +93,9 @@ def configure_streams() -> None:
     context.enable_progress_bars = False  # stages show their own
     context.target_max_block_size = None  # one block in stays one block out
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.raise_original_map_exception = (
+        True  # else our errors, and exit codes, get lost in Ray's
+    )
 
 
 def required_cpus(num_decoders: int, num_teachers: int) -> float:
