@@ -12,6 +12,7 @@
     |- StoreUnsound               2   the doctor found something in a sealed store
     |- ViewMismatch               2   a student's clip is not the one that the teacher saw
     |- TrainingDiverged           2   a loss or a gradient is not finite
+    |- ExportMismatch             2   an exported file does not compute what the network does
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
     |- StorageUnavailable         4   storage or cluster failure
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
@@ -76,6 +77,10 @@ class ViewMismatch(PipelineError):
 
 class TrainingDiverged(PipelineError):
     """A loss or a gradient is not finite; stopped before the optimiser step."""
+
+
+class ExportMismatch(PipelineError):
+    """An exported file does not compute what the network does; nothing was published."""
 
 
 class TooManyFailedVideos(PipelineError):
