@@ -38,19 +38,20 @@ class ClipClassifier(nn.Module):
 
 
 def trace(
-    module: nn.Module, clip_shape: tuple[int, int, int, int], *, max_batch: int
+    module: nn.Module, clip_shape: tuple[int, int, int, int], *, any_batch: bool = True
 ) -> torch.export.ExportedProgram:
-    """Export a module for any number of clips from 1 to ``max_batch``.
+    """Export a module for any number of clips at once, or for one.
 
     Args:
         module: takes uint8 clips under the name ``clip``.
         clip_shape: of one clip, ``(T, H, W, 3)``.
-        max_batch: at least 2.
+        any_batch: whether the batch stays open.
 
     """
-    example = torch.zeros((2, *clip_shape), dtype=torch.uint8)  # a batch of one would be fixed
-    batch = torch.export.Dim("batch", min=1, max=max_batch)
-    return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)
+    num_clips = 2 if any_batch else 1  # an example of one would be taken for one for ever
+    example = torch.zeros((num_clips, *clip_shape), dtype=torch.uint8)
+    shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
+    return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
 
 
 def folded(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -90,7 +91,10 @@ def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
         if all(user in constants for user in node.users):
             continue
         # A copy: a part that shares its whole's memory would take the whole into the file.
-        module.register_buffer(f"folded_{number}", constants[node].contiguous().clone())
+        module.register_buffer(
+            f"folded_{number}",
+            constants[node].detach().clone(memory_format=torch.contiguous_format),
+        )
         with graph.inserting_before(node):
             buffer = graph.get_attr(f"folded_{number}")
         buffer.meta = dict(node.meta)

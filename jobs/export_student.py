@@ -28,9 +28,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--formats", nargs="+", default=[], metavar="NAME", help="of pt2, onnx, executorch (all)"
     )
     parser.add_argument(
-        "--max-batch", type=int, default=8, metavar="N", help="clips at once, at most (8)"
-    )
-    parser.add_argument(
         "--calibration-clips", type=int, default=128, metavar="N", help="of train, for int8 (128)"
     )
 
@@ -43,7 +40,6 @@ def plan(config: ExperimentConfig, arguments: argparse.Namespace) -> ExportPlan:
         config,
         weights=arguments.weights,
         formats=arguments.formats,
-        max_batch=arguments.max_batch,
         num_calibration_clips=arguments.calibration_clips,
     )
 

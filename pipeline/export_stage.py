@@ -117,7 +117,6 @@ def plan_export(
     *,
     weights: str | None = None,
     formats: Sequence[str] = (),
-    max_batch: int = 8,
     num_calibration_clips: int = 128,
 ) -> ExportPlan:
     """Find the student and check that all is there to export it; starts nothing.
@@ -126,25 +125,24 @@ def plan_export(
         config: the experiment.
         weights: a file that train_student wrote; none: the experiment's own DVFL-Net.
         formats: names of ``pipeline.export.formats.FORMATS``; none: all of them.
-        max_batch: clips at once that the files take at most; a phone reserves memory for them.
         num_calibration_clips: of train, for int8.
 
     Raises:
-        ConfigError: if packages are missing or a number makes no sense.
+        ConfigError: if packages are missing or there are no calibration clips.
         StoreIncomplete, WeightsMismatch: if there is no such student, or of other classes.
         DatasetError: if there is no video of val or train to measure or calibrate with.
 
     """
     found = check_formats(formats)
-    if max_batch < 2 or num_calibration_clips < 1:
-        raise ConfigError("--max-batch must be at least 2 and --calibration-clips at least 1")
+    if num_calibration_clips < 1:
+        raise ConfigError(f"--calibration-clips must be at least 1, got {num_calibration_clips}")
     trained = load_trained(weights or own_students(config)[-1])
     manifest = read_source(config)
     trained.check_classes(manifest.class_names)
     for split in ("train", "val"):
         if not manifest.rows_of(split):
             raise DatasetError(f"there is no good video of {split}; export measures every file")
-    contract = build_contract(trained, max_batch=max_batch)
+    contract = build_contract(trained)
     return ExportPlan(config, manifest, trained, contract, found, num_calibration_clips)
 
 
@@ -187,8 +185,8 @@ def _calibration_clips(plan: ExportPlan) -> npt.NDArray[np.uint8]:
 
 
 def _clips(plan: ExportPlan, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the evaluation clips of rows, uint8 ``(B, T, H, W, 3)``, B up to ``max_batch``."""
-    recipe, size = plan.trained.recipe, plan.contract.max_batch
+    """Yield the evaluation clips of rows, uint8 ``(B, T, H, W, 3)``."""
+    recipe, size = plan.trained.recipe, plan.config.evaluate.batch_size
     requests = [
         ClipRequest(row, record, recipe.evaluation_view(record), recipe.frame_stride)
         for row in rows

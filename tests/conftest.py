@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.errors import Status
 from pipeline.logit_store import journal, layout, writer
 from pipeline.logit_store.cells import Cells
 from pipeline.logit_store.encoding import centre
-from pipeline.manifest import Manifest, VideoRecord, build_manifest, located
+from pipeline.manifest import Manifest, VideoRecord, build_manifest, located, write_manifest
 from pipeline.video import probe_video
 from pipeline.views import build_view
 
@@ -165,6 +165,15 @@ class Dataset:
         for name, section in sections.items():
             values[name] = values.get(name, {}) | section
         return ExperimentConfig.model_validate(values)
+
+    def write_manifest(self, config: ExperimentConfig) -> None:
+        """Write the manifest where an experiment looks for it."""
+        records = tuple(
+            replace(record, uri=str(Path(record.uri).relative_to(self.root)))
+            for record in self.manifest.records
+        )
+        relative = replace(self.manifest, records=records)
+        write_manifest(relative, config.manifest_uri, root=str(self.root))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pipeline.views import EVALUATION_CROP
 class Contract:
     """Input and output of an exported student.
 
-    ``clip_shape`` is that of one clip, ``(T, H, W, 3)``; files take 1 to ``max_batch`` of them.
+    ``clip_shape`` is that of one clip, ``(T, H, W, 3)``.
     """
 
     name: str
@@ -27,20 +27,27 @@ class Contract:
     clip_shape: tuple[int, int, int, int]
     frames: str  # which frames of a video make a clip
     picture: str  # which part of a frame is seen, and how it is resized
-    max_batch: int
     weights_digest: str
     root_digest: str
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Text entries for the file itself."""
-        shape = ", ".join(map(str, self.clip_shape))
+        """Text entries for a file that takes any number of clips."""
+        return self._entries("batch")
+
+    @property
+    def metadata_of_one(self) -> dict[str, str]:
+        """Text entries for a file that takes one clip at a time."""
+        return self._entries("1")
+
+    def _entries(self, batch: str) -> dict[str, str]:
+        shape = ", ".join(map(str, (batch, *self.clip_shape)))
         return {
             "name": self.name,
             "class_names": json.dumps(list(self.class_names)),
-            "input": f"clip: uint8 (batch, {shape}), batch 1 to {self.max_batch}; RGB, 0 to 255, "
-            "frames in the order of time. Normalisation is inside.",
-            "output": f"logits: float32 (batch, {len(self.class_names)}), before softmax, in the "
+            "input": f"clip: uint8 ({shape}), RGB, 0 to 255, frames in the order of time; "
+            "normalisation is inside",
+            "output": f"logits: float32 ({batch}, {len(self.class_names)}), before softmax, in the "
             "order of class_names",
             "frames": self.frames,
             "picture": self.picture,
@@ -49,7 +56,7 @@ class Contract:
         }
 
 
-def build_contract(trained: TrainedNetwork, *, max_batch: int) -> Contract:
+def build_contract(trained: TrainedNetwork) -> Contract:
     """Say what a trained network wants, in words that need none of this code."""
     recipe = trained.recipe
     num_frames = recipe.num_frames // recipe.frame_stride
@@ -67,7 +74,6 @@ def build_contract(trained: TrainedNetwork, *, max_batch: int) -> Contract:
         frames=f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
         picture=f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it shrinks, "
         "bilinear where it grows",
-        max_batch=max_batch,
         weights_digest=trained.digest,
         root_digest=trained.root_digest,
     )
@@ -92,6 +98,5 @@ def build_material(
 ) -> Material:
     """Trace a trained network and fold it."""
     classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only).eval()
-    shape, max_batch = contract.clip_shape, contract.max_batch
-    module = folded(trace(classifier, shape, max_batch=max_batch))
-    return Material(contract, module, trace(module, shape, max_batch=max_batch), clips)
+    module = folded(trace(classifier, contract.clip_shape))
+    return Material(contract, module, trace(module, contract.clip_shape), clips)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.export.contract import Contract
 from pipeline.export.measurement import NETWORK, Measured
+from pipeline.report import markdown_table
 
 MODEL_CARD = "MODEL_CARD.md"
 _HEADER = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
@@ -20,13 +21,8 @@ def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, 
         measured: of the same names and of the network.
 
     """
-    lines = [_HEADER, *(_line(name, files.get(name), values) for name, values in measured.items())]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left, right = widths[:2], widths[2:]
-    rule = ["-" * width for width in left] + ["-" * (width - 1) + ":" for width in right]
-    padded = [[*map(str.ljust, line, left), *map(str.rjust, line[2:], right)] for line in lines]
-    rows = [padded[0], rule, *padded[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = [_line(name, files.get(name), values) for name, values in measured.items()]
+    return markdown_table(_HEADER, lines, num_words=2)
 
 
 def _line(name: str, entry: Mapping[str, Any] | None, values: Measured) -> tuple[str, ...]:
