@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip check
 	@touch $@
 
-install-export: $(EXPORT) ## add ExecuTorch, for jobs/export_student.py (400 MB)
+install-export: $(EXPORT) ## add ExecuTorch, for jobs/export_student.py (250 MB)
 
 $(EXPORT): $(INSTALLED)
 	@echo "==> ExecuTorch"

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from pipeline.errors import ConfigError, DatasetError, Status, WeightsMismatch
 from pipeline.evaluate_stage import collect, plan_evaluation
 from pipeline.evaluation import Evaluation
 from pipeline.evaluation_actors import Scorer, ViewCutter, looks_of, videos_block
-from pipeline.manifest import Manifest, write_manifest
+from pipeline.manifest import Manifest
 from pipeline.networks import build_network
 from pipeline.trained_network import load_trained
 from pipeline.weight_files import write_weights
@@ -96,13 +95,7 @@ def test_a_probability_of_zero_is_a_large_number_and_not_an_infinite_one(evaluat
 @pytest.fixture
 def config(dataset, tmp_path):
     config = dataset.config(tmp_path / "artefacts")
-    manifest = dataset.manifest
-    records = [
-        replace(record, uri=str(Path(record.uri).relative_to(dataset.root)))
-        for record in manifest.records
-    ]
-    relative = Manifest(manifest.dataset, manifest.class_names, tuple(records))
-    write_manifest(relative, config.manifest_uri, root=str(dataset.root))
+    dataset.write_manifest(config)
     return config
 
 
