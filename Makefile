@@ -11,6 +11,7 @@ BENCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXPORT := $(VENV)/.installed-export
 BROWSER := build/browser
 PLAYWRIGHT := playwright-core@1.65.1
 
@@ -27,7 +28,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install check format test test-cluster test-browser chaos coverage demo report ui bench constraints clean
+.PHONY: help install install-export check format test test-export test-cluster test-browser chaos coverage demo report ui bench constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,9 +49,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip check
 	@touch $@
 
+install-export: $(EXPORT) ## add ExecuTorch, for jobs/export_student.py (250 MB)
+
+$(EXPORT): $(INSTALLED)
+	@echo "==> ExecuTorch"
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --editable '.[export]'
+	@$(BIN)/pip check
+	@touch $@
+
 constraints: ## write constraints.txt anew from the newest releases
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	@build/constraints/bin/pip install -qq --editable '.[dev]'
+	@build/constraints/bin/pip install -qq --editable '.[dev,export]'
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
 	    build/constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
@@ -73,15 +82,18 @@ format: $(INSTALLED) ## rewrite the sources as `check` wants them
 # --- test: four suites, every test in exactly one ------------------------------------------------
 
 test: $(INSTALLED) ## unit tests and short cluster tests (under 15 minutes)
-	@$(BIN)/pytest -m 'not slow and not server and not browser and not chaos' $(PYTEST_ARGS)
+	@$(BIN)/pytest -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
 
 test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
-	@$(BIN)/pytest -m '(slow or server) and not browser and not chaos' $(PYTEST_ARGS)
+	@$(BIN)/pytest -m '(slow or server) and not browser and not chaos and not export' $(PYTEST_ARGS)
 
 test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a real Chromium
 	@CHROMIUM=$$(command -v chromium || command -v google-chrome) \
 	    NODE_PATH=$(CURDIR)/$(BROWSER)/node_modules \
 	    $(BIN)/pytest -m browser $(PYTEST_ARGS)
+
+test-export: $(EXPORT) ## files for ExecuTorch, written and run
+	@$(BIN)/pytest -m export $(PYTEST_ARGS)
 
 $(BROWSER)/.installed:
 	@mkdir -p $(BROWSER)
@@ -102,7 +114,7 @@ chaos: $(INSTALLED) ## kills, full disks and servers that come and go, by the hu
 	@$(BIN)/pytest -m chaos $(PYTEST_ARGS)
 
 coverage: $(INSTALLED) ## `test`, with the lines that no test reaches
-	@$(BIN)/coverage run -m pytest -m 'not slow and not server and not browser and not chaos' $(PYTEST_ARGS)
+	@$(BIN)/coverage run -m pytest -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
 	@$(BIN)/coverage report
 
 # --- run ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@
     |- ViewMismatch               2   a student's clip is not the one that the teacher saw
     |- TrainingDiverged           2   a loss or a gradient is not finite
     |- TrialsFailed               2   students of a sweep could not be trained
+    |- ExportMismatch             2   an exported file does not compute what the network does
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
     |- StorageUnavailable         4   storage or cluster failure
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
@@ -81,6 +82,10 @@ class TrainingDiverged(PipelineError):
 
 class TrialsFailed(PipelineError):
     """Some trials of a sweep failed; the others are trained and kept."""
+
+
+class ExportMismatch(PipelineError):
+    """An exported file does not compute what the network does; nothing was published."""
 
 
 class TooManyFailedVideos(PipelineError):

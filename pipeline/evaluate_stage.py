@@ -21,7 +21,7 @@ import numpy as np
 from pipeline import storage
 from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig
-from pipeline.errors import ConfigError, DatasetError, Status, StoreIncomplete, WeightsMismatch
+from pipeline.errors import ConfigError, DatasetError, Status
 from pipeline.evaluation import TEACHER, Evaluation
 from pipeline.evaluation_actors import (
     Candidate,
@@ -39,11 +39,10 @@ from pipeline.sealed.tables import encode_table
 from pipeline.sources import read_source
 from pipeline.tracking import open_run
 from pipeline.trained_network import TrainedNetwork, load_teacher, load_trained
-from pipeline.training_plans import plan_student
+from pipeline.training_plans import own_students
 from pipeline.views import Protocol
 
 SUMMARY = "summary.json"
-WEIGHTS = "last.safetensors"  # as published; the best epoch was chosen by looking at val
 CLIPS_PER_BLOCK = 48
 
 
@@ -135,7 +134,7 @@ def plan_evaluation(
     elif with_teacher:
         print(f"the teacher is left out: there are no weights at {config.teacher_weights_uri}")
     for network in networks:
-        _check_classes(network, manifest)
+        network.check_classes(manifest.class_names)
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
         raise ConfigError(f"the same network is given twice: {', '.join(names)}")
@@ -151,28 +150,6 @@ def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Proto
         return Protocol(num_clips, num_crops)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def own_students(config: ExperimentConfig) -> list[str]:
-    """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
-
-    Raises:
-        StoreIncomplete: if the experiment's student was not trained to its end.
-
-    """
-    labels_only = config.loss.model_copy(update={"distill_weight": 0.0})
-    baseline = config.model_copy(update={"loss": labels_only})
-    uris = {
-        plan.name: storage.join_uri(plan.folder, WEIGHTS)
-        for plan in (plan_student(baseline), plan_student(config))
-    }
-    *_, (name, uri) = uris.items()
-    if not storage.exists(uri):
-        raise StoreIncomplete(
-            f"there is no {uri}: {name} was not trained yet. Run jobs/train_student.py with this "
-            "config, or name a file with --checkpoint."
-        )
-    return [uri for uri in uris.values() if storage.exists(uri)]
 
 
 def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
@@ -319,11 +296,3 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
 def _look(network: TrainedNetwork) -> Look:
     recipe = network.recipe
     return Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side)
-
-
-def _check_classes(network: TrainedNetwork, manifest: Manifest) -> None:
-    if network.class_names != manifest.class_names:
-        raise WeightsMismatch(
-            f"{network.uri} tells {len(network.class_names)} classes apart, and they are not those "
-            f"of the manifest ({len(manifest.class_names)}), or in another order."
-        )

@@ -254,3 +254,25 @@ def _comparison_row(score: ModelScore) -> tuple[str, ...]:
         "-" if score.agreement is None else f"{score.agreement:.1%}",
         "-" if score.train_seconds is None else duration(score.train_seconds),
     )
+
+
+def markdown_table(
+    header: Sequence[str], lines: Sequence[Sequence[str]], *, num_words: int = 1
+) -> str:
+    """Lay texts out as a Markdown table that is also readable as it stands.
+
+    Args:
+        header: of the columns.
+        lines: a text for each column.
+        num_words: how many columns, from the left, hold words; the others are numbers.
+
+    """
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    left, right = widths[:num_words], widths[num_words:]
+    rule = ["-" * width for width in left] + ["-" * (width - 1) + ":" for width in right]
+    padded = [
+        [*map(str.ljust, line[:num_words], left), *map(str.rjust, line[num_words:], right)]
+        for line in (header, *lines)
+    ]
+    rows = [padded[0], rule, *padded[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -94,15 +94,19 @@ class TrackedRun:
         timestamp = now()
         self._outbox.put(lambda run: run.log_points(0, timestamp, values))
 
+    def log_artifact(self, path: str, content: bytes) -> None:
+        """Log a file as an artifact."""
+        self._outbox.put(lambda run: run.log_artifact(path, content))
+
     def log_text(self, path: str, text: str) -> None:
         """Log a text as an artifact."""
-        self._log_artifact(path, text.encode())
+        self.log_artifact(path, text.encode())
 
     def log_figure(self, path: str, figure: Figure) -> None:
         """Log a figure as a PNG artifact."""
         from pipeline.report import figure_png
 
-        self._log_artifact(path, figure_png(figure))
+        self.log_artifact(path, figure_png(figure))
 
     def log_dataset(self, name: str, *, digest: str, uri: str, context: str) -> None:
         """Log what the run reads or makes, so that a search by digest finds all its users."""
@@ -167,9 +171,6 @@ class TrackedRun:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
         self.finish("KILLED" if killed else "FAILED" if error else "FINISHED")
-
-    def _log_artifact(self, path: str, content: bytes) -> None:
-        self._outbox.put(lambda run: run.log_artifact(path, content))
 
     def _page(self, page: str) -> str:
         """Return the long form of a link: a short one opens MLflow's page for language models."""

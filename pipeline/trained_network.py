@@ -41,6 +41,19 @@ class TrainedNetwork:
     digest: str
     root_digest: str
 
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Compare its classes with those of a manifest.
+
+        Raises:
+            WeightsMismatch: if they are others, or in another order.
+
+        """
+        if self.class_names != class_names:
+            raise WeightsMismatch(
+                f"{self.uri} tells {len(self.class_names)} classes apart, and they are not those "
+                f"of the manifest ({len(class_names)}), or in another order."
+            )
+
     def probabilities(
         self,
         frames: npt.NDArray[np.uint8],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import storage
 from pipeline.config import ExperimentConfig
-from pipeline.errors import DatasetError, Status
+from pipeline.errors import DatasetError, Status, StoreIncomplete
 from pipeline.fingerprint import build_identity
 from pipeline.logit_store.generations import find_generation, read_spec
 from pipeline.logit_store.mirror import Mirror, open_mirror
@@ -16,6 +16,8 @@ from pipeline.sources import read_source
 from pipeline.teacher_predictor import teacher_digest
 from pipeline.train_plan import TrainPlan
 from pipeline.views import EVALUATION_VIEW
+
+WEIGHTS = "last.safetensors"  # as published; the best epoch was chosen by looking at val
 
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
@@ -29,6 +31,28 @@ def plan_teacher(config: ExperimentConfig) -> TrainPlan:
     """Plan the teacher's run; starts nothing."""
     manifest = read_source(config)
     return plan_training(config, teacher_recipe(config), manifest, mirror=None)
+
+
+def own_students(config: ExperimentConfig) -> list[str]:
+    """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
+
+    Raises:
+        StoreIncomplete: if the experiment's student was not trained to its end.
+
+    """
+    labels_only = config.loss.model_copy(update={"distill_weight": 0.0})
+    baseline = config.model_copy(update={"loss": labels_only})
+    uris = {
+        plan.name: storage.join_uri(plan.folder, WEIGHTS)
+        for plan in (plan_student(baseline), plan_student(config))
+    }
+    *_, (name, uri) = uris.items()
+    if not storage.exists(uri):
+        raise StoreIncomplete(
+            f"there is no {uri}: {name} was not trained yet. Run jobs/train_student.py with this "
+            "config, or name a file with --checkpoint."
+        )
+    return [uri for uri in uris.values() if storage.exists(uri)]
 
 
 def plan_training(

@@ -1,0 +1,111 @@
+"""A network as it is shipped: from the bytes of a camera to logits, with nothing left to prepare.
+
+A published weight is laid out for reading: one matrix holds query, context and gates, and a
+temporal kernel lacks the axis that its convolution wants. Eager PyTorch takes views of them for
+nothing. Compilers for phones do not: they delegate a product only if its weight is a constant, and
+they quantise only such weights. So everything that depends on weights alone is computed at export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from dvflnet.photometric import normalise, subtract_mean_frame
+from dvflnet.videofocalnet import VideoFocalNet
+
+
+class ClipClassifier(nn.Module):
+    """Map uint8 RGB clips ``(B, T, H, W, 3)`` to logits ``(B, K)``.
+
+    Args:
+        network: for normalised clips; in evaluation mode.
+        motion_only: whether it wants each pixel's mean over the frames taken away.
+
+    """
+
+    def __init__(self, network: VideoFocalNet, *, motion_only: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.motion_only = motion_only
+
+    def forward(self, clip: Tensor) -> Tensor:
+        clips = normalise(clip.permute(0, 1, 4, 2, 3))
+        return self.network(subtract_mean_frame(clips) if self.motion_only else clips)
+
+
+def trace(
+    module: nn.Module, clip_shape: tuple[int, int, int, int], *, any_batch: bool = True
+) -> torch.export.ExportedProgram:
+    """Export a module for any number of clips at once, or for one.
+
+    Args:
+        module: takes uint8 clips under the name ``clip``.
+        clip_shape: of one clip, ``(T, H, W, 3)``.
+        any_batch: whether the batch stays open.
+
+    """
+    num_clips = 2 if any_batch else 1  # an example of one would be taken for one for ever
+    example = torch.zeros((num_clips, *clip_shape), dtype=torch.uint8)
+    shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
+    return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+
+
+def folded(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """Return a program's module with all that depends on weights alone computed, once and for all.
+
+    Places in source files, which an exported graph carries along, are taken out, too.
+    """
+    module = program.module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    constants: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            node.meta.pop("stack_trace", None)
+            if node.op == "get_attr":
+                constants[node] = _attribute(module, str(node.target))
+            elif _is_constant(node, constants):
+                constants[node] = _call(node, constants)
+    _put_in(module, constants)
+    return module
+
+
+def _is_constant(node: fx.Node, constants: Mapping[fx.Node, Any]) -> bool:
+    inputs = node.all_input_nodes
+    return node.op == "call_function" and bool(inputs) and all(i in constants for i in inputs)
+
+
+def _call(node: fx.Node, constants: Mapping[fx.Node, Any]) -> Any:
+    target: Callable[..., Any] = node.target  # type: ignore[assignment]
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda inner: constants[inner])
+    return target(*args, **kwargs)
+
+
+def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
+    """Replace computed nodes that something else needs by buffers."""
+    graph, computed = module.graph, [n for n in constants if n.op == "call_function"]
+    for number, node in enumerate(computed):
+        if all(user in constants for user in node.users):
+            continue
+        # A copy: a part that shares its whole's memory would take the whole into the file.
+        module.register_buffer(
+            f"folded_{number}",
+            constants[node].detach().clone(memory_format=torch.contiguous_format),
+        )
+        with graph.inserting_before(node):
+            buffer = graph.get_attr(f"folded_{number}")
+        buffer.meta = dict(node.meta)
+        node.replace_all_uses_with(buffer, delete_user_cb=lambda user: user not in constants)
+    graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
