@@ -133,9 +133,13 @@ def check_uris_survive(config: ExperimentConfig) -> None:
 def underlying_error(error: BaseException) -> PipelineError | None:
     """Return the ``PipelineError`` that a task or actor raised, out of Ray's wrapping."""
     seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, PipelineError):
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return seen
+    while seen is not None:
+        # Ray's wrapping is an instance of what it wraps, too, and speaks in tracebacks.
+        inside: BaseException | None = getattr(seen, "cause", None)
+        if isinstance(seen, PipelineError) and inside is None:
+            return seen
+        seen = inside or seen.__cause__
+    return None
 
 
 def _start(config: ExperimentConfig, num_cpus: float) -> None:
