@@ -339,7 +339,7 @@ def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> Ex
 
 def resolved_yaml(config: ExperimentConfig) -> str:
     """Write a config out in full; ``load_config`` of it gives an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_YamlDumper, sort_keys=False)
 
 
 def flattened(config: ExperimentConfig) -> dict[str, Any]:
@@ -395,10 +395,14 @@ class _Yaml(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _add_exponent_floats(loader: type[yaml.SafeLoader]) -> None:
+class _YamlDumper(yaml.SafeDumper):
+    """Quotes a text that ``_Yaml`` would read as a number."""
+
+
+def _add_exponent_floats(side: type[yaml.SafeLoader] | type[yaml.SafeDumper]) -> None:
     import re
 
-    loader.add_implicit_resolver(
+    side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
         list("-+0123456789"),
@@ -406,6 +410,7 @@ def _add_exponent_floats(loader: type[yaml.SafeLoader]) -> None:
 
 
 _add_exponent_floats(_Yaml)
+_add_exponent_floats(_YamlDumper)
 
 
 def _apply_override(values: dict[str, Any], word: str) -> str | None:

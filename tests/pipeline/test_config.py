@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.cluster import check_uris_survive
@@ -239,6 +239,7 @@ def test_a_config_cannot_be_changed(load):
         load(GOOD).loss.temperature = 3.0
 
 
+@example(lr=1.0, area=1.0, seed=0, name="0E0")  # a text that reads as a number
 @given(
     lr=st.floats(1e-300, 1e300),
     area=st.floats(1e-9, 1.0),

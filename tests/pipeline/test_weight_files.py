@@ -251,6 +251,17 @@ def test_a_flipped_bit_in_a_published_checkpoint_is_noticed(tmp_path):
         read_weights(str(path))
 
 
+def test_a_member_marked_as_a_folder_is_noticed(tmp_path, state):
+    """By one flipped bit PyTorch takes it for empty, and zipfile does not."""
+    path = tmp_path / "marked.pth"
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 38] |= 0x10  # of the first entry in the directory
+    path.write_bytes(content)
+    with pytest.raises(WeightsMismatch, match=r"marked\.pth is damaged in marked/data\.pkl"):
+        read_weights(str(path))
+
+
 @pytest.mark.parametrize("name", ["student.safetensors", "student.pth"])
 @pytest.mark.parametrize("kind", ["empty", "text", "half", "zeros", "html"])
 def test_what_is_no_weights_file(tmp_path, state, name, kind):
