@@ -26,6 +26,8 @@ from pipeline.trained_network import load_trained
 from tests.conftest import CLASS_NAMES
 from tests.untrained_student import write_student
 
+pytestmark = pytest.mark.timeout(600)  # the exporters are slow to start
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "pt2 float32": ("student.pt2", torch_program),
