@@ -102,6 +102,15 @@ def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
+    _drop_unused(module)
+
+
+def _drop_unused(module: fx.GraphModule) -> None:
+    """Let go of the weights that parts were made of; a file would hold both."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in module.state_dict().keys() - used:
+        owner, _, leaf = name.rpartition(".")
+        delattr(module.get_submodule(owner), leaf)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -22,7 +22,7 @@ def test_a_network_is_measured_in_a_process_of_its_own(dataset, tmp_path):
     "fact",
     [
         "| base  |     157.08 |       157 | 220.6 |                149 | +48.1% |",
-        "| tiny  |      49.32 |        49 |  63.0 |                 63 |  -0.0% |",
+        "| tiny  |      49.32 |        49 |  63.0 |                 63 |  +0.0% |",
         "base / nano: 7.07 in parameters, 8.13 in multiply-adds",
     ],
 )
