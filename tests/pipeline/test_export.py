@@ -87,7 +87,7 @@ def test_any_batch_gets_the_logits_of_the_network(plan, programs, count):
         if name.endswith("float32"):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=name)
         else:  # noise leaves the ranges of the calibration now and then
-            assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).max(), name
+            assert np.abs(found - expected).mean() < 0.25 * np.abs(expected).max(), name
 
 
 def test_int8_is_smaller_and_not_the_same(plan, result, programs):
