@@ -37,7 +37,7 @@ def proxy(endpoint: FaultProxy) -> FaultProxy:
 
 
 @pytest.fixture
-def uri(bucket: str, proxy: FaultProxy) -> str:
+def uri(proxy: FaultProxy, bucket: str) -> str:
     """URI of a file that is there, in a bucket that is known to refuse replacing it."""
     uri = f"{bucket}/folder/a.bin"
     assert storage.create_bytes(uri, b"content")
@@ -199,7 +199,7 @@ def test_a_child_process_has_its_own_client(method, bucket):
 
 
 def test_storage_that_fails_is_no_fault_of_the_video(
-    bucket, proxy, make_video, make_record, tmp_path: Path, monkeypatch
+    proxy, bucket, make_video, make_record, tmp_path: Path, monkeypatch
 ):
     """And its deadline may be longer than the decoder's."""
     path = make_video(tmp_path / "a.avi", 10)
