@@ -239,14 +239,14 @@ def _scores_on_ray(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
         .map_batches(
             ViewCutter,
             fn_constructor_args=(looks_of(candidates), plan.protocol, config.dataset.limits),
-            compute=ray.data.ActorPoolStrategy(size=cluster.num_decoders),
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.num_decoders, len(blocks))),
             num_cpus=CPU_SHARE,
             **per_block,
         )
         .map_batches(
             Scorer,
             fn_constructor_args=(candidates, plan.manifest.class_names, plan.protocol, config),
-            compute=ray.data.ActorPoolStrategy(size=cluster.num_teachers),
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.num_teachers, len(blocks))),
             **on_network,
             **per_block,
         )
