@@ -75,6 +75,7 @@ def test_a_killed_student_ends_with_the_same_weights(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.chaos
 def test_a_killed_sweep_trains_only_what_is_missing(
     path: Path, tmp_path: Path, start_job: Any, run_job: Any
 ) -> None:

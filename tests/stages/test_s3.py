@@ -125,6 +125,7 @@ def break_when(job: subprocess.Popen[str], ready: Callable[[], bool], proxy: Fau
     return output
 
 
+@pytest.mark.chaos
 def test_a_cache_outlives_an_outage(
     path: Path, words: list[str], there: Any, result: Any, proxy: Any, start_job: Any, run_job: Any
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_cache_outlives_an_outage(
     assert open_store(root).root_digest == open_store(there.store_uri).root_digest
 
 
+@pytest.mark.chaos
 def test_a_student_outlives_an_outage(
     path: Path, words: list[str], there: Any, result: Any, proxy: Any, start_job: Any, run_job: Any
 ) -> None:

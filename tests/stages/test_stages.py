@@ -153,6 +153,7 @@ def test_another_store_is_refused_by_name(
         stage(load_config(path, [override]), LOCAL)
 
 
+@pytest.mark.chaos
 def test_a_grown_store_is_run_where_it_has_grown_and_no_other_run_changes(
     config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def swept(config: ExperimentConfig, broken: str) -> dict[str, Any]:
     return run_sweep(with_temperatures(config, 2.0), LOCAL)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_named_and_the_others_finish(
     config: ExperimentConfig, broken: str
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_failed_cell_is_named_and_the_others_finish(
     assert {run.data.tags["cache.root_digest"] for run in children} == {digest}
 
 
+@pytest.mark.slow
 def test_finished_trials_are_not_run_again(
     config: ExperimentConfig, swept: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

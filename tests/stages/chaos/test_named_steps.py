@@ -18,7 +18,7 @@ from tests.stages.chaos.trials import (
 )
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
-always = pytest.mark.slow  # these few run with every change
+always = pytest.mark.chaos  # the first ones to run
 campaign = pytest.mark.chaos
 
 LINK, REPLACE = "pipeline.storage:os.link", "pipeline.storage:os.replace"
