@@ -27,9 +27,6 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     from pipeline.train_stage import run_train_student, run_train_teacher
 
     address, cluster = arguments.ray_address, config.cluster
-    baseline = config.model_copy(
-        update={"loss": config.loss.model_copy(update={"distill_weight": 0.0})}
-    )
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
     say("1/6  videos")
     generate_dataset(config.dataset)
@@ -41,7 +38,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
         say("4/6  cache: the teacher's logits for every view")
         run_cache_teacher(config, address)
         say("5/6  VFL-Net: the student from labels alone")
-        vflnet = run_train_student(baseline, address)
+        vflnet = run_train_student(config.baseline, address)
         say("6/6  DVFL-Net: the same student, from labels and the cache")
         dvflnet = run_train_student(config, address)
     print(compare_results(teacher, vflnet, dvflnet))

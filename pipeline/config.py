@@ -288,6 +288,12 @@ class ExperimentConfig(Section):
         return self.tracking.uri or f"sqlite:///{Path(self.artefacts).parent / 'mlflow.db'}"
 
     @property
+    def baseline(self) -> ExperimentConfig:
+        """The same experiment without distillation: its student is VFL-Net."""
+        labels_alone = self.loss.model_copy(update={"distill_weight": 0.0})
+        return self.model_copy(update={"loss": labels_alone})
+
+    @property
     def student_num_frames(self) -> int:
         """Frames of the student's clip."""
         return self.student.num_frames or self.clip.num_frames

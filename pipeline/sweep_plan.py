@@ -7,17 +7,16 @@ what is missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import canonical_json
-from pipeline.recipe import student_recipe
 from pipeline.storage import join_uri, sha256_of
 from pipeline.train_plan import TrainPlan
-from pipeline.training_plans import plan_student
+from pipeline.training_plans import plan_student, vary_student
 
 
 @dataclass(frozen=True, order=True)
@@ -153,7 +152,7 @@ def _trial(student: TrainPlan, point: Point, seed: int) -> Trial:
             "train": config.train.model_copy(update={"seed": seed}),
         }
     )
-    return Trial(point, seed, replace(student, config=own, recipe=student_recipe(own)))
+    return Trial(point, seed, vary_student(student, own))
 
 
 def _folder(config: ExperimentConfig) -> str:

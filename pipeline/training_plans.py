@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline import storage
 from pipeline.config import ExperimentConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete
@@ -27,6 +29,17 @@ def plan_student(config: ExperimentConfig) -> TrainPlan:
     return plan_training(config, student_recipe(config), manifest, mirror)
 
 
+def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
+    """Plan another student of the same store and rows, without opening and checking them again.
+
+    Args:
+        plan: of a student.
+        config: the same experiment, but for the loss and the settings of training.
+
+    """
+    return replace(plan, config=config, recipe=student_recipe(config))
+
+
 def plan_teacher(config: ExperimentConfig) -> TrainPlan:
     """Plan the teacher's run; starts nothing."""
     manifest = read_source(config)
@@ -40,17 +53,16 @@ def own_students(config: ExperimentConfig) -> list[str]:
         StoreIncomplete: if the experiment's student was not trained to its end.
 
     """
-    labels_only = config.loss.model_copy(update={"distill_weight": 0.0})
-    baseline = config.model_copy(update={"loss": labels_only})
+    student = plan_student(config)
     uris = {
         plan.name: storage.join_uri(plan.folder, WEIGHTS)
-        for plan in (plan_student(baseline), plan_student(config))
+        for plan in (vary_student(student, config.baseline), student)
     }
     *_, (name, uri) = uris.items()
     if not storage.exists(uri):
         raise StoreIncomplete(
             f"there is no {uri}: {name} was not trained yet. Run jobs/train_student.py with this "
-            "config, or name a file with --checkpoint."
+            "config, or name its weights file."
         )
     return [uri for uri in uris.values() if storage.exists(uri)]
 

@@ -47,7 +47,7 @@ from pipeline.sources import read_source
 from pipeline.tracking import read_curves
 from pipeline.train_loop import val_teacher_logits
 from pipeline.train_plan import TrainPlan
-from pipeline.training_plans import plan_student, plan_teacher
+from pipeline.training_plans import WEIGHTS, plan_student, plan_teacher, vary_student
 from pipeline.views import EVALUATION_VIEW, build_view
 from pipeline.weight_files import read_weights
 
@@ -61,7 +61,7 @@ def gather_facts(config: ExperimentConfig) -> Facts:
     """Read everything that is there."""
     manifest = _try(lambda: read_source(config))
     student = _try(lambda: plan_student(config))
-    baseline = _try(lambda: plan_student(_labels_alone(config)))
+    baseline = _part(student, lambda plan: vary_student(plan, config.baseline))
     teacher = _try(lambda: plan_teacher(config))
     with closing(DecodeProcess()) as decoder:
         return Facts(
@@ -88,12 +88,6 @@ def _try(make: Callable[[], T]) -> T | Missing:
 
 def _part(found: T | Missing, make: Callable[[T], Any]) -> Any:
     return found if isinstance(found, Missing) else _try(lambda: make(found))
-
-
-def _labels_alone(config: ExperimentConfig) -> ExperimentConfig:
-    return config.model_copy(
-        update={"loss": config.loss.model_copy(update={"distill_weight": 0.0})}
-    )
 
 
 def _dataset(config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess) -> Dataset:
@@ -220,7 +214,7 @@ def _student(config: ExperimentConfig, role: str, title: str, plan: TrainPlan | 
     if isinstance(plan, Missing) or isinstance(result, Missing):
         reason = Missing(result.reason)
         return Model(role, title, cost, reason, "not trained yet", "", "", None, reason)
-    last = read_weights(storage.join_uri(plan.folder, "last.safetensors"))
+    last = read_weights(storage.join_uri(plan.folder, WEIGHTS))
     return Model(
         role=role,
         title=title,
