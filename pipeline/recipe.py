@@ -40,6 +40,11 @@ class Recipe:
     side: int
     motion_only: bool
 
+    @property
+    def clip_num_frames(self) -> int:
+        """Frames of the network's clips."""
+        return self.num_frames // self.frame_stride
+
     def view(self, record: VideoRecord, epoch: int) -> View:
         """Return the view that a video shows in an epoch."""
         index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)

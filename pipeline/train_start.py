@@ -23,7 +23,7 @@ def plan_network(plan: TrainPlan) -> VideoFocalNet:
     return build_network(
         recipe.model,
         num_classes=len(plan.manifest.class_names),
-        num_frames=recipe.num_frames // recipe.frame_stride,
+        num_frames=recipe.clip_num_frames,
     )
 
 

@@ -102,9 +102,8 @@ def load_trained(uri: str) -> TrainedNetwork:
         )
     config = parse_config(file.metadata["config"], source=uri)
     root_digest = file.metadata.get("root_digest", "")
-    recipe = (
-        student_recipe(config) if root_digest else teacher_recipe(config)
-    )  # who learns from none
+    # Students learn from a store, also those that learn from labels alone; teachers from none.
+    recipe = student_recipe(config) if root_digest else teacher_recipe(config)
     return _build(file.metadata.get("run", uri), uri, file, config, recipe, root_digest)
 
 
@@ -137,7 +136,7 @@ def _build(
             recipe.model,
             file,
             num_classes=len(names),
-            num_frames=recipe.num_frames // recipe.frame_stride,
+            num_frames=recipe.clip_num_frames,
         )
     except ValueError as error:
         raise WeightsMismatch(f"{uri}: {error}") from error

@@ -59,7 +59,6 @@ class Contract:
 def build_contract(trained: TrainedNetwork) -> Contract:
     """Say what a trained network wants, in words that need none of this code."""
     recipe = trained.recipe
-    num_frames = recipe.num_frames // recipe.frame_stride
     kept = f", of which every {recipe.frame_stride}th is kept" if recipe.frame_stride > 1 else ""
     part, whole = EVALUATION_CROP
     seen = (
@@ -70,7 +69,7 @@ def build_contract(trained: TrainedNetwork) -> Contract:
     return Contract(
         name=trained.name,
         class_names=trained.class_names,
-        clip_shape=(num_frames, recipe.side, recipe.side, 3),
+        clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
         frames=f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
         picture=f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it shrinks, "
         "bilinear where it grows",
