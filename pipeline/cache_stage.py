@@ -20,7 +20,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
+from pipeline.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    network_resources,
+    ray_session,
+    required_cpus,
+)
 from pipeline.config import ExperimentConfig
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.logit_store.generations import place_generation, record_videos
@@ -200,9 +207,6 @@ def _finished_on_ray(
     configure_streams()
     config, cluster = plan.config, plan.config.cluster
     per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    on_teacher: dict[str, Any] = (
-        {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
-    )
     blocks: Any = [
         unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
         for unit in todo
@@ -212,15 +216,15 @@ def _finished_on_ray(
         .map_batches(
             UnitDecoder,
             fn_constructor_args=(config,),
-            compute=ray.data.ActorPoolStrategy(size=cluster.num_decoders),
+            compute=actor_pool(cluster.num_decoders, len(blocks)),
             num_cpus=CPU_SHARE,
             **per_unit,
         )
         .map_batches(
             TeacherActor,
             fn_constructor_args=(config, plan.spec),
-            compute=ray.data.ActorPoolStrategy(size=cluster.num_teachers),
-            **on_teacher,
+            compute=actor_pool(cluster.num_teachers, len(blocks)),
+            **network_resources(config),
             **per_unit,
         )
         .map_batches(

@@ -93,9 +93,19 @@ def configure_streams() -> None:
     context.enable_progress_bars = False  # stages show their own
     context.target_max_block_size = None  # one block in stays one block out
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
-    context.raise_original_map_exception = (
-        True  # else our errors, and exit codes, get lost in Ray's
-    )
+    context.raise_original_map_exception = True  # or our errors and exit codes are lost in Ray's
+
+
+def actor_pool(num_actors: int, num_blocks: int) -> Any:
+    """Return a pool for ``map_batches``. Actors without a block would start for nothing."""
+    import ray.data
+
+    return ray.data.ActorPoolStrategy(size=min(num_actors, num_blocks))
+
+
+def network_resources(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what an actor that holds a network asks of Ray: a GPU, or its share of a CPU."""
+    return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
 
 
 def required_cpus(num_decoders: int, num_teachers: int) -> float:

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
+from pipeline.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    network_resources,
+    ray_session,
+    required_cpus,
+)
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError, DatasetError, Status
 from pipeline.evaluation import TEACHER, Evaluation
@@ -227,9 +234,6 @@ def _scores_on_ray(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
     config, candidates = plan.config, plan.candidates
     cluster = config.cluster
     per_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    on_network: dict[str, Any] = (
-        {"num_gpus": 1, "num_cpus": 0} if cluster.use_gpu else {"num_cpus": CPU_SHARE}
-    )
     blocks: Any = [
         videos_block(rows, [plan.manifest.records[row] for row in rows])
         for rows in _chunks(plan.rows, max(1, CLIPS_PER_BLOCK // plan.protocol.num_views))
@@ -239,15 +243,15 @@ def _scores_on_ray(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
         .map_batches(
             ViewCutter,
             fn_constructor_args=(looks_of(candidates), plan.protocol, config.dataset.limits),
-            compute=ray.data.ActorPoolStrategy(size=min(cluster.num_decoders, len(blocks))),
+            compute=actor_pool(cluster.num_decoders, len(blocks)),
             num_cpus=CPU_SHARE,
             **per_block,
         )
         .map_batches(
             Scorer,
             fn_constructor_args=(candidates, plan.manifest.class_names, plan.protocol, config),
-            compute=ray.data.ActorPoolStrategy(size=min(cluster.num_teachers, len(blocks))),
-            **on_network,
+            compute=actor_pool(cluster.num_teachers, len(blocks)),
+            **network_resources(config),
             **per_block,
         )
     )

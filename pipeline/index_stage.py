@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
+from pipeline.cluster import CPU_SHARE, actor_pool, configure_streams, ray_session, required_cpus
 from pipeline.config import ExperimentConfig, VideoLimits
 from pipeline.dataset_index import read_annotations
 from pipeline.decode_process import DecodeProcess
@@ -84,7 +84,7 @@ def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterato
         fn_constructor_args=(config.dataset.limits, config.dataset.min_frames),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=config.cluster.num_decoders),
+        compute=actor_pool(config.cluster.num_decoders, len(blocks)),
         num_cpus=CPU_SHARE,
     )
     with Progress("index", len(records), "videos") as progress:

@@ -17,7 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.cluster import CPU_SHARE, configure_streams, ray_session, required_cpus
+from pipeline.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    ray_session,
+    required_cpus,
+)
 from pipeline.config import ExperimentConfig
 from pipeline.decode_process import DecodeProcess
 from pipeline.errors import VideoDecodeError
@@ -145,7 +151,7 @@ def _finished_on_ray(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[st
     summaries: Any = ray.data.from_arrow([plan.block(unit) for unit in todo]).map_batches(
         UnitPreparer,
         fn_constructor_args=(plan.config, plan.spec),
-        compute=ray.data.ActorPoolStrategy(size=plan.config.cluster.num_decoders),
+        compute=actor_pool(plan.config.cluster.num_decoders, len(todo)),
         num_cpus=CPU_SHARE,
         **per_unit,
     )
