@@ -2,22 +2,14 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.loopback import wait_until_it_answers
+
 START_SECONDS = 180.0  # MLflow imports for ten seconds, and a busy machine takes longer
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -33,18 +25,8 @@ def mlflow_server(database: Path, port: int) -> Iterator[str]:
     with open(database.parent / "server.log", "ab") as log:
         server = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
     try:
-        _wait_until_healthy(url, server)
+        wait_until_it_answers(f"{url}/health", server, seconds=START_SECONDS)
         yield url
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, TimeoutError):
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"no MLflow server at {url} (exit code {server.poll()})")

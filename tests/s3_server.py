@@ -10,9 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +18,7 @@ from urllib.parse import urlsplit
 
 import s3fs
 
-from tests.mlflow_server import free_port
+from tests.loopback import free_port, wait_until_it_answers
 
 START_SECONDS = 60.0
 ERRORS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "501": "NotImplemented"}
@@ -48,21 +45,11 @@ def s3_server(folder: Path) -> Iterator[str]:
     with open(folder / "s3-server.log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait_until_it_answers(endpoint, server)
+        wait_until_it_answers(endpoint, server, seconds=START_SECONDS)
         yield endpoint
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _wait_until_it_answers(endpoint: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, TimeoutError):
-            urllib.request.urlopen(endpoint, timeout=5).close()
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no S3 server at {endpoint} (exit code {server.poll()})")
 
 
 @contextlib.contextmanager

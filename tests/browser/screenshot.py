@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from tests.browser.mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
-from tests.mlflow_server import free_port, mlflow_server
+from tests.loopback import free_port
+from tests.mlflow_server import mlflow_server
 
 SIZE = (1360, 1130)
 

@@ -24,7 +24,8 @@ from tests.browser.mlflow_pages import (
     students_page,
     visit,
 )
-from tests.mlflow_server import free_port, mlflow_server
+from tests.loopback import free_port
+from tests.mlflow_server import mlflow_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

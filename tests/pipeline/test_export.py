@@ -24,6 +24,7 @@ from pipeline.latency import Latency, measure_latency
 from pipeline.tracking import find_runs
 from pipeline.trained_network import load_trained
 from tests.conftest import CLASS_NAMES
+from tests.exported_programs import check_logits, clips_of
 from tests.untrained_student import write_student
 
 pytestmark = pytest.mark.timeout(600)  # the exporters are slow to start
@@ -72,22 +73,9 @@ def programs(plan, result):
     return {name: module.load(Path(plan.folder, file)) for name, (file, module) in FILES.items()}
 
 
-def clips_of(count: int) -> np.ndarray:
-    return np.random.RandomState(count).randint(0, 256, (count, 4, 32, 32, 3)).astype(np.uint8)
-
-
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_any_batch_gets_the_logits_of_the_network(plan, programs, count):
-    classifier = ClipClassifier(plan.trained.network, motion_only=True)
-    with torch.inference_mode():
-        expected = classifier(torch.from_numpy(clips_of(count))).numpy()
-    for name, program in programs.items():
-        found = program(clips_of(count))
-        assert found.shape == (count, len(CLASS_NAMES))
-        if name.endswith("float32"):
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=name)
-        else:  # noise leaves the ranges of the calibration now and then
-            assert np.abs(found - expected).mean() < 0.25 * np.abs(expected).max(), name
+    check_logits(programs, ClipClassifier(plan.trained.network, motion_only=True), count)
 
 
 def test_int8_is_smaller_and_not_the_same(plan, result, programs):

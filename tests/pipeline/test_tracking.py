@@ -28,7 +28,8 @@ from pipeline.tracking import (
     open_run,
     register_model,
 )
-from tests.mlflow_server import free_port, mlflow_server
+from tests.loopback import free_port
+from tests.mlflow_server import mlflow_server
 
 EXPERIMENT = "shapes"
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.mlflow_server import free_port, mlflow_server
+from tests.loopback import free_port
+from tests.mlflow_server import mlflow_server
 from tests.stages.chaos.conftest import NUM_STEPS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.test_named_steps import FINISH, SNAPSHOT
