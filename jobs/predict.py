@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline.command_line import run_tool
 from pipeline.errors import TooManyFailedVideos
+from pipeline.progress import Progress
 
 
 def parse() -> argparse.Namespace:
@@ -33,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stride-seconds", type=float, help="by so much (half a window)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="for timelines and videos")
     parser.add_argument("--annotate", action="store_true", help="write videos with the answer")
     arguments = parser.parse_args()
@@ -47,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline.prediction_report import prediction_table, write_pages
     from pipeline.trained_network import load_trained
 
+    Progress.hidden = arguments.quiet
     protocol, windows = plan_looks(
         arguments.clips, arguments.crops, arguments.window_seconds, arguments.stride_seconds
     )

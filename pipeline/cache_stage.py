@@ -168,7 +168,7 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
             progress.advance(summary["num_cells"], note=meter.note)
             run.log_metrics(meter.num_clips, meter.metrics)
             for failure in summary["failures"]:
-                print(f"\nbad video: {failure}", flush=True)
+                progress.warn(f"bad video: {failure}")
             if summary["unit"] in waiting:
                 waiting.remove(summary["unit"])
                 if not waiting:

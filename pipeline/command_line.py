@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pipeline.cluster import LOCAL, check_uris_survive, underlying_error
 from pipeline.config import ExperimentConfig, load_config, resolved_yaml
 from pipeline.errors import PipelineError
+from pipeline.progress import Progress
 
 Stage = Callable[[ExperimentConfig, argparse.Namespace], object]
 
@@ -37,6 +38,7 @@ def run_job(
         add_options(parser)
 
     def job(arguments: argparse.Namespace) -> None:
+        Progress.hidden = arguments.quiet
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
         if arguments.dry_run:
@@ -75,6 +77,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and the plan, and stop"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print plan, warnings and results, but no progress"
     )
     parser.add_argument(
         "--ray-address",

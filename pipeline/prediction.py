@@ -6,7 +6,7 @@ their own, like everywhere else, because nobody knows where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -23,6 +23,7 @@ from pipeline.config import VideoLimits
 from pipeline.decode_process import DecodeProcess
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
 from pipeline.manifest import VideoRecord
+from pipeline.progress import Progress
 from pipeline.trained_network import TrainedNetwork
 from pipeline.views import Protocol, View, evaluation_views
 
@@ -205,15 +206,16 @@ def plan_looks(
 
 
 def look_at_all(
-    predictor: Predictor, uris: Iterable[str]
+    predictor: Predictor, uris: Sequence[str]
 ) -> tuple[list[VideoPrediction], list[VideoDecodeError]]:
     """Look at every video; one that cannot be read does not keep the others from it."""
     predictions, failures = [], []
-    for uri in uris:
-        try:
-            predictions.append(predictor.predict(uri))
-        except VideoDecodeError as error:
-            failures.append(error)
+    with Progress("predict", len(uris), "videos") as progress:
+        for uri in progress.over(uris):
+            try:
+                predictions.append(predictor.predict(uri))
+            except VideoDecodeError as error:
+                failures.append(error)
     return predictions, failures
 
 

@@ -137,7 +137,7 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
                 },
             )
             for failure in summary["failures"]:
-                print(f"\nbad video: {failure}", flush=True)
+                progress.warn(f"bad video: {failure}")
 
 
 def _finished_on_ray(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, Any]]:

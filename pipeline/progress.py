@@ -1,20 +1,27 @@
-"""Progress that a person can follow.
+"""Progress that a person can follow, on standard error.
 
-On a terminal a line that renews itself, in the log of a job a line every few seconds.
+On a terminal a bar that renews itself, in the log of a job a line every few seconds.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 LOG_EVERY_SECONDS = 5.0
 RENEW_EVERY_SECONDS = 0.2
+Item = TypeVar("Item")
+BAR_WIDTH = 24  # characters
+TO_START_OF_LINE, CLEAR_LINE = "\r", "\x1b[K"
 
 
 class Progress:
     """Count work done, with rate and remaining time."""
+
+    hidden = False  # for the whole process; what ``--quiet`` sets
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -50,14 +57,54 @@ class Progress:
         self._done = done
         pause = RENEW_EVERY_SECONDS if self._terminal else LOG_EVERY_SECONDS
         if time.monotonic() - self._shown >= pause:
-            self._show(note, end="\r" if self._terminal else "\n")
+            self._show(note, end=TO_START_OF_LINE if self._terminal else "\n")
+
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items, and count each as finished when the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance(1)
+
+    def say(self, text: str) -> None:
+        """Print a milestone to standard output, above the bar; hidden like the bar itself."""
+        if not self.hidden:
+            self._clear()
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Print what nobody may miss to standard output, above the bar."""
+        self._clear()
+        print(text, flush=True)
+
+    def _clear(self) -> None:
+        if self._terminal and not self.hidden:
+            print(end=TO_START_OF_LINE + CLEAR_LINE, file=sys.stderr, flush=True)
 
     def _show(self, note: str, *, end: str) -> None:
         self._shown = time.monotonic()
-        line = f"{self._title}: {self._done}/{self._total} {self._unit}"
+        if self.hidden:
+            return
+        self._clear()
+        print(self._line(note), end=end, file=sys.stderr, flush=True)
+
+    def _line(self, note: str) -> str:
+        counted = f"{self._done}/{self._total} {self._unit}"
+        parts = [f"{self._title}: {self._bar()}{counted}"]
         if self.rate:
-            line += f", {self.rate:.1f} {self._unit}/s"
+            parts.append(f"{self.rate:.1f} {self._unit}/s")
             if self._done < self._total:
-                line += f", {(self._total - self._done) / self.rate:.0f} s left"
-        line += f"  {note}" if note else ""
-        print(line.ljust(100) if self._terminal else line, end=end, file=sys.stderr, flush=True)
+                parts.append(f"{duration((self._total - self._done) / self.rate)} left")
+        return ", ".join(parts) + (f"  {note}" if note else "")
+
+    def _bar(self) -> str:
+        if not self._terminal:
+            return ""
+        filled = BAR_WIDTH * self._done // max(self._total, 1)
+        return "█" * filled + "░" * (BAR_WIDTH - filled) + " "
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from pipeline.progress import duration
+
 COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}  # told apart by colour-blind eyes, too
 RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
 MAX_NUMBERED_CLASSES = 25  # a confusion matrix of more has colours only
@@ -195,13 +197,6 @@ def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _accuracy_title(confusion: NDArray[np.int64]) -> str:

@@ -268,14 +268,14 @@ class Watch:
         self._say(trial, outcome)
 
     def _say(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.state == "failed":
-            what = outcome.reason.partition("\n")[0]
-        else:
-            metrics = outcome.metrics
-            what = f"top-1 {metrics['top1']:.1%}, NLL {metrics['nll']:.3f}, {outcome.seconds:.0f} s"
-        place = f"{trial.point.as_text()}, seed {trial.seed}"
         count = f"{len(self.outcomes)}/{len(self._trials)}"
-        print(f"{count}  {place}  {outcome.state}: {what}", flush=True)
+        start = f"{count}  {trial.point.as_text()}, seed {trial.seed}  {outcome.state}:"
+        if outcome.state == "failed":
+            reason = outcome.reason.partition("\n")[0]
+            self._progress.warn(f"{start} {reason}")
+        else:
+            top1, nll = (outcome.metrics[name] for name in ("top1", "nll"))
+            self._progress.say(f"{start} top-1 {top1:.1%}, NLL {nll:.3f}, {outcome.seconds:.0f} s")
 
 
 def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[str, Any]:

@@ -164,21 +164,20 @@ class Listener:
             while (message := self.news.get()) is not None:
                 progress.reach(message["step"])
                 if "text" in message:
-                    print(message["text"], flush=True)
+                    progress.say(message["text"])
                 if "points" in message:
-                    self._track(message)
+                    self._track(message, progress)
 
-    def _track(self, report: dict[str, Any]) -> None:
+    def _track(self, report: dict[str, Any], progress: Progress) -> None:
         for step, values in report["points"]:
             self._run.log_metrics(step, values)
         val = {name: value for name, value in report.items() if name.startswith("val/")}
         self._run.log_metrics(report["step"], val | {"train/epoch": report["epoch"]})
         loss = report["points"][-1][1]["train/loss"]
         parts = [f"{name.removeprefix('val/')} {value:.3f}" for name, value in val.items()]
-        print(
+        progress.say(
             f"epoch {report['epoch']}/{self._plan.order.epochs}  {report['seconds']:.0f} s  "
-            f"loss {loss:.3f}  val: {'  '.join(parts)}",
-            flush=True,
+            f"loss {loss:.3f}  val: {'  '.join(parts)}"
         )
 
 

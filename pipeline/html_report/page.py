@@ -24,7 +24,7 @@ from pipeline.html_report.facts import (
     gain_over,
 )
 from pipeline.html_report.gather import gather_facts
-from pipeline.report import duration
+from pipeline.progress import duration
 
 HERE = Path(__file__).parent
 LABELS = {"teacher": "Teacher", "baseline": "VFL-Net (labels)", "student": "DVFL-Net (cache)"}

@@ -29,6 +29,7 @@ from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import Shard, StoreSpec, plan_shards, plan_units
 from pipeline.logit_store.reader import LogitStore
 from pipeline.manifest import VideoRecord
+from pipeline.progress import Progress
 from pipeline.sealed.files import read_verified
 from pipeline.sealed.journal import finished_units, fragment_name
 from pipeline.storage import is_temporary, list_tree
@@ -103,21 +104,25 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
     findings, figures, tallies = [], [], np.zeros((2, spec.num_classes))
     seen: dict[bytes, tuple[str, bytes]] = {}
     journalled = finished_units(store.root)
-    for shard in plan_shards(spec, plan_units(spec, records)):
-        try:
-            grid = store.read_shard(shard.number)
-        except StoreCorrupt as error:
-            findings.append(Finding("damaged file", error.uri, f"{error.expected}; {error.found}"))
-            continue
-        here = [records[row] for row in shard.rows]
-        cells = pick(grid, shard.rows, spec)
-        findings += _check_coverage(shard, cells)
-        findings += _check_manifest(shard, grid, here)
-        findings += _check_logits(shard, cells)
-        findings += _check_views(shard, cells, here, policy, spec)
-        findings += _check_duplicates(shard, cells, seen)
-        findings += _check_journal(store, shard, cells, journalled)
-        figures.append(_figures(shard, cells, here, tallies))
+    shards = plan_shards(spec, plan_units(spec, records))
+    with Progress("examine", len(shards), "shards") as progress:
+        for shard in progress.over(shards):
+            try:
+                grid = store.read_shard(shard.number)
+            except StoreCorrupt as error:
+                findings.append(
+                    Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
+                )
+                continue
+            here = [records[row] for row in shard.rows]
+            cells = pick(grid, shard.rows, spec)
+            findings += _check_coverage(shard, cells)
+            findings += _check_manifest(shard, grid, here)
+            findings += _check_logits(shard, cells)
+            findings += _check_views(shard, cells, here, policy, spec)
+            findings += _check_duplicates(shard, cells, seen)
+            findings += _check_journal(store, shard, cells, journalled)
+            figures.append(_figures(shard, cells, here, tallies))
     findings += _check_labels(figures, spec.num_classes)
     findings += _check_other_files(store)
     with np.errstate(invalid="ignore"):
