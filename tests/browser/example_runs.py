@@ -1,10 +1,11 @@
-"""Three runs as the stages log them: a cache, a baseline student and a distilled one."""
+"""Runs as the stages log them: two caches, and of one a baseline student and a distilled one."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from dvflnet import build_model
 from pipeline.config import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
 from pipeline.report import (
     COLOURS,
@@ -22,6 +23,8 @@ from pipeline.tracking import open_run
 
 EXPERIMENT = "moving-shapes"
 CACHE, BASELINE, DISTILLED = "cache-base-5e1f0a12", "vflnet-s0-3fa9c1", "dvflnet-w0.2-t10-s0-9b04d7"
+KEY, OTHER_KEY = "5e1f0a", "c04d77"
+OTHER_CACHE = "cache-base-c04d7731"  # of other views
 STORE_DIGEST = "3f9c2b7a51d84e06" * 4
 CLASS_NAMES = [
     f"{shape} {move}" for shape in ("disc", "box") for move in ("left", "right", "up", "down")
@@ -31,9 +34,10 @@ NUM_EPOCHS, STEPS_PER_EPOCH = 12, 8
 
 
 def log_example_runs(uri: str) -> None:
-    """Log all three to a tracking server or database."""
-    cache_run_id = _log_cache(_config(uri, distill_weight=0.2))
-    tags = {"cache.key": "5e1f0a", "cache.run_id": cache_run_id, "cache.root_digest": STORE_DIGEST}
+    """Log all of them to a tracking server or database."""
+    _log_cache(_config(uri, distill_weight=0.2), OTHER_CACHE, OTHER_KEY)
+    cache_run_id = _log_cache(_config(uri, distill_weight=0.2), CACHE, KEY)
+    tags = {"cache.key": KEY, "cache.run_id": cache_run_id, "cache.root_digest": STORE_DIGEST}
     for name, weight, top1, colour in (
         (BASELINE, 0.0, 0.66, QUIET),
         (DISTILLED, 0.2, 0.84, COLOURS["student"]),
@@ -53,18 +57,19 @@ def _config(uri: str, distill_weight: float) -> ExperimentConfig:
     )
 
 
-def _log_cache(config: ExperimentConfig) -> str:
-    tags = {"cache.key": "5e1f0a", "teacher.sha256": "77ab" * 16, RUN_COLOUR: COLOURS["teacher"]}
+def _log_cache(config: ExperimentConfig, name: str, key: str) -> str:
+    tags = {"cache.key": key, "teacher.sha256": "77ab" * 16, RUN_COLOUR: COLOURS["teacher"]}
     sections = ("clip", "views", "teacher", "store")
     with open_run(
-        config, stage="cache_teacher", name=CACHE, key="5e1f0a", sections=sections, tags=tags
+        config, stage="cache_teacher", name=name, key=key, sections=sections, tags=tags
     ) as run:
         for step in range(1, 11):
             run.log_metrics(10 * step, {"cache/clips_per_second": 41.0 + math.sin(step)})
         run.log_summary(
             {"cache/num_clips": 800, "cache/num_failed_videos": 2, "teacher/top1": 0.93}
         )
-        run.log_dataset("logit-store", digest=STORE_DIGEST, uri=config.store_uri, context="cache")
+        digest = STORE_DIGEST if key == KEY else STORE_DIGEST[::-1]
+        run.log_dataset("logit-store", digest=digest, uri=config.store_uri, context="cache")
         run.log_dataset(EXPERIMENT, digest="9a" * 32, uri="/data/videos", context="videos")
         assert run.run_id
         return run.run_id
@@ -85,6 +90,9 @@ def _log_student(config: ExperimentConfig, name: str, top1: float, tags: Mapping
         run.log_summary({name.replace("val", "last", 1): score - 0.01 for name, score in scores})
         run.log_summary({"teacher/top1": 0.93, "model/gmacs": 27.14})
         _log_artifacts(run, top1)
+        if config.loss.distill_weight:
+            network = build_model("nano", 8, 8, embed_dim=8, depths=(1, 1, 1, 1)).eval()
+            run.log_model(network, num_frames=8, side=32, metadata={"class_names": CLASS_NAMES})
 
 
 def _log_epoch(run: TrackedRun, epoch: int, top1: float, distill_weight: float) -> None:

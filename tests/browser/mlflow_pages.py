@@ -22,10 +22,13 @@ class Page:
 
     url: str
     ready: str  # a text that shows before anything is clicked
+    filter: str = ""  # for the table of runs, in MLflow's own language
+    gone: str = ""  # a text that the filter hides
     search: str = ""  # regular expression for the names of charts
     clicks: Sequence[str] = ()  # Playwright's selectors
     texts: Sequence[str] = ()  # shown in the end
     charts: int = 0  # drawn in the end
+    pictures: int = 0  # loaded in the end
     screenshot: str | None = None
 
 
@@ -52,6 +55,16 @@ def charts_page(ui: str, uri: str, experiment: str) -> str:
 def students_page(ui: str, uri: str, experiment: str) -> str:
     students = find_runs(uri, experiment, "tags.stage = 'train_student'")
     return comparison_link(ui, students)
+
+
+def artifact_page(ui: str, uri: str, experiment: str, run_name: str, path: str) -> str:
+    (run,) = find_runs(uri, experiment, f"attributes.run_name = '{run_name}'")
+    page, words = runs_page(ui, uri, experiment).split("?")
+    return f"{page}/{run.info.run_id}/artifacts/{path}?{words}"
+
+
+def models_page(ui: str, uri: str, experiment: str) -> str:
+    return f"{ui}/#/experiments/{_id_of(uri, experiment)}/models?workflowType=machine_learning"
 
 
 def _id_of(uri: str, experiment: str) -> str:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import dataset_digest, find_runs
+from pipeline.tracking import dataset_digest
 from tests.browser.example_runs import (
     BASELINE,
     CACHE,
     CLASS_NAMES,
     DISTILLED,
     EXPERIMENT,
+    KEY,
+    OTHER_CACHE,
     STORE_DIGEST,
     log_example_runs,
 )
@@ -19,7 +21,9 @@ from tests.browser.mlflow_pages import (
     NUM_SCORES,
     SCORES,
     Page,
+    artifact_page,
     charts_page,
+    models_page,
     runs_page,
     students_page,
     visit,
@@ -57,15 +61,20 @@ def test_the_table_tells_the_runs_apart(ui: str, uri: str) -> None:
     assert seen.count(f"logit-store ({dataset_digest(STORE_DIGEST)})") == 3  # made once, read twice
 
 
-def test_selected_runs_lead_to_their_comparison(ui: str, uri: str) -> None:
+def test_the_runs_of_one_cache_are_found_selected_and_compared(ui: str, uri: str) -> None:
     page = Page(
         runs_page(ui, uri, EXPERIMENT),
-        CACHE,
+        OTHER_CACHE,
+        filter=f"tags.`cache.key` = '{KEY}'",
+        gone=OTHER_CACHE,
         clicks=['[aria-label="Select all runs"]', 'button:has-text("Compare")'],
-        texts=["Comparing 3 Runs from 1 Experiment", DISTILLED],
+        texts=["Comparing 3 Runs from 1 Experiment", DISTILLED, "Parallel Coordinates Plot"],
+        charts=1,
+        screenshot=screenshot(uri, "selected.png"),
     )
     (seen,) = visit([page])
     assert DIFFERING in seen
+    assert OTHER_CACHE not in seen
 
 
 def test_students_stand_side_by_side(ui: str, uri: str) -> None:
@@ -90,10 +99,33 @@ def test_charts_lay_the_curves_over_each_other(ui: str, uri: str) -> None:
 
 
 def test_a_run_shows_its_scores_and_what_it_came_from(ui: str, uri: str) -> None:
-    (run,) = find_runs(uri, EXPERIMENT, f"attributes.run_name = '{DISTILLED}'")
-    page, words = runs_page(ui, uri, EXPERIMENT).split("?")
-    overview = Page(f"{page}/{run.info.run_id}?{words}", "best/top1", texts=["cache.run_id"])
-    table = Page(f"{page}/{run.info.run_id}/artifacts/val/per_class.csv?{words}", "num_correct")
-    overview_text, table_text = visit([overview, table])
-    assert "train_student" in overview_text
-    assert CLASS_NAMES[0] in table_text
+    url = artifact_page(ui, uri, EXPERIMENT, DISTILLED, "")
+    page = Page(url.replace("/artifacts/", ""), "best/top1", texts=["cache.run_id"])
+    (seen,) = visit([page])
+    assert "train_student" in seen
+
+
+def test_a_run_shows_where_it_is_right_and_where_wrong(ui: str, uri: str) -> None:
+    def artifact(name: str) -> str:
+        return artifact_page(ui, uri, EXPERIMENT, DISTILLED, f"val/{name}")
+
+    pictures = [
+        Page(artifact(name), name, pictures=1, screenshot=screenshot(uri, name))
+        for name in ("predictions.png", "confusion.png", "reliability.png")
+    ]
+    *_, table = visit([*pictures, Page(artifact("per_class.csv"), "num_correct")])
+    assert CLASS_NAMES[0] in table
+
+
+def test_a_student_is_a_model_that_says_what_it_takes(ui: str, uri: str) -> None:
+    clicks = ['a:text-is("student")', 'text="Artifacts"', 'text="MLmodel"']
+    page = Page(
+        models_page(ui, uri, EXPERIMENT),
+        "Ready",
+        clicks=clicks,
+        texts=["signature"],
+        screenshot=screenshot(uri, "model.png"),
+    )
+    (seen,) = visit([page])
+    assert "[-1, 8, 3, 32, 32]" in seen  # (B, T, C, H, W)
+    assert CLASS_NAMES[0] in seen
