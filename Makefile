@@ -28,7 +28,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-export check format test test-export test-cluster test-browser chaos coverage demo report ui bench constraints clean
+.PHONY: help install install-export check format test test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -149,6 +149,12 @@ export LINKS
 
 bench: $(INSTALLED) ## every measurement, into docs/benchmarks.md (BENCH='teacher ...' for some)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+api: $(INSTALLED) ## pages about all public names, into build/api
+	@mkdir -p build
+	@$(BIN)/pdoc --docformat google --output-directory build/api dvflnet pipeline 2> build/api.log \
+	    || { cat build/api.log >&2; exit 1; }
+	@echo "open build/api/index.html"
 
 # --- clean ----------------------------------------------------------------------------------------
 
