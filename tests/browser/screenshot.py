@@ -1,31 +1,62 @@
-"""Take the picture of the comparison for the documentation.
+"""Take the pictures of MLflow's pages for the documentation, from the runs of the demo.
 
     NODE_PATH=build/browser/node_modules PYTHONPATH=. python tests/browser/screenshot.py \
-        --tracking-uri sqlite:////home/me/dvflnet/mlflow.db --experiment demo \
-        --out docs/comparison.png
+        --tracking-uri sqlite:////home/me/dvflnet/mlflow.db --experiment demo --folder docs
 """
 
 import argparse
 from pathlib import Path
 
-from tests.browser.mlflow_pages import NUM_SCORES, SCORES, Page, charts_page, visit
+from pipeline.tracking import find_runs
+from tests.browser.mlflow_pages import (
+    NUM_SCORES,
+    SCORES,
+    Page,
+    artifact_page,
+    charts_page,
+    students_page,
+    visit,
+)
 from tests.loopback import free_port
 from tests.mlflow_server import mlflow_server
 
 SIZE = (1360, 1130)
+DISTILLED = "tags.stage = 'train_student' and attributes.run_name LIKE 'dvflnet%'"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tracking-uri", required=True, help="sqlite:///path of the database")
     parser.add_argument("--experiment", required=True, help="name of the experiment")
-    parser.add_argument("--out", required=True, help="PNG to write")
+    parser.add_argument("--folder", required=True, type=Path, help="for comparison.png and others")
     arguments = parser.parse_args()
-    database = Path(arguments.tracking_uri.removeprefix("sqlite:///"))
-    with mlflow_server(database, free_port()) as ui:
-        url = charts_page(ui, arguments.tracking_uri, arguments.experiment)
-        page = Page(url, "best/", search=SCORES, charts=NUM_SCORES, screenshot=arguments.out)
-        visit([page], SIZE)
+    uri, experiment, folder = arguments.tracking_uri, arguments.experiment, arguments.folder
+    student = find_runs(uri, experiment, DISTILLED)[0].info.run_name
+    with mlflow_server(Path(uri.removeprefix("sqlite:///")), free_port()) as ui:
+        visit(
+            [
+                Page(
+                    charts_page(ui, uri, experiment),
+                    "best/",
+                    search=SCORES,
+                    charts=NUM_SCORES,
+                    screenshot=str(folder / "comparison.png"),
+                ),
+                Page(
+                    students_page(ui, uri, experiment),
+                    "Run details",
+                    charts=1,
+                    screenshot=str(folder / "students.png"),
+                ),
+                Page(
+                    artifact_page(ui, uri, experiment, student, "val/predictions.png"),
+                    "predictions.png",
+                    pictures=1,
+                    screenshot=str(folder / "predictions.png"),
+                ),
+            ],
+            SIZE,
+        )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,6 @@ def test_every_command_prints_what_the_page_says(tmp_path: Path) -> None:
     same, different = doctest.OutputChecker(), []
     for command in commands:
         printed = run(command, environment)
-        print(f"--- line {command.line}\n{command.code}{printed}")
         if command.expected is not None and not same.check_output(command.expected, printed, ALIKE):
             different.append(
                 f"line {command.line}: the page says\n{command.expected}it is\n{printed}"
