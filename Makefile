@@ -28,7 +28,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-export check format test test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
+.PHONY: help install install-export check format test test-s3 test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a
 	@CHROMIUM=$$(command -v chromium || command -v google-chrome) \
 	    NODE_PATH=$(CURDIR)/$(BROWSER)/node_modules \
 	    $(BIN)/pytest -m browser $(PYTEST_ARGS)
+
+test-s3: $(INSTALLED) ## what touches buckets, on a second S3 server that has nothing of the first
+	@DVFLNET_TEST_S3_SERVER=rclone $(BIN)/pytest -m 'not chaos' \
+	    tests/pipeline/test_storage.py tests/pipeline/test_remote_storage.py tests/stages/test_s3.py $(PYTEST_ARGS)
 
 test-export: $(EXPORT) ## files for ExecuTorch, written and run
 	@$(BIN)/pytest -m export $(PYTEST_ARGS)

@@ -1,6 +1,5 @@
 """What every server of the tests needs: a port of its own, and patience until it answers."""
 
-import contextlib
 import socket
 import subprocess
 import time
@@ -17,8 +16,13 @@ def free_port() -> int:
 def wait_until_it_answers(url: str, server: subprocess.Popen[bytes], *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, TimeoutError):
+        try:
             urllib.request.urlopen(url, timeout=5).close()
             return
+        except urllib.error.HTTPError as error:
+            if error.code < 500:  # it answers, though it wants credentials
+                return
+        except (urllib.error.URLError, TimeoutError):
+            pass
         time.sleep(0.1)
     raise AssertionError(f"nothing answers at {url} (exit code {server.poll()})")

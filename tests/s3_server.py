@@ -22,6 +22,7 @@ from tests.loopback import free_port, wait_until_it_answers
 
 START_SECONDS = 60.0
 ERRORS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "501": "NotImplemented"}
+SERVER = "DVFLNET_TEST_S3_SERVER"  # which of ours runs: moto, by default, or rclone
 ANOTHER_SERVER = (
     "DVFLNET_TEST_S3_ENDPOINT"  # runs the same tests on it, with the user's credentials
 )
@@ -36,20 +37,37 @@ SETTINGS = {
 }
 
 
+def is_rclone() -> bool:
+    """Whether ours is rclone: buckets are folders, and signatures are checked."""
+    return os.environ.get(SERVER) == "rclone"
+
+
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """Serve S3 from memory, to whoever comes; yield the endpoint."""
+    """Serve S3 from memory to whoever comes, or from ``folder`` by rclone; yield the endpoint."""
     endpoint = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1"]
-    command += ["-p", str(urlsplit(endpoint).port)]
+    command = _rclone if is_rclone() else _moto
     with open(folder / "s3-server.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        words = command(urlsplit(endpoint).port, folder)
+        server = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         wait_until_it_answers(endpoint, server, seconds=START_SECONDS)
         yield endpoint
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _moto(port: int | None, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+
+def _rclone(port: int | None, folder: Path) -> list[str]:
+    (folder / "buckets").mkdir()
+    key = f"{SETTINGS['AWS_ACCESS_KEY_ID']},{SETTINGS['AWS_SECRET_ACCESS_KEY']}"
+    options = ["--config", os.devnull, "--auth-key", key, "--addr", f"127.0.0.1:{port}"]
+    rclone = Path(sys.executable).with_name("rclone")
+    return [str(rclone), "serve", "s3", *options, str(folder / "buckets")]
 
 
 @contextlib.contextmanager
