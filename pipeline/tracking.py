@@ -367,7 +367,8 @@ class OpenRun:
         from mlflow.system_metrics import system_metrics_monitor
 
         monitor: Any = system_metrics_monitor
-        return monitor.SystemMetricsMonitor(self.run_id)
+        uri = self._client.tracking_uri  # or it makes an mlflow.db where the job was started
+        return monitor.SystemMetricsMonitor(self.run_id, tracking_uri=uri)
 
     def _last_step_of(self, key: str) -> int:
         return max(point.step for point in self._client.get_metric_history(self.run_id, key))

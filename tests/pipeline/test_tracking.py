@@ -154,13 +154,18 @@ def test_a_finished_run_is_left_alone(uri: str) -> None:
     assert len(find_runs(uri, EXPERIMENT)) == 2
 
 
-def test_the_machine_is_watched(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_is_watched(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
     monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.2)
     with opened(config_for(uri)):
         deadline = time.monotonic() + 30
         while not (metrics := only_run(uri).data.metrics) and time.monotonic() < deadline:
             time.sleep(0.1)
     assert "system/cpu_utilization_percentage" in metrics
+    assert not list(elsewhere.iterdir())  # MLflow's default database is not made besides
 
 
 def test_a_server_that_never_answers_costs_a_bounded_wait(
