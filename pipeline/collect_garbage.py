@@ -12,6 +12,7 @@ from pipeline.logit_store.garbage import Garbage, find_garbage
 from pipeline.logit_store.mirror import find_superseded, remove_mirror
 from pipeline.mirrors import MIRRORS
 from pipeline.storage import is_temporary, list_files
+from pipeline.unfinished_uploads import abort_upload, find_uploads
 
 
 def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, journals: bool) -> None:
@@ -29,7 +30,8 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
 
     """
     written_before = time.time() - 3600 * min_age_hours
-    garbage = {found.uri: found for found in _everywhere(config, written_before, journals)}
+    everywhere = _everywhere(config, written_before, journals)
+    garbage = {(found.uri, found.upload_id): found for found in everywhere}
     for found in garbage.values():
         kept = delete and not _delete(found)
         print(f"{found.kind}: {found.uri}{' (in use, kept)' if kept else ''}")
@@ -47,9 +49,16 @@ def _everywhere(
             if is_temporary(file.name) and file.modified < written_before:
                 uri = storage.join_uri(root, file.name)
                 yield Garbage("temporary file", uri, file.num_bytes)
+    for root in {config.artefacts, config.frames_uri, config.store_uri}:
+        for upload in find_uploads(root, started_before=written_before):
+            yield Garbage("unfinished upload", upload.uri, upload.num_bytes, upload.upload_id)
     for folder, num_bytes in find_superseded(MIRRORS, written_before=written_before):
         yield Garbage("mirror", str(folder), num_bytes)
 
 
 def _delete(found: Garbage) -> bool:
-    return remove_mirror(Path(found.uri)) if found.kind == "mirror" else storage.delete(found.uri)
+    if found.kind == "mirror":
+        return remove_mirror(Path(found.uri))
+    if found.kind == "unfinished upload":
+        return abort_upload(found.uri, found.upload_id)
+    return storage.delete(found.uri)

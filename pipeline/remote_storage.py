@@ -123,7 +123,7 @@ def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bo
         written = _put_new(filesystem, path, content)
         _REFUSING[bucket] = not written or not _put_new(filesystem, path, content)
     except StorageUnavailable as error:
-        if _status(error.__cause__) != UNSUPPORTED:
+        if not has_no(error):
             raise
         put(filesystem, path, content)
         written, _REFUSING[bucket] = True, False
@@ -142,6 +142,19 @@ def _put_new(filesystem: Any, path: str, content: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def s3_request(filesystem: Any, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    """Make a request that no file system knows, about ``path``; raises as ``call``."""
+    filesystem.retries = 1
+    attempt = partial(filesystem._call_s3, method, **arguments)
+    uri = filesystem.unstrip_protocol(path)
+    return dict(sync(filesystem.loop, _persist, uri, attempt))
+
+
+def has_no(error: StorageUnavailable) -> bool:
+    """Whether a server answered that it does not know such a request."""
+    return _status(error.__cause__) == UNSUPPORTED
 
 
 async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:

@@ -70,7 +70,7 @@ def longest_wait_seconds(uri: str) -> float:
 
 def exists(uri: str) -> bool:
     """Return whether there is something at ``uri``."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, AsyncFileSystem):
         return remote_storage.exists(filesystem, path)
     return bool(filesystem.exists(path))
@@ -83,7 +83,7 @@ def size_bytes(uri: str) -> int:
         FileNotFoundError: if there is none.
 
     """
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     return int(_call(filesystem, "info", path)["size"])
 
 
@@ -94,7 +94,7 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: if there is none.
 
     """
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     return bytes(_call(filesystem, "cat_file", path))
 
 
@@ -121,7 +121,7 @@ def local_copy(uri: str) -> Iterator[Path]:
         FileNotFoundError: if there is none.
 
     """
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, LocalFileSystem):
         yield Path(path)
         return
@@ -133,7 +133,7 @@ def local_copy(uri: str) -> Iterator[Path]:
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Publish ``content`` at ``uri``, all or nothing, replacing what is there."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, LocalFileSystem):
         with _temporary_file(path, content) as temporary:
             os.replace(temporary, path)
@@ -148,7 +148,7 @@ def create_bytes(uri: str, content: bytes) -> bool:
 
     Where a server cannot promise that (``pipeline.remote_storage``), it is said in the log.
     """
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, AsyncFileSystem):
         return remote_storage.create(filesystem, path, content)
     if not isinstance(filesystem, LocalFileSystem):
@@ -167,7 +167,7 @@ def create_bytes(uri: str, content: bytes) -> bool:
 
 def list_names(uri: str) -> list[str]:
     """List the names directly below ``uri``, sorted; an empty list if there is no such folder."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     try:
         entries = _call(filesystem, "ls", path, detail=False)
     except FileNotFoundError:
@@ -179,14 +179,14 @@ def list_names(uri: str) -> list[str]:
 
 def list_tree(uri: str) -> list[str]:
     """List all files below ``uri``, sorted, by their names relative to it."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     found = _call(filesystem, "find", path)
     return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
 
 
 def list_files(uri: str) -> list[StoredFile]:
     """List all files below ``uri``, sorted; what vanishes meanwhile may be missing."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     found = _call(filesystem, "find", path, detail=True)
     start = len(path.rstrip("/")) + 1
     return sorted(
@@ -202,7 +202,7 @@ def is_temporary(name: str) -> bool:
 
 def delete(uri: str) -> bool:
     """Delete a file; return whether it was there."""
-    filesystem, path = _filesystem(uri)
+    filesystem, path = filesystem_of(uri)
     try:
         _call(filesystem, "rm_file", path)
     except FileNotFoundError:
@@ -249,7 +249,8 @@ def sha256_of(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _filesystem(uri: str) -> tuple[Any, str]:
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """Return the file system that a URI is on, with our settings, and the path there."""
     s3 = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
     filesystem, path = fsspec.core.url_to_fs(uri, **(remote_storage.S3_OPTIONS if s3 else {}))
     return filesystem, str(path)

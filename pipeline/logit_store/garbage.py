@@ -40,7 +40,7 @@ from pipeline.storage import StoredFile, is_temporary, list_files
 
 OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{zarr_backend.FOLDER}/", f"{parquet_backend.FOLDER}/")
 
-Kind = Literal["temporary file", "orphan", "journal", "mirror"]
+Kind = Literal["temporary file", "orphan", "journal", "mirror", "unfinished upload"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Garbage:
     kind: Kind
     uri: str
     num_bytes: int
+    upload_id: str = ""
+    """Of an unfinished upload; a file may have several."""
 
 
 def own_names(spec: StoreSpec) -> set[str]:
