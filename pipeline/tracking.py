@@ -63,6 +63,7 @@ def open_run(
     sections: Sequence[str],
     tags: Mapping[str, str],
     parent: TrackedRun | None = None,
+    reopen_finished: bool = False,
 ) -> TrackedRun:
     """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
 
@@ -77,6 +78,8 @@ def open_run(
         tags: facts of this stage, beside those that every run has.
         parent: the run that this one is shown below. It has waited for the server and watches the
             machine, so that this one does neither.
+        reopen_finished: go on with the newest run even if it is finished: whoever ended it was
+            killed before the work counted as done.
 
     """
     handle = _handle(config, stage, key)
@@ -90,7 +93,7 @@ def open_run(
             all_tags["mlflow.parentRunId"] = _id_of(parent)
         run = OpenRun(
             client,
-            _unfinished(client, experiment_id, handle)
+            _newest(client, experiment_id, handle, finished=reopen_finished)
             or client.create_run(experiment_id, tags=all_tags, run_name=name),
         )
         run.describe(params, all_tags)
@@ -114,7 +117,7 @@ def is_unfinished(config: ExperimentConfig, *, stage: str, key: str) -> bool:
     def look() -> None:
         client = _client(handle.uri)
         experiment = client.get_experiment_by_name(handle.experiment)
-        if experiment and _unfinished(client, experiment.experiment_id, handle):
+        if experiment and _newest(client, experiment.experiment_id, handle, finished=False):
             found.set()
 
     def try_to_look() -> None:
@@ -408,11 +411,13 @@ def _experiment_id(client: MlflowClient, handle: RunHandle) -> str:
     return client.create_experiment(handle.experiment, artifact_location=artifacts)
 
 
-def _unfinished(client: MlflowClient, experiment_id: str, handle: RunHandle) -> Run | None:
-    where = (
-        f"tags.stage = '{handle.stage}' AND tags.run.key = '{handle.key}' "
-        "AND attributes.status != 'FINISHED'"
-    )
+def _newest(
+    client: MlflowClient, experiment_id: str, handle: RunHandle, *, finished: bool
+) -> Run | None:
+    """Return the newest run of a stage and key; a finished one only if that is asked for."""
+    where = f"tags.stage = '{handle.stage}' AND tags.run.key = '{handle.key}'"
+    if not finished:
+        where += " AND attributes.status != 'FINISHED'"
     runs = client.search_runs([experiment_id], where, max_results=1)  # the newest comes first
     return runs[0] if runs else None
 

@@ -11,10 +11,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline.storage import is_local, read_bytes, write_bytes
+from pipeline.storage import exists, is_local, join_uri, read_bytes, write_bytes
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's name for it
 COPY = "snapshot.json"
+
+
+def has_started(folder: str) -> bool:
+    """Return whether Ray Train has reported anything in a run's folder."""
+    return exists(join_uri(folder, SNAPSHOT))
 
 
 def keep_snapshot(folder: str) -> None:

@@ -25,7 +25,7 @@ from pipeline.tracking import open_run, register_model
 from pipeline.train_lock import training_alone
 from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import publish_result, store_tags
-from pipeline.train_snapshot import keep_snapshot, mend_snapshot
+from pipeline.train_snapshot import has_started, keep_snapshot, mend_snapshot
 from pipeline.train_worker import work
 from pipeline.training_plans import plan_student, plan_teacher
 
@@ -205,6 +205,7 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
         key=plan.key,
         sections=("student", "loss", "optim", "train") if student else ("teacher",),
         tags=store_tags(plan) if student else {},
+        reopen_finished=has_started(plan.folder),  # without a result nothing has ended
     )
     if student:
         run.log_dataset(

@@ -67,10 +67,20 @@ def config_for(uri: str) -> ExperimentConfig:
     )
 
 
-def opened(config: ExperimentConfig, tags: Mapping[str, str] | None = None) -> TrackedRun:
-    sections = ("loss", "student")
+def opened(
+    config: ExperimentConfig,
+    tags: Mapping[str, str] | None = None,
+    *,
+    reopen_finished: bool = False,
+) -> TrackedRun:
     return open_run(
-        config, stage="train_student", name="nano", key="5e1f", sections=sections, tags=tags or {}
+        config,
+        stage="train_student",
+        name="nano",
+        key="5e1f",
+        sections=("loss", "student"),
+        tags=tags or {},
+        reopen_finished=reopen_finished,
     )
 
 
@@ -152,6 +162,15 @@ def test_a_finished_run_is_left_alone(uri: str) -> None:
         with opened(config_for(uri)):
             pass
     assert len(find_runs(uri, EXPERIMENT)) == 2
+
+
+def test_a_finished_run_is_reopened_if_its_work_is_not_done(uri: str) -> None:
+    for reopen in (False, True):
+        with opened(config_for(uri), reopen_finished=reopen) as run:
+            run.log_metrics(1, {"train/loss": 1.0 + reopen})
+            run.log_metrics(2, {"train/loss": 0.5})
+    assert only_run(uri).info.status == "FINISHED"
+    assert steps_of(uri) == [1, 2]
 
 
 def test_the_machine_is_watched(
