@@ -14,7 +14,6 @@ from tests.browser.mlflow_pages import (
     Page,
     artifact_page,
     charts_page,
-    students_page,
     visit,
 )
 from tests.loopback import free_port
@@ -41,12 +40,6 @@ def main() -> None:
                     search=SCORES,
                     charts=NUM_SCORES,
                     screenshot=str(folder / "comparison.png"),
-                ),
-                Page(
-                    students_page(ui, uri, experiment),
-                    "Run details",
-                    charts=1,
-                    screenshot=str(folder / "students.png"),
                 ),
                 Page(
                     artifact_page(ui, uri, experiment, student, "val/predictions.png"),
