@@ -115,18 +115,22 @@ def create(filesystem: Any, path: str, content: bytes) -> bool:
 def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bool:
     """Create a file and learn whether the server keeps the condition, which many ignore.
 
-    The second of two equal puts must be refused. If it is not, it has changed nothing.
+    The second of two equal puts must be refused. If it is not, it has changed nothing. A job that
+    goes on finds the first one there.
     """
-    if exists(filesystem, path):
+    there = exists(filesystem, path)
+    if there and call(filesystem, "cat_file", path) != content:
         return False
     try:
-        written = _put_new(filesystem, path, content)
-        _REFUSING[bucket] = not written or not _put_new(filesystem, path, content)
+        written = not there and _put_new(filesystem, path, content)
+        beaten = not there and not written
+        _REFUSING[bucket] = beaten or not _put_new(filesystem, path, content)
     except StorageUnavailable as error:
         if not has_no(error):
             raise
-        put(filesystem, path, content)
-        written, _REFUSING[bucket] = True, False
+        if not there:
+            put(filesystem, path, content)
+        written, _REFUSING[bucket] = not there, False
     if not _REFUSING[bucket]:
         log.warning(
             "%s has no create-only puts (If-None-Match): two jobs that write to one place at the "

@@ -158,6 +158,16 @@ def test_a_server_without_conditions_is_named_and_never_replaces(fault, proxy, c
     assert "If-None-Match" in warning
 
 
+def test_a_job_that_goes_on_learns_it_from_what_is_there(proxy, caplog):
+    folder = make_bucket()
+    storage.write_bytes(f"{folder}/a", b"first")  # by a job that was killed
+    proxy.inject("501")
+    with caplog.at_level(logging.WARNING):
+        assert not storage.create_bytes(f"{folder}/a", b"first")
+    assert "If-None-Match" in caplog.text
+    assert storage.read_bytes(f"{folder}/a") == b"first"
+
+
 def test_what_is_there_before_the_server_is_known_is_not_replaced(proxy):
     there = f"{make_bucket()}/a"
     storage.write_bytes(there, b"first")
