@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="mounts a small disk"),
 ]
 
-DISK_BYTES = 4_000_000
+DISK_BYTES = 16_000_000  # three checkpoints and the weights have room
 CACHE_WRITERS = [
     Step("the identity", "pipeline.logit_store.writer:open_for_writing"),
     Step("a fragment", "pipeline.unit_actors:journal_unit", nth=4),
