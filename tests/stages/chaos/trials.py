@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -27,6 +26,7 @@ from pipeline.weight_files import read_weights
 ROOT = Path(__file__).parents[3]
 FAULTS = Path(__file__).parent / "faults"
 JOB_SECONDS = 600  # before a job that does not end counts as hung
+ATTEMPTS = 3  # at a start that fails like this:
 NOT_STARTED = "Ray did not start"  # on a busy machine, within the 30 s that it gives itself
 MARK = "TRIAL"  # environment variable that all processes of a trial carry
 
@@ -60,14 +60,16 @@ class Trial:
     folder: Path
     words: Sequence[str]
     counted: str
+    clock_seconds: float = 0.0  # by which the clock of its jobs is off
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def watch(self, *stops: Step) -> "Watch":
-        """Say what the processes of a job count, and where they stand still."""
+        """Say what the processes of a job count, where they stand still and how late it is."""
         name = uuid.uuid4().hex
         count = self.folder / f"calls-{name}"
         stop_files = [self.folder / f"stop-{name}-{place}" for place in range(len(stops))]
-        faults = [{"at": self.counted, "do": "count", "file": str(count)}, NO_EXPORT]
+        clock = {"at": "time:time", "do": "add", "value": self.clock_seconds}
+        faults = [{"at": self.counted, "do": "count", "file": str(count)}, NO_EXPORT, clock]
         for stop, file in zip(stops, stop_files, strict=True):
             faults.append({**asdict(stop), "do": "stop", "file": str(file)})
         paths = [str(FAULTS), str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -80,13 +82,13 @@ class Trial:
         }
         return Watch(env, count, stop_files)
 
-    def start(self, watch: "Watch", *words: str, prefix: Sequence[str] = ()) -> "Job":
+    def start(self, watch: "Watch", *words: str) -> "Job":
         """Start the job in a process group of its own, as a user would."""
         log = self.folder / f"log-{time.monotonic_ns()}.txt"
         job = [sys.executable, str(ROOT / "jobs" / f"{self.job_name}.py"), str(self.path)]
         with open(log, "wb") as file:
             process = subprocess.Popen(
-                [*prefix, *job, *self.words, *words],
+                [*job, *self.words, *words],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | watch.env,
@@ -94,16 +96,22 @@ class Trial:
             )
         return Job(self, process, log, watch)
 
-    def stop_at(self, step: Step, *words: str, **options: Any) -> "Job":
+    def stop_at(self, step: Step, *words: str) -> "Job":
         """Start the job and wait until it stands still at a step."""
-        while not (job := self.start(self.watch(step), *words, **options)).stands_still():
-            assert NOT_STARTED in job.output, job.output
+        for _ in range(ATTEMPTS):
+            job = self.start(self.watch(step), *words)
+            if job.stands_still() or NOT_STARTED not in job.output:
+                break
+        assert job.watch.stop_files[0].exists(), job.output
         return job
 
-    def finish(self, *words: str, **options: Any) -> "Job":
+    def finish(self, *words: str) -> "Job":
         """Run the job to its end; it must succeed."""
-        while (job := self.start(self.watch(), *words, **options)).wait() != 0:
-            assert NOT_STARTED in job.output, job.output
+        for _ in range(ATTEMPTS):
+            job = self.start(self.watch(), *words)
+            if job.wait() == 0 or NOT_STARTED not in job.output:
+                break
+        assert job.process.returncode == 0, job.output
         return job
 
     @property

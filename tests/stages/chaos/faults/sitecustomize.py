@@ -7,10 +7,11 @@ function, named as ``module:attribute``::
     {"at": ..., "do": "stop", "file": ..., "side": "before", "nth": 2, "when": "seal.json"}
     {"at": ..., "do": "count", "file": ...}
     {"at": ..., "do": "skip"}
+    {"at": ..., "do": "add", "value": 86400}
 
 ``stop`` writes the pid to ``file`` and stands still while that is there, before or after the nth
 call, counted over all processes, whose arguments mention ``when``. ``count`` adds a line to
-``file`` at every call.
+``file`` at every call. ``add`` adds to what the function returns.
 """
 
 import functools
@@ -53,6 +54,8 @@ def patch(module, fault):
     def patched(*args, **kwargs):
         if fault["do"] == "skip":
             return None
+        if fault["do"] == "add":
+            return function(*args, **kwargs) + fault["value"]
         if fault["do"] == "count":
             with open(fault["file"], "a") as file:
                 file.write(f"{os.getpid()}\n")
@@ -88,4 +91,8 @@ def stand_still(file):
 
 
 if "FAULTS" in os.environ:
-    sys.meta_path.insert(0, Patcher(json.loads(os.environ["FAULTS"])))
+    all_faults = json.loads(os.environ["FAULTS"])
+    sys.meta_path.insert(0, Patcher(all_faults))
+    for early in all_faults:  # Python itself has imported a few modules by now
+        if (loaded := sys.modules.get(early["at"].partition(":")[0])) is not None:
+            patch(loaded, early)
