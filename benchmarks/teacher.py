@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -190,8 +189,10 @@ def measure_memory(weights: Path, formulation: str, precision: str, side: int) -
     network = load_teacher(weights, formulation, precision)
     load_seconds = time.process_time() - started
     forward(network, torch.randn(MEMORY_BATCH_SIZE, NUM_FRAMES, 3, side, side), precision)()
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_mib": peak_kib / 1024, "load_seconds": load_seconds}
+    # Not getrusage's: that starts with what the process that started this one held.
+    status = Path("/proc/self/status").read_text()
+    (peak_kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return {"peak_mib": int(peak_kib) / 1024, "load_seconds": load_seconds}
 
 
 # --- GPU ------------------------------------------------------------------------------------------

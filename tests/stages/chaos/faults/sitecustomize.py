@@ -64,7 +64,7 @@ def patch(module, fault):
         if meant and fault["side"] == "before":
             stand_still(fault["file"])
         result = function(*args, **kwargs)
-        if meant:
+        if meant and fault["side"] == "after":
             stand_still(fault["file"])
         return result
 
