@@ -1,4 +1,4 @@
-"""Uploads in parts that nobody ended: a bucket keeps and charges them, and lists them nowhere.
+"""Uploads in parts that nobody ended: a bucket charges for them, and no list of files shows them.
 
 What we write goes in one request and leaves none. pyarrow, which writes Ray Train's own record,
 and other programs send large files in parts; killed in between, they leave an upload.
@@ -32,7 +32,8 @@ def find_uploads(uri: str, *, started_before: float) -> Iterator[UnfinishedUploa
     if not hasattr(filesystem, "call_s3"):
         return
     bucket, _, folder = path.partition("/")
-    for found in _listed(filesystem, path, Bucket=bucket, Prefix=f"{folder.rstrip('/')}/"):
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    for found in _listed(filesystem, path, Bucket=bucket, Prefix=prefix):
         there = f"{bucket}/{found['Key']}"
         started = found["Initiated"].timestamp()
         if started < started_before:

@@ -24,6 +24,7 @@ def test_uploads_below_a_folder_are_found_and_aborted(bucket: str) -> None:
     assert not abort_upload(there, first)
     assert storage.read_bytes(there) == b"whole"
     assert len(found_below(f"{bucket}/ours-too")) == 1
+    assert len(found_below(bucket)) == 2
 
 
 def test_younger_ones_may_be_alive(bucket: str) -> None:
