@@ -94,7 +94,8 @@ test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a
 
 test-s3: $(INSTALLED) ## what touches buckets, on a second S3 server that has nothing of the first
 	@DVFLNET_TEST_S3_SERVER=rclone $(BIN)/pytest -m 'not chaos' \
-	    tests/pipeline/test_storage.py tests/pipeline/test_remote_storage.py tests/stages/test_s3.py $(PYTEST_ARGS)
+	    tests/pipeline/test_storage.py tests/pipeline/test_remote_storage.py \
+	    tests/pipeline/test_unfinished_uploads.py tests/stages/test_s3.py $(PYTEST_ARGS)
 
 test-export: $(EXPORT) ## files for ExecuTorch, written and run
 	@$(BIN)/pytest -m export $(PYTEST_ARGS)

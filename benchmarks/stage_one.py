@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pipeline.cluster import LOCAL
 from pipeline.config import ExperimentConfig, load_config
 from pipeline.logit_store.layout import plan_shards
 from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
+from pipeline.model_costs import memory_bytes
 from pipeline.tracking import find_runs
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 
@@ -60,7 +60,7 @@ def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
     plan = plan_cache(bare)
     say(f"bare loop over {plan.num_clips} clips")
     bare_digest, spent = run_bare(plan)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mib = memory_bytes("VmHWM") / 2**20
     say("stage on Ray")
     with contextlib.redirect_stdout(sys.stderr):
         store = run_cache_teacher(on_ray, LOCAL)

@@ -31,6 +31,7 @@ from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
 from pipeline.config import TeacherConfig
 from pipeline.device import PRECISIONS, autocast, round_weights
+from pipeline.model_costs import memory_bytes
 from pipeline.networks import load_network
 from pipeline.weight_files import read_weights, write_weights
 
@@ -189,10 +190,7 @@ def measure_memory(weights: Path, formulation: str, precision: str, side: int) -
     network = load_teacher(weights, formulation, precision)
     load_seconds = time.process_time() - started
     forward(network, torch.randn(MEMORY_BATCH_SIZE, NUM_FRAMES, 3, side, side), precision)()
-    # Not getrusage's: that starts with what the process that started this one held.
-    status = Path("/proc/self/status").read_text()
-    (peak_kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return {"peak_mib": int(peak_kib) / 1024, "load_seconds": load_seconds}
+    return {"peak_mib": memory_bytes("VmHWM") / 2**20, "load_seconds": load_seconds}
 
 
 # --- GPU ------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from pipeline.command_line import run_tool
 from pipeline.errors import TooManyFailedVideos
-from pipeline.progress import Progress
 
 
 def parse() -> argparse.Namespace:
@@ -49,7 +48,6 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline.prediction_report import prediction_table, write_pages
     from pipeline.trained_network import load_trained
 
-    Progress.hidden = arguments.quiet
     protocol, windows = plan_looks(
         arguments.clips, arguments.crops, arguments.window_seconds, arguments.stride_seconds
     )

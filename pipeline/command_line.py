@@ -38,7 +38,6 @@ def run_job(
         add_options(parser)
 
     def job(arguments: argparse.Namespace) -> None:
-        Progress.hidden = arguments.quiet
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
         if arguments.dry_run:
@@ -53,6 +52,7 @@ def run_job(
 
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Do what a command is for; what a user can act on is said in words, with its exit code."""
+    Progress.hidden = arguments.quiet
     try:
         main(arguments)
     except Exception as error:

@@ -103,12 +103,12 @@ def measure_models(subjects: Sequence[Subject], *, num_threads: int) -> list[Mod
 def _measure(subject: Subject, num_threads: int) -> ModelCost:
     torch.set_num_threads(num_threads)
     _start_kernels()
-    before = _memory_bytes("VmRSS")
+    before = memory_bytes("VmRSS")
     network = subject.build()
     clip = torch.zeros((1, subject.num_frames, 3, subject.side, subject.side))
     with torch.inference_mode():
         network(clip)  # before the clock starts, so that the peak is that of the network alone
-        peak = _memory_bytes("VmHWM")
+        peak = memory_bytes("VmHWM")
         latency = measure_latency(lambda: network(clip))
     num_parameters, num_macs = _counted(subject)
     return ModelCost(
@@ -128,7 +128,7 @@ def _start_kernels() -> None:
     nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
 
 
-def _memory_bytes(field: str) -> int:
+def memory_bytes(field: str) -> int:
     """Read a size of this process from Linux.
 
     Not ``getrusage``: its peak is inherited from the process that started this one.

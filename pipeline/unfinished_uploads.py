@@ -21,13 +21,14 @@ class UnfinishedUpload:
 
     uri: str
     upload_id: str
-    started: float
-    """In seconds since 1970, by the server's clock."""
     num_bytes: int
 
 
 def find_uploads(uri: str, *, started_before: float) -> Iterator[UnfinishedUpload]:
-    """Find those of files below ``uri``; none on a disk, or where a server has no such uploads."""
+    """Find those of files below ``uri``; none on a disk, or where a server has no such uploads.
+
+    ``started_before`` is in seconds since 1970; the server's clock says when one began.
+    """
     filesystem, path = filesystem_of(uri)
     if not hasattr(filesystem, "call_s3"):
         return
@@ -35,13 +36,12 @@ def find_uploads(uri: str, *, started_before: float) -> Iterator[UnfinishedUploa
     prefix = f"{folder.rstrip('/')}/" if folder else ""
     for found in _listed(filesystem, path, Bucket=bucket, Prefix=prefix):
         there = f"{bucket}/{found['Key']}"
-        started = found["Initiated"].timestamp()
-        if started < started_before:
+        if found["Initiated"].timestamp() < started_before:
             upload = {"Bucket": bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
             parts = remote_storage.s3_request(filesystem, "list_parts", there, **upload)
             num_bytes = sum(part["Size"] for part in parts.get("Parts", ()))
             name = filesystem.unstrip_protocol(there)
-            yield UnfinishedUpload(name, found["UploadId"], started, num_bytes)
+            yield UnfinishedUpload(name, found["UploadId"], num_bytes)
 
 
 def abort_upload(uri: str, upload_id: str) -> bool:

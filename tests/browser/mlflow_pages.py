@@ -57,10 +57,10 @@ def students_page(ui: str, uri: str, experiment: str) -> str:
     return comparison_link(ui, students)
 
 
-def artifact_page(ui: str, uri: str, experiment: str, run_name: str, path: str) -> str:
+def run_page(ui: str, uri: str, experiment: str, run_name: str, below: str = "") -> str:
     (run,) = find_runs(uri, experiment, f"attributes.run_name = '{run_name}'")
     page, words = runs_page(ui, uri, experiment).split("?")
-    return f"{page}/{run.info.run_id}/artifacts/{path}?{words}"
+    return f"{page}/{run.info.run_id}{below}?{words}"
 
 
 def models_page(ui: str, uri: str, experiment: str) -> str:

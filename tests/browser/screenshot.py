@@ -12,8 +12,8 @@ from tests.browser.mlflow_pages import (
     NUM_SCORES,
     SCORES,
     Page,
-    artifact_page,
     charts_page,
+    run_page,
     visit,
 )
 from tests.loopback import free_port
@@ -42,7 +42,7 @@ def main() -> None:
                     screenshot=str(folder / "comparison.png"),
                 ),
                 Page(
-                    artifact_page(ui, uri, experiment, student, "val/predictions.png"),
+                    run_page(ui, uri, experiment, student, "/artifacts/val/predictions.png"),
                     "predictions.png",
                     pictures=1,
                     screenshot=str(folder / "predictions.png"),

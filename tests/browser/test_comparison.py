@@ -21,9 +21,9 @@ from tests.browser.mlflow_pages import (
     NUM_SCORES,
     SCORES,
     Page,
-    artifact_page,
     charts_page,
     models_page,
+    run_page,
     runs_page,
     students_page,
     visit,
@@ -99,15 +99,15 @@ def test_charts_lay_the_curves_over_each_other(ui: str, uri: str) -> None:
 
 
 def test_a_run_shows_its_scores_and_what_it_came_from(ui: str, uri: str) -> None:
-    url = artifact_page(ui, uri, EXPERIMENT, DISTILLED, "")
-    page = Page(url.replace("/artifacts/", ""), "best/top1", texts=["cache.run_id"])
+    url = run_page(ui, uri, EXPERIMENT, DISTILLED)
+    page = Page(url, "best/top1", texts=["cache.run_id"])
     (seen,) = visit([page])
     assert "train_student" in seen
 
 
 def test_a_run_shows_where_it_is_right_and_where_wrong(ui: str, uri: str) -> None:
     def artifact(name: str) -> str:
-        return artifact_page(ui, uri, EXPERIMENT, DISTILLED, f"val/{name}")
+        return run_page(ui, uri, EXPERIMENT, DISTILLED, f"/artifacts/val/{name}")
 
     pictures = [
         Page(artifact(name), name, pictures=1, screenshot=screenshot(uri, name))
