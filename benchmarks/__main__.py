@@ -27,6 +27,7 @@ QUESTIONS = (
     "teacher",
     "student_step",
     "stage_one",
+    "stage_memory",
     "base_teacher",
     "epoch_rate",
     "sweep_cost",

@@ -39,7 +39,7 @@ from pipeline.sweep_trial import run_trial
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run
 from pipeline.train_plan import TrainPlan
-from pipeline.train_report import store_tags
+from pipeline.train_report import log_epoch, store_tags, val_scores
 
 # Read by Ray Tune when it is used.
 TUNE_SETTINGS = {
@@ -235,16 +235,13 @@ class Watch:
             return
         self._steps[name] = result["step"]
         self._progress.reach(sum(self._steps.values()))
-        for step, values in result["points"]:
-            self._runs[name].log_metrics(step, values)
-        values = _val(result) | {"train/epoch": result["epoch"]}
-        self._runs[name].log_metrics(result["step"], values)
+        log_epoch(self._runs[name], result)
 
     def end(self, name: str, result: Mapping[str, Any]) -> None:
         """End a trial's run, and keep the result of one that was trained to the end."""
         trial, run = self._trials[name], self._runs[name]
         state = _state(trial, result)
-        metrics = {key.removeprefix("val/"): value for key, value in _val(result).items()}
+        metrics = {key.removeprefix("val/"): value for key, value in val_scores(result).items()}
         run.log_summary(
             {f"last/{key}": value for key, value in metrics.items()}
             | ({"train/seconds": result["seconds"]} if metrics else {})
@@ -338,10 +335,6 @@ def _state(trial: Trial, result: Mapping[str, Any]) -> Any:
         return "failed"
     whole = result.get("epoch") == trial.plan.recipe.train.epochs
     return "finished" if whole else "stopped"
-
-
-def _val(result: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in result.items() if name.startswith("val/")}
 
 
 def _num_cpus(config: ExperimentConfig) -> int:

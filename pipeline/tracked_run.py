@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 20.0  # without a single success, before the rest is given up at the end
 SYSTEM_SECONDS = 10.0  # between two looks at the machine
+FIRST_SECONDS = 60.0  # for a stage's own first number: MLflow compares by what was logged first
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class TrackedRun:
     def __init__(self, handle: RunHandle, outbox: Outbox[OpenRun]) -> None:
         self.handle = handle
         self._outbox = outbox
-        self._ended = threading.Event()
+        self._measured, self._ended = threading.Event(), threading.Event()
 
     @property
     def run_id(self) -> str | None:
@@ -88,6 +89,7 @@ class TrackedRun:
         """Log a point of each curve; steps that a curve already has are left out."""
         timestamp = now()  # part of a point's identity: sent twice, it is still one point
         self._outbox.put(lambda run: run.log_new_points(step, timestamp, values))
+        self._measured.set()
 
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Log numbers of the whole run, such as ``best/top1``; a later value replaces one."""
@@ -184,6 +186,7 @@ class TrackedRun:
         # MLflow's monitor knows CPU, memory, disk, network and GPUs, but its own thread ends for
         # good at the first failed request. So we borrow its eyes and log like everything else.
         monitor: Any = None
+        self._measured.wait(FIRST_SECONDS)
         while not self._ended.wait(SYSTEM_SECONDS):
             if (run := self._outbox.receiver) is None:
                 continue

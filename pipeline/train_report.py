@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,19 @@ def publish_result(
     return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
 
 
+def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:
+    """Log what a worker reported of an epoch: the scores of val and the points of training."""
+    # Scores first: what was logged first is what MLflow compares runs by, unless told otherwise.
+    run.log_metrics(report["step"], val_scores(report) | {"train/epoch": report["epoch"]})
+    for step, values in report["points"]:
+        run.log_metrics(step, values)
+
+
+def val_scores(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return what was measured on val, under its MLflow names."""
+    return {name: value for name, value in report.items() if name.startswith("val/")}
+
+
 def store_tags(plan: TrainPlan) -> dict[str, str]:
     """Link a student to its store; the grey runs are those that did not learn from the teacher."""
     store = open_store(plan.store_uri)
@@ -98,9 +112,8 @@ def _summary(
     """Collect the numbers of the whole run, under their MLflow names."""
     summary = {"train/seconds": last.state.seconds, "best/epoch": best.metrics["epoch"]}
     for when, evaluated in (("best", best), ("last", last)):
-        for name, value in evaluated.metrics.items():
-            if name.startswith("val/"):
-                summary[name.replace("val", when, 1)] = value
+        for name, value in val_scores(evaluated.metrics).items():
+            summary[name.replace("val", when, 1)] = value
     if mirror is not None:
         labels = torch.tensor(plan.labels(plan.val_rows))
         teacher = evaluate_logits(val_teacher_logits(plan, mirror), labels)

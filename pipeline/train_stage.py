@@ -24,7 +24,7 @@ from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run, register_model
 from pipeline.train_lock import training_alone
 from pipeline.train_plan import TrainPlan, open_plan_mirror
-from pipeline.train_report import publish_result, store_tags
+from pipeline.train_report import log_epoch, publish_result, store_tags, val_scores
 from pipeline.train_snapshot import has_started, keep_snapshot, mend_snapshot
 from pipeline.train_worker import work
 from pipeline.training_plans import plan_student, plan_teacher
@@ -169,12 +169,11 @@ class Listener:
                     self._track(message, progress)
 
     def _track(self, report: dict[str, Any], progress: Progress) -> None:
-        for step, values in report["points"]:
-            self._run.log_metrics(step, values)
-        val = {name: value for name, value in report.items() if name.startswith("val/")}
-        self._run.log_metrics(report["step"], val | {"train/epoch": report["epoch"]})
+        log_epoch(self._run, report)
         loss = report["points"][-1][1]["train/loss"]
-        parts = [f"{name.removeprefix('val/')} {value:.3f}" for name, value in val.items()]
+        parts = [
+            f"{name.removeprefix('val/')} {value:.3f}" for name, value in val_scores(report).items()
+        ]
         progress.say(
             f"epoch {report['epoch']}/{self._plan.order.epochs}  {report['seconds']:.0f} s  "
             f"loss {loss:.3f}  val: {'  '.join(parts)}"

@@ -105,8 +105,8 @@ def _log_epoch(run: TrackedRun, epoch: int, top1: float, distill_weight: float) 
         "train/loss": distill_weight * distill_loss + (1 - distill_weight) * label_loss,
         "train/lr": 0.01 * math.cos(epoch / NUM_EPOCHS * 1.4),
     }
-    run.log_metrics(step, losses)
     run.log_metrics(step, _val_scores(top1 * (1 - math.exp(-epoch / 3))))
+    run.log_metrics(step, losses)
 
 
 def _val_scores(top1: float) -> Mapping[str, float]:

@@ -87,6 +87,7 @@ def test_students_stand_side_by_side(ui: str, uri: str) -> None:
     assert "best/top1" in words
     assert "0.84 0.66" in words  # names and values are columns of their own
     assert CACHE not in seen
+    assert "Metrics: val/top1 Clear All" in words  # the axis that nobody chose
 
 
 def test_charts_lay_the_curves_over_each_other(ui: str, uri: str) -> None:

@@ -179,12 +179,28 @@ def test_the_machine_is_watched(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.2)
+    monkeypatch.setattr(tracked_run, "FIRST_SECONDS", 0.2)
     with opened(config_for(uri)):
         deadline = time.monotonic() + 30
         while not (metrics := only_run(uri).data.metrics) and time.monotonic() < deadline:
             time.sleep(0.1)
     assert "system/cpu_utilization_percentage" in metrics
     assert not list(elsewhere.iterdir())  # MLflow's default database is not made besides
+
+
+def test_the_machine_waits_for_the_first_number_of_the_stage(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.2)
+    with opened(config_for(uri)) as run:
+        time.sleep(1.0)
+        assert only_run(uri).data.metrics == {}
+        run.log_metrics(1, {"val/top1": 0.5})
+        deadline = time.monotonic() + 30
+        while len(metrics := only_run(uri).data.metrics) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert next(iter(metrics)) == "val/top1"
+    assert "system/cpu_utilization_percentage" in metrics
 
 
 def test_a_server_that_never_answers_costs_a_bounded_wait(

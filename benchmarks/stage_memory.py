@@ -1,0 +1,123 @@
+"""Is stage one's memory flat over a long run?
+
+    python -m benchmarks.stage_memory
+
+The stage runs for some minutes on tiny clips, which is as many blocks as many hours of large ones.
+Meanwhile the memory of this process and of all that it started is read: what each has for itself
+(USS), so that the object store, which they share and whose size is fixed, counts nowhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from benchmarks.section import print_section, say
+from benchmarks.small_experiment import build_experiment
+from pipeline import cache_stage
+from pipeline.cache_stage import CachePlan, plan_cache
+from pipeline.cluster import LOCAL, ray_session, required_cpus
+from pipeline.logit_store.writer import open_for_writing
+
+LONG = ("views.num_views=64", "teacher.embed_dim=8")
+SECONDS_BETWEEN = 5.0
+QUARTERS = 4
+MIB = 2.0**20
+
+
+@dataclass
+class Watch:
+    """Reads, every few seconds, what the processes have."""
+
+    seconds: list[float] = field(default_factory=list)
+    mebibytes: list[Counter[str]] = field(default_factory=list)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(SECONDS_BETWEEN):
+                self.seconds.append(time.monotonic())
+                self.mebibytes.append(memory_by_part())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def main() -> None:
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        config = build_experiment(folder, *LONG)
+        plan = plan_cache(config)
+        num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
+        say(f"{plan.num_clips} clips in {len(plan.units)} units")
+        with ray_session(config, LOCAL, num_cpus=num_cpus), watch.watching():
+            seconds = run(plan)
+    print_section(
+        "The memory of stage one over a long run",
+        ("MiB", *(f"quarter {number + 1}" for number in range(QUARTERS)), "growth an hour"),
+        rows(watch),
+        f"{plan.num_clips:,} clips in {len(plan.units):,} units, {seconds:.0f} s. Means of a "
+        "quarter of the run; the growth is a line through its second half.",
+    )
+
+
+def run(plan: CachePlan) -> float:
+    """Run every unit through the stage's pipeline; return how long that took."""
+    open_for_writing(plan.root, plan.spec)
+    started = time.monotonic()
+    for _ in cache_stage._finished_on_ray(plan, plan.units, {}):
+        pass
+    return time.monotonic() - started
+
+
+def memory_by_part() -> Counter[str]:
+    """Return MiB of this process and of those that it started, by what they do."""
+    mine, found = psutil.Process(), Counter[str]()
+    for process in (mine, *mine.children(recursive=True)):
+        try:
+            part = "driver" if process == mine else part_of(" ".join(process.cmdline()))
+            found[part] += process.memory_full_info().uss / MIB
+        except psutil.NoSuchProcess:
+            continue  # Ray ends workers that it has no use for
+    return found
+
+
+def part_of(command: str) -> str:
+    if "ray::" not in command:
+        return "decoding process" if "decode_process" in command else "Ray's own"
+    for actor in ("UnitDecoder", "TeacherActor"):
+        if actor in command:
+            return actor
+    return "tasks, idle workers"
+
+
+def rows(watch: Watch) -> Iterator[list[object]]:
+    parts = sorted({part for found in watch.mebibytes for part in found})
+    everything = [sum(found.values()) for found in watch.mebibytes]
+    for part, values in (
+        *((part, [found[part] for found in watch.mebibytes]) for part in parts),
+        ("all", everything),
+    ):
+        half = len(values) // 2
+        slope, _ = np.polyfit(watch.seconds[half:], values[half:], deg=1)
+        means = (float(quarter.mean()) for quarter in np.array_split(values, QUARTERS))
+        yield [part, *means, f"{3600 * slope:+,.0f}"]
+
+
+if __name__ == "__main__":
+    main()
