@@ -46,6 +46,10 @@ class Experiment:
         """Return a trial of stage two, on a store."""
         return self._trial("train_student", folder, TRAIN_STEP, f"store.uri={store}", *words)
 
+    def sweeping(self, folder: Path, store: str, *words: str) -> Trial:
+        """Return a trial of a sweep, on a store."""
+        return self._trial("sweep_kl", folder, TRAIN_STEP, f"store.uri={store}", *words)
+
     def _trial(self, job: str, folder: Path, counted: str, *words: str) -> Trial:
         new_folder(folder, self.manifest, self.empty_database)
         all_words = [

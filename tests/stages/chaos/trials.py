@@ -243,8 +243,8 @@ def reading(root: str, digest: str) -> Iterator[Reader]:
     assert reader.num_looks
 
 
-def check_tracked_once(database: Path) -> None:
-    """Check that MLflow has one run, that it ended, and that no curve has a step twice."""
+def check_tracked_once(database: Path, num_runs: int = 1) -> None:
+    """Check that MLflow has so many runs, that they ended, and that no curve has a step twice."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         runs = connection.execute("SELECT status FROM runs").fetchall()
         doubled = connection.execute(
@@ -252,7 +252,7 @@ def check_tracked_once(database: Path) -> None:
             "GROUP BY run_uuid, key, step HAVING count(*) > 1"
         ).fetchall()
     connection.close()
-    assert runs == [("FINISHED",)]
+    assert runs == [("FINISHED",)] * num_runs
     assert not doubled
 
 
