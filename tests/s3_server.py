@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         proxy: FaultProxy = self.server.proxy  # type: ignore[attr-defined]
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._read_body()
         fault = proxy.next_fault()
         if fault == "unconditional":
             del self.headers["If-None-Match"]
@@ -167,6 +167,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(int(fault), {}, error.encode())
         else:
             self._pass_on(proxy, body, fault)
+
+    def _read_body(self) -> bytes:
+        """Read what comes in one piece, or in chunks, as from pyarrow; it goes on in one."""
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        del self.headers["Transfer-Encoding"]
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+        return b"".join(chunks)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
 
