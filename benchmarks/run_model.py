@@ -127,8 +127,8 @@ def on_this_machine(config: ExperimentConfig, folder: str) -> Iterator[list[obje
 def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[object]]:
     for nodes in (2, 4):
         decoders, teachers = nodes * DECODERS_PER_NODE, nodes * TEACHERS_PER_NODE
-        # The more actors, the longer until all are there.
-        views = config.views.model_copy(update={"num_views": 6 * nodes * nodes})
+        # The second half, which is measured, must begin after the last actor is there.
+        views = config.views.model_copy(update={"num_views": 12 * nodes})
         more = config.model_copy(update={"views": views})
         own = with_actors(more, f"{folder}/nodes{nodes}", decoders, teachers)
         shape = ClusterShape(

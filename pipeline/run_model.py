@@ -26,7 +26,7 @@ class UnitCosts:
     teacher_seconds: float
     """The teacher's forward pass."""
     journal_seconds: float
-    """Writing the logits down; on a core."""
+    """Writing the logits down, and what Ray takes to pass a unit on; on a core."""
     student_decode_seconds: float
     """Decoding in stage two: one view of a video a visit."""
     student_step_seconds: float
