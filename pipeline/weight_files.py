@@ -13,6 +13,7 @@ import codecs
 import io
 import json
 import pickle
+import struct
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -33,6 +34,7 @@ from pipeline.storage import local_copy, parse_json, read_bytes, write_bytes
 
 _FOLDER_MARK = 0x10  # MS-DOS's, among the attributes of a zip's member
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
+_ALIGNMENT = 64  # bytes; a line of the caches, and what PyTorch gives its own tensors
 _CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
 
 
@@ -72,7 +74,7 @@ def write_weights(
     if class_names:
         entries[_CLASS_NAMES] = json.dumps(list(class_names))
     entries[_CRC] = _crc(tensors, entries)
-    write_bytes(uri, safetensors.torch.save(tensors, entries))
+    write_bytes(uri, _aligned(safetensors.torch.save(tensors, entries)))
 
 
 def read_weights(uri: str) -> WeightFile:
@@ -93,6 +95,18 @@ def read_weights(uri: str) -> WeightFile:
         raise WeightsMismatch(f"there is no weights file {uri}") from error
     suffixes = ", ".join([".safetensors", *_PICKLED_SUFFIXES])
     raise WeightsMismatch(f"{uri} is not a weights file: its name must end in one of {suffixes}")
+
+
+def _aligned(content: bytes) -> bytes:
+    """Fill a safetensors header with blanks, so that the tensors begin at a multiple of 64 bytes.
+
+    They are used where they lie in the mapped file, and the last bits of what kernels compute
+    depend on where that is. So equal weights must lie alike, however much metadata is before them.
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    blanks = -(8 + length) % _ALIGNMENT
+    header = content[8 : 8 + length] + b" " * blanks
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
 def _read_safetensors(uri: str) -> WeightFile:

@@ -148,6 +148,16 @@ def test_tensors_are_mapped_and_outlive_their_file(tmp_path, state):
     assert state_digest(found) == state_digest(state)
 
 
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 40, 63, 64, 200])
+def test_equal_weights_lie_alike_in_memory_whatever_else_a_file_says(tmp_path, state, length):
+    def places(name, metadata):
+        write_weights(str(tmp_path / name), state, metadata)
+        found = read_weights(str(tmp_path / name)).state
+        return {key: tensor.data_ptr() % 64 for key, tensor in found.items()}
+
+    assert places("a.safetensors", {}) == places("b.safetensors", {"note": "x" * length})
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 def test_a_bare_state_dict(tmp_path, state, suffix):
     path = tmp_path / f"bare{suffix}"
