@@ -13,7 +13,6 @@ import codecs
 import io
 import json
 import pickle
-import struct
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -103,10 +102,10 @@ def _aligned(content: bytes) -> bytes:
     They are used where they lie in the mapped file, and the last bits of what kernels compute
     depend on where that is. So equal weights must lie alike, however much metadata is before them.
     """
-    (length,) = struct.unpack("<Q", content[:8])
+    length = int.from_bytes(content[:8], "little")
     blanks = -(8 + length) % _ALIGNMENT
     header = content[8 : 8 + length] + b" " * blanks
-    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def _read_safetensors(uri: str) -> WeightFile:
