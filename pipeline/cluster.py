@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
 LOCAL = "local"
 CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
 
+CONNECT_SECONDS = 10  # to a cluster that is named
 NO_PROGRESS_SECONDS = 600  # then Ray Data gives up; its default is half an hour
 
 # Read by Ray when it is imported or started, so they are set before that.
@@ -171,9 +173,17 @@ def _connect(address: str | None) -> None:
     import ray
 
     try:
+        _reach(address)
         ray.init(address=address, **QUIET)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise StorageUnavailable(f"there is no Ray cluster at {address}: {error}") from error
+
+
+def _reach(address: str | None) -> None:
+    """Fail at once where nobody listens; Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "://" not in host:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def _check_size(num_cpus: float) -> None:

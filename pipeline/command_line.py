@@ -73,7 +73,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("config", help="the experiment's YAML file")
     parser.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="settings to use instead"
+        "overrides",
+        nargs="*",
+        default=[],  # or argparse calls it required
+        metavar="section.key=value",
+        help="settings to use instead",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and the plan, and stop"

@@ -75,29 +75,6 @@ def test_a_killed_student_ends_with_the_same_weights(
     assert weights[0] == weights[1]
 
 
-@pytest.mark.chaos
-def test_a_killed_sweep_trains_only_what_is_missing(
-    path: Path, tmp_path: Path, start_job: Any, run_job: Any
-) -> None:
-    folder = _same_manifest(path, tmp_path / "swept")
-    words = [
-        f"artefacts={folder}",
-        f"store.uri={load_config(path).store_uri}",
-        f"teacher.weights={load_config(path).teacher_weights_uri}",
-        "sweep.distill_weights=[0.2, 0.5]",
-        "sweep.temperatures=[2]",
-        "sweep.seeds=[0, 1, 2]",
-    ]
-    job = start_job("sweep_kl", path, *words)
-    kill_when(job, lambda: any(folder.glob("sweeps/trials/*.json")))
-    kept = {file: file.read_bytes() for file in folder.glob("sweeps/trials/*.json")}
-    assert len(kept) < 6
-    printed = run_job("sweep_kl", path, *words)
-    assert f"{len(kept)} of 6 trials are trained already" in printed
-    assert len(list(folder.glob("sweeps/trials/*.json"))) == 6
-    assert all(file.read_bytes() == content for file, content in kept.items())
-
-
 def test_one_and_two_workers_agree_to_rounding(path: Path, tmp_path: Path, run_job: Any) -> None:
     """Equal global batches are equal training, whoever holds which part."""
     config = load_config(path)
