@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 20.0  # without a single success, before the rest is given up at the end
 SYSTEM_SECONDS = 10.0  # between two looks at the machine
-FIRST_SECONDS = 60.0  # for a stage's own first number: MLflow compares by what was logged first
+FIRST_LOOKS = 6  # leave the first number to the stage: MLflow compares by what was logged first
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ class TrackedRun:
     def __init__(self, handle: RunHandle, outbox: Outbox[OpenRun]) -> None:
         self.handle = handle
         self._outbox = outbox
-        self._measured, self._ended = threading.Event(), threading.Event()
+        self._measured = False  # whether the stage has logged a number of its own
+        self._ended = threading.Event()
 
     @property
     def run_id(self) -> str | None:
@@ -89,7 +90,7 @@ class TrackedRun:
         """Log a point of each curve; steps that a curve already has are left out."""
         timestamp = now()  # part of a point's identity: sent twice, it is still one point
         self._outbox.put(lambda run: run.log_new_points(step, timestamp, values))
-        self._measured.set()
+        self._measured = True
 
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Log numbers of the whole run, such as ``best/top1``; a later value replaces one."""
@@ -186,9 +187,13 @@ class TrackedRun:
         # MLflow's monitor knows CPU, memory, disk, network and GPUs, but its own thread ends for
         # good at the first failed request. So we borrow its eyes and log like everything else.
         monitor: Any = None
-        self._measured.wait(FIRST_SECONDS)
+        num_looks = 0
         while not self._ended.wait(SYSTEM_SECONDS):
             if (run := self._outbox.receiver) is None:
+                continue
+            self._outbox.put(lambda run: run.end_silent_runs())
+            num_looks += 1
+            if not self._measured and num_looks <= FIRST_LOOKS:
                 continue
             monitor = monitor or run.system_monitor()
             monitor.collect_metrics()
@@ -198,7 +203,6 @@ class TrackedRun:
             )
             for part in monitor.monitors:
                 part.clear_metrics()
-            self._outbox.put(lambda run: run.end_silent_runs())
 
 
 def now() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,19 +32,17 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def holdings(temporary_folder: Path) -> Counter[str]:
+def holdings(temporary_folder: Path) -> dict[str, int]:
     """Count what this process holds."""
     gc.collect()
     mapped = Path("/proc/self/maps").read_text().splitlines()
-    return Counter(
-        {
-            "file descriptors": len(list(Path("/proc/self/fd").iterdir())),
-            "children": sum(len(task.read_text().split()) for task in _tasks("children")),
-            "temporary files": len(list(temporary_folder.rglob("*"))),
-            "mapped files": len({line.split()[-1] for line in mapped if "/" in line}),
-            "threads": len(_tasks("stat")),
-        }
-    )
+    return {
+        "file descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "children": sum(len(task.read_text().split()) for task in _tasks("children")),
+        "temporary files": len(list(temporary_folder.rglob("*"))),
+        "mapped files": len({line.split()[-1] for line in mapped if "/" in line}),
+        "threads": len(_tasks("stat")),
+    }
 
 
 def _tasks(name: str) -> list[Path]:
@@ -63,8 +60,7 @@ def assert_nothing_grows(act: Callable[[], object], folder: Path, num_loops: int
     before, shared = holdings(folder), shared_memory()
     for _ in range(num_loops):
         act()
-    # What is less is no leak: a thread of an earlier test may end only now.
-    assert holdings(folder) - before == Counter()
+    assert holdings(folder) == before
     assert shared_memory() - shared < num_loops  # one a loop would be a leak
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -179,7 +180,6 @@ def test_the_machine_is_watched(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.2)
-    monkeypatch.setattr(tracked_run, "FIRST_SECONDS", 0.2)
     with opened(config_for(uri)):
         deadline = time.monotonic() + 30
         while not (metrics := only_run(uri).data.metrics) and time.monotonic() < deadline:
@@ -191,9 +191,9 @@ def test_the_machine_is_watched(
 def test_the_machine_waits_for_the_first_number_of_the_stage(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.2)
+    monkeypatch.setattr(tracked_run, "SYSTEM_SECONDS", 0.5)
     with opened(config_for(uri)) as run:
-        time.sleep(1.0)
+        time.sleep(1.2)
         assert only_run(uri).data.metrics == {}
         run.log_metrics(1, {"val/top1": 0.5})
         deadline = time.monotonic() + 30
@@ -201,6 +201,16 @@ def test_the_machine_waits_for_the_first_number_of_the_stage(
             time.sleep(0.1)
     assert next(iter(metrics)) == "val/top1"
     assert "system/cpu_utilization_percentage" in metrics
+
+
+def test_a_run_without_a_number_leaves_no_thread_behind(uri: str) -> None:
+    before = set(threading.enumerate())
+    with opened(config_for(uri)):
+        started = set(threading.enumerate()) - before
+    assert started
+    for thread in started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_a_server_that_never_answers_costs_a_bounded_wait(
