@@ -33,7 +33,13 @@ def test_a_sweep_killed_between_two_students(
     trial = experiment.sweeping(tmp_path / "trial", straight.store, *GRID)
     job = trial.stop_at(BEFORE_THE_THIRD)
     job.kill()
+    results = trial.folder / "artefacts" / "sweeps" / "trials"
+    kept = {file: file.read_bytes() for file in results.glob("*.json")}
+    assert len(kept) == 2
     again = trial.finish()
+    assert f"2 of {NUM_STUDENTS} trials are trained already" in again.output
+    assert len(list(results.glob("*.json"))) == NUM_STUDENTS
+    assert all(file.read_bytes() == content for file, content in kept.items())
     assert again.num_calls == 2 * NUM_STEPS  # of those that had no result yet
     assert students_of(trial) == students_of(undisturbed)
     check_tracked_once(trial.database, num_runs=1 + NUM_STUDENTS)
