@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import psutil
@@ -31,46 +30,40 @@ LONG = ("views.num_views=256", "teacher.embed_dim=8")
 SECONDS_BETWEEN = 5.0
 QUARTERS = 4
 MIB = 2.0**20
+Look = tuple[float, Counter[str]]  # when, and MiB by part
 
 
-@dataclass
-class Watch:
-    """Reads, every few seconds, what the processes have."""
+@contextmanager
+def watching() -> Iterator[list[Look]]:
+    """Look every few seconds at what the processes have; the list grows meanwhile."""
+    looks: list[Look] = []
+    ended = threading.Event()
 
-    seconds: list[float] = field(default_factory=list)
-    mebibytes: list[Counter[str]] = field(default_factory=list)
+    def look() -> None:
+        while not ended.wait(SECONDS_BETWEEN):
+            looks.append((time.monotonic(), memory_by_part()))
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        ended = threading.Event()
-
-        def look() -> None:
-            while not ended.wait(SECONDS_BETWEEN):
-                self.seconds.append(time.monotonic())
-                self.mebibytes.append(memory_by_part())
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield looks
+    finally:
+        ended.set()
+        thread.join()
 
 
 def main() -> None:
-    watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         config = build_experiment(folder, *LONG)
         plan = plan_cache(config)
         num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
         say(f"{plan.num_clips} clips in {len(plan.units)} units")
-        with ray_session(config, LOCAL, num_cpus=num_cpus), watch.watching():
+        with ray_session(config, LOCAL, num_cpus=num_cpus), watching() as looks:
             seconds = run(plan)
     print_section(
         "The memory of stage one over a long run",
         ("MiB", *(f"quarter {number + 1}" for number in range(QUARTERS)), "growth an hour"),
-        rows(watch),
+        rows(looks),
         f"{plan.num_clips:,} clips in {len(plan.units):,} units, {seconds:.0f} s. Quarters of the "
         "time that the teacher was there, means; the growth is a line through the second half.",
     )
@@ -106,8 +99,7 @@ def part_of(command: str) -> str:
     return "tasks, idle workers"
 
 
-def rows(watch: Watch) -> Iterator[list[object]]:
-    looks = list(zip(watch.seconds, watch.mebibytes, strict=True))
+def rows(looks: list[Look]) -> Iterator[list[object]]:
     seconds, found = zip(*(look for look in looks if "TeacherActor" in look[1]), strict=True)
     half = len(seconds) // 2
     parts = sorted({part for parts in found for part in parts})

@@ -105,7 +105,8 @@ def _aligned(content: bytes) -> bytes:
     length = int.from_bytes(content[:8], "little")
     blanks = -(8 + length) % _ALIGNMENT
     header = content[8 : 8 + length] + b" " * blanks
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+    tensors = memoryview(content)[8 + length :]  # hundreds of megabytes: copied once, not twice
+    return b"".join((len(header).to_bytes(8, "little"), header, tensors))
 
 
 def _read_safetensors(uri: str) -> WeightFile:
