@@ -90,25 +90,28 @@ def test_one_child_serves_all_requests_also_after_an_error(record, decoder, tmp_
     assert child_of(decoder) == child
 
 
-def crash_as_it_opens(video: VideoRecord, decoder: DecodeProcess) -> None:
-    """Kill the child in the pipe that it takes for a video."""
-    with open(video.uri, "wb"):  # opens as soon as the child does
-        child = child_of(decoder)
-        os.kill(child, signal.SIGSEGV)
-        wait_until(lambda: not is_running(child))
+def new_child_of(decoder: DecodeProcess, *earlier: int) -> int:
+    """Wait for a child that is none of the earlier ones, and return its pid."""
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline:
+        child = decoder._child  # read once: the other thread may set it to None
+        if child is not None and child.pid not in earlier:
+            return child.pid
+        time.sleep(0.02)
+    raise TimeoutError("the decoder started no new child in 30 s")
 
 
 def test_a_video_that_crashes_two_children_is_bad_and_the_next_request_works(
     record, endless, decoder
 ):
-    decoder.probe(record, LIMITS)
-    child = child_of(decoder)
+    children: list[int] = []
 
-    def crash_twice() -> None:
-        crash_as_it_opens(endless, decoder)
-        crash_as_it_opens(endless, decoder)
+    def crash_each() -> None:
+        for _ in range(2):
+            children.append(new_child_of(decoder, *children))
+            os.kill(children[-1], signal.SIGSEGV)
 
-    killer = threading.Thread(target=crash_twice)
+    killer = threading.Thread(target=crash_each)
     killer.start()
     with pytest.raises(VideoDecodeError, match="SIGSEGV") as caught:
         decoder.probe(endless, LIMITS)
@@ -116,24 +119,24 @@ def test_a_video_that_crashes_two_children_is_bad_and_the_next_request_works(
     assert caught.value.status == Status.CRASHED
     assert caught.value.sample_id == "endless"
     assert decoder.probe(record, LIMITS) == record
-    assert child_of(decoder) != child
+    assert child_of(decoder) not in children
 
 
 def test_a_child_that_is_killed_once_costs_no_video(record, endless, decoder):
     whole = Path(shutil.copy(record.uri, f"{endless.uri}.whole"))
+    children: list[int] = []
 
-    def crash_once() -> None:
-        with open(endless.uri, "wb"):
-            child = child_of(decoder)
-            whole.replace(endless.uri)  # what the next child meets
-            os.kill(child, signal.SIGKILL)
-            wait_until(lambda: not is_running(child))
+    def kill_once() -> None:
+        children.append(new_child_of(decoder))
+        os.kill(children[0], signal.SIGSTOP)  # or it might answer before it is killed
+        whole.replace(endless.uri)  # what the next child meets
+        os.kill(children[0], signal.SIGKILL)
 
-    decoder.probe(record, LIMITS)
-    killer = threading.Thread(target=crash_once)
+    killer = threading.Thread(target=kill_once)
     killer.start()
     assert decoder.probe(endless, LIMITS).sha256 == record.sha256
     killer.join()
+    assert child_of(decoder) not in children
 
 
 def test_a_child_that_died_between_requests_is_nobody_s_fault(record, decoder):
