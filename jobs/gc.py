@@ -3,9 +3,9 @@
     python jobs/gc.py configs/demo.yaml
     python jobs/gc.py configs/demo.yaml --delete
 
-Temporary files, files that no generation of the logit store can hold, uploads to a bucket that
-nobody ended, and mirrors on this machine of stores that are gone. Safe beside running jobs: nothing
-that is younger than a day is touched, and no journal that is still needed.
+Temporary files, files that neither the logit store nor the frame store can hold, uploads to a
+bucket that nobody ended, and mirrors on this machine of stores that are gone. Safe beside running
+jobs: nothing that is younger than a day is touched, and no journal that is still needed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--journals",
         action="store_true",
-        help="the journals of generations that were sealed before that, too: about half the "
-        "bytes, but the doctor loses a witness",
+        help="the journals of stores that were sealed before that, too: about half the bytes, but "
+        "the doctor of the logit store loses a witness",
     )
 
 

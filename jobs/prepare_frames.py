@@ -4,7 +4,8 @@
     ray job submit --working-dir . -- python jobs/prepare_frames.py configs/demo.yaml
 
 Later jobs read them with ``frames.source=prepared``. Kill it when you like; the same command does
-only what is missing.
+only what is missing. While a store grows, its journal holds every JPEG once more; a day after the
+seal, ``jobs/gc.py --journals`` gives that back.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.config import ExperimentConfig
-from pipeline.logit_store.garbage import Garbage, find_garbage
+from pipeline.frame_store import garbage as frame_garbage
+from pipeline.logit_store import garbage as logit_garbage
 from pipeline.logit_store.mirror import find_superseded, remove_mirror
 from pipeline.mirrors import MIRRORS
+from pipeline.sealed.garbage import Garbage
 from pipeline.storage import is_temporary, list_files
 from pipeline.unfinished_uploads import abort_upload, find_uploads
 
@@ -22,7 +24,7 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
         config: the experiment.
         delete: whether to delete it, too.
         min_age_hours: what was written later is not touched.
-        journals: whether the journals of sealed generations are garbage.
+        journals: whether the journals of sealed stores are garbage.
 
     Raises:
         StoreIncomplete: if there is no logit store.
@@ -43,12 +45,15 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
 def _everywhere(
     config: ExperimentConfig, written_before: float, journals: bool
 ) -> Iterator[Garbage]:
-    yield from find_garbage(config.store_uri, written_before=written_before, journals=journals)
-    for root in (config.artefacts, config.frames_uri):
-        for file in list_files(root):
-            if is_temporary(file.name) and file.modified < written_before:
-                uri = storage.join_uri(root, file.name)
-                yield Garbage("temporary file", uri, file.num_bytes)
+    for find_garbage, root in (
+        (logit_garbage.find_garbage, config.store_uri),
+        (frame_garbage.find_garbage, config.frames_uri),
+    ):
+        yield from find_garbage(root, written_before=written_before, journals=journals)
+    for file in list_files(config.artefacts):
+        if is_temporary(file.name) and file.modified < written_before:
+            uri = storage.join_uri(config.artefacts, file.name)
+            yield Garbage("temporary file", uri, file.num_bytes)
     for root in {config.artefacts, config.frames_uri, config.store_uri}:
         for upload in find_uploads(root, started_before=written_before):
             yield Garbage("unfinished upload", upload.uri, upload.num_bytes, upload.upload_id)
