@@ -3,7 +3,8 @@
     make report CONFIG=configs/demo.yaml
     python jobs/report.py configs/demo.yaml
 
-The page holds its pictures and needs no network. What is not there yet is named on it.
+The page holds its pictures and needs no network. What is not there yet is named on it; only the
+videos must be indexed.
 """
 
 from __future__ import annotations

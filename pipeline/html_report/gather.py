@@ -1,7 +1,8 @@
 """From artefacts and MLflow to the facts of the page.
 
-Every part is gathered alone. One that cannot be, because a stage has not run or an artefact is
-damaged, becomes ``Missing`` with the reason.
+Without indexed videos there is nothing to report on. Every other part is gathered alone. One that
+cannot be, because a stage has not run or an artefact is damaged, becomes ``Missing`` with the
+reason.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.manifest import Manifest
 from pipeline.mirrors import MIRRORS
 from pipeline.networks import build_network
-from pipeline.sources import read_source
+from pipeline.sources import read_source, read_videos
 from pipeline.tracking import read_curves
 from pipeline.train_loop import val_teacher_logits
 from pipeline.train_plan import TrainPlan
@@ -58,7 +59,14 @@ MAX_DISAGREEMENTS = 9
 
 
 def gather_facts(config: ExperimentConfig) -> Facts:
-    """Read everything that is there."""
+    """Read everything that is there.
+
+    Raises:
+        StoreIncomplete: if not even the videos are indexed; the config may name another place.
+        DatasetError: if their manifest is damaged.
+
+    """
+    read_videos(config)
     manifest = _try(lambda: read_source(config))
     student = _try(lambda: plan_student(config))
     baseline = _part(student, lambda plan: vary_student(plan, config.baseline))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import ExperimentConfig
+from pipeline.errors import StoreIncomplete
 from pipeline.html_report.charts import Dot, accuracy_chart, confusion_chart, curves_chart
 from pipeline.html_report.gather import gather_facts
 from pipeline.html_report.page import render, write_report
@@ -67,11 +68,20 @@ def test_what_is_missing_is_named(page: Page) -> None:
     assert "is not trained yet (python jobs/train_teacher.py)" in page.sections["curves"]
 
 
-def test_nothing_at_all_is_a_page_too(dataset: Any, tmp_path: Any) -> None:
-    page = Page(render(gather_facts(dataset.config(tmp_path / "artefacts"))))
+def test_a_data_set_alone_is_a_page_too(dataset: Any, tmp_path: Any) -> None:
+    config = dataset.config(tmp_path / "artefacts", frames={"source": "prepared"})
+    dataset.publish(config)
+    page = Page(render(gather_facts(config)))
     assert list(page.sections) == SECTIONS
     for name in ("dataset", "store", "disagreements"):
-        assert "Not there: " in page.sections[name]
+        assert "Not there: no frame store is sealed" in page.sections[name]
+
+
+def test_where_nothing_is_there_is_no_page(dataset: Any, tmp_path: Any) -> None:
+    config = dataset.config(tmp_path / "elsewhere")
+    with pytest.raises(StoreIncomplete, match=r"no manifest at .*elsewhere.*jobs/index_videos\.py"):
+        write_report(config)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_charts_write_their_numbers_and_escape_names() -> None:
