@@ -38,13 +38,13 @@ from pipeline.logit_store.layout import plan_shards
 from pipeline.logit_store.mirror import Mirror, open_mirror
 from pipeline.manifest import VideoRecord, build_manifest, write_manifest
 from pipeline.networks import build_network
+from pipeline.plan_training import plan_training
 from pipeline.prepare_stage import UnitPreparer, plan_frames
 from pipeline.recipe import student_recipe
 from pipeline.sources import read_source
 from pipeline.train_loop import EpochResult, proven_targets, train
 from pipeline.train_plan import TrainPlan
 from pipeline.training import StepResult, Training
-from pipeline.training_plans import plan_training
 from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.video import probe_video
 from pipeline.weight_files import write_weights

@@ -36,7 +36,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.training_plans import plan_student
+    from pipeline.plan_training import plan_student
 
     print(plan_student(config).as_text())
 

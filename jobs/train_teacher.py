@@ -23,7 +23,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.training_plans import plan_teacher
+    from pipeline.plan_training import plan_teacher
 
     print(plan_teacher(config).as_text())
 

@@ -40,13 +40,13 @@ from pipeline.evaluation_actors import (
 )
 from pipeline.fingerprint import TRANSFORM_VERSION, canonical_json
 from pipeline.manifest import Manifest, check_failed_fraction
+from pipeline.plan_training import own_students
 from pipeline.progress import Progress
 from pipeline.report import COLOURS, confusion_figure, per_class_table, reliability_figure
 from pipeline.sealed.tables import encode_table
 from pipeline.sources import read_source
 from pipeline.tracking import open_run
 from pipeline.trained_network import TrainedNetwork, load_teacher, load_trained
-from pipeline.training_plans import own_students
 from pipeline.views import Protocol
 
 SUMMARY = "summary.json"

@@ -39,12 +39,12 @@ from pipeline.export.model_card import MODEL_CARD, export_table, model_card
 from pipeline.fingerprint import TRANSFORM_VERSION, canonical_json
 from pipeline.logit_store.reader import open_store
 from pipeline.manifest import Manifest
+from pipeline.plan_training import own_students
 from pipeline.progress import Progress
 from pipeline.report import COLOURS
 from pipeline.sources import read_source
 from pipeline.tracking import open_run
 from pipeline.trained_network import TrainedNetwork, load_trained
-from pipeline.training_plans import own_students
 from pipeline.views import keyed_hash
 
 EXPORT = "export.json"

@@ -14,9 +14,9 @@ from itertools import product
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import canonical_json
+from pipeline.plan_training import plan_student, vary_student
 from pipeline.storage import join_uri, sha256_of
 from pipeline.train_plan import TrainPlan
-from pipeline.training_plans import plan_student, vary_student
 
 
 @dataclass(frozen=True, order=True)

@@ -19,6 +19,7 @@ from pipeline import storage
 from pipeline.cluster import ray_session
 from pipeline.config import ExperimentConfig
 from pipeline.errors import PipelineError, StorageUnavailable
+from pipeline.plan_training import plan_student, plan_teacher
 from pipeline.progress import Progress
 from pipeline.tracked_run import TrackedRun
 from pipeline.tracking import open_run, register_model
@@ -27,7 +28,6 @@ from pipeline.train_plan import TrainPlan, open_plan_mirror
 from pipeline.train_report import log_epoch, publish_result, store_tags, val_scores
 from pipeline.train_snapshot import has_started, keep_snapshot, mend_snapshot
 from pipeline.train_worker import work
-from pipeline.training_plans import plan_student, plan_teacher
 
 SELECTION = "val/top1"  # the best checkpoint has the highest
 

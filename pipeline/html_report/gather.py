@@ -44,11 +44,11 @@ from pipeline.logit_store.reader import LogitStore, open_store
 from pipeline.manifest import Manifest
 from pipeline.mirrors import MIRRORS
 from pipeline.networks import build_network
+from pipeline.plan_training import WEIGHTS, plan_student, plan_teacher, vary_student
 from pipeline.sources import read_source, read_videos
 from pipeline.tracking import read_curves
 from pipeline.train_loop import val_teacher_logits
 from pipeline.train_plan import TrainPlan
-from pipeline.training_plans import WEIGHTS, plan_student, plan_teacher, vary_student
 from pipeline.views import EVALUATION_VIEW, build_view
 from pipeline.weight_files import read_weights
 

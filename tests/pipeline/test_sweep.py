@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError
+from pipeline.plan_training import plan_student
 from pipeline.sweep_plan import Point, SweepPlan, plan_sweep
 from pipeline.sweep_report import (
     Outcome,
@@ -18,7 +19,6 @@ from pipeline.sweep_report import (
     sweep_csv,
     sweep_table,
 )
-from pipeline.training_plans import plan_student
 
 OWN_TEMPERATURE = 10.0  # of the experiment
 GRID = {"distill_weights": (0.0, 0.5), "temperatures": (2.0, 4.0), "seeds": (3, 5)}
