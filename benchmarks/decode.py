@@ -1,6 +1,6 @@
 """What does exact skipping buy? Our frames against PyAV's sequential ones and three other readers.
 
-    python -m benchmarks.decode [--rounds 3] > section.md
+    python -m benchmarks.decode [--rounds 21] > section.md
 
 It draws a scene with texture, moving things and noise at the size of a Kinetics clip, encodes it in
 four ways, and asks each reader for the same T frames: the middles of T equal parts. Readers take
@@ -284,7 +284,7 @@ def print_section(rows: Sequence[str], peers: Sequence[str], gain: float) -> Non
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=21)
     return parser.parse_args()
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.decode import read_sequentially
 from benchmarks.section import say
 from pipeline.config import FramesConfig, VideoLimits, ViewsConfig
 from pipeline.frame_preparation import PreparedVideo, prepare_video
@@ -44,6 +46,7 @@ LIMITS = VideoLimits()
 QUALITIES = (80, 90, 95)
 GOAL = 40
 GRAIN = 2  # of 255
+OURS = "the H.264 file, ours, which skips"
 X264 = {"preset": "medium", "crf": "16", "bf": "3"}
 
 
@@ -78,7 +81,9 @@ def main() -> None:
 
 def methods_of(record: VideoRecord, folder: Path) -> Iterator[Method]:
     wanted = build_view(ViewsConfig(), record, 0, num_frames=8).frame_indices
-    yield Method("decode the H.264 file", reader(record, wanted), record.num_bytes)
+    yield Method(OURS, reader(record, wanted), record.num_bytes)
+    sequential = partial(read_sequentially, record, wanted)
+    yield Method("every picture of it decoded, PyAV", sequential, record.num_bytes)
     for quality in QUALITIES:
         prepared = prepare_video(record, LIMITS, frames=FramesConfig(quality=quality))
         stored = store(prepared, folder / f"q{quality}.arrow")
@@ -191,16 +196,18 @@ def report(
         print(
             f"| {method.name} | {method.num_bytes / 1e3:.0f} "
             f"| {method.num_bytes / record.num_bytes:.2f} | {1e3 * seconds:.2f} "
-            f"| {best[0] / seconds:.0f}x | {'-' if lossless else f'{method.psnr:.1f}'} "
+            f"| {best[0] / seconds:.2g}x | {'-' if lossless else f'{method.psnr:.1f}'} "
             f"| {'-' if lossless else f'{1e3 * encoding[method.name]:.2f}'} |"
         )
     ours = f"prepared, q{FramesConfig().quality}, OpenCV"
     place = [method.name for method in methods].index(ours)
-    ratio, size = best[0] / best[place], methods[place].num_bytes / record.num_bytes
+    ratio, sequential = best[0] / best[place], best[1] / best[place]
+    size = methods[place].num_bytes / record.num_bytes
     print(
-        f"\nGoal: at least {GOAL} times cheaper and no larger; found {ratio:.0f} times and "
-        f"{size:.2f} of the file, by the default of q{FramesConfig().quality}. PSNR is against the "
-        "decoded file; encoding is a frame's, and paid once."
+        f"\nGoal: at least {GOAL} times cheaper and no larger; found {ratio:.0f} times by our own "
+        f"decode, {sequential:.0f} times by PyAV's of every picture, and {size:.2f} of the file, "
+        f"with the default of q{FramesConfig().quality}. PSNR is against the decoded file; "
+        "encoding is a frame's, and paid once."
     )
 
 

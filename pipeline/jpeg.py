@@ -1,7 +1,7 @@
 """JPEG as prepared frames use it: OpenCV's libjpeg-turbo, 4:2:0.
 
 Encoding is deterministic: a retried task writes the same bytes. Why OpenCV, and what other
-libraries take: docs/decisions/0010.
+libraries take: docs/decisions/0011.
 """
 
 from __future__ import annotations
