@@ -5,8 +5,8 @@
 Prints a Markdown section. The file is of Kinetics' size: 340 x 256, 300 frames, x264 with B-frames.
 Its content is drawn so that H.264 takes 3 kB and JPEG (q80) 15 kB a frame, as was measured of two
 Kinetics files (2.3 to 4.5, and 14); or it is taken from the videos that are named. Eight frames are
-read as training reads them, through the one door; all methods take turns in one process, the figure
-is CPU time, and files are in the page cache.
+read as training reads them, through the one door, or as it is named; all methods take turns in
+one process, the figure is CPU time, and files are in the page cache.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def methods_of(record: VideoRecord, folder: Path) -> Iterator[Method]:
     wanted = build_view(ViewsConfig(), record, 0, num_frames=8).frame_indices
     yield Method(OURS, reader(record, wanted), record.num_bytes)
     sequential = partial(read_sequentially, record, wanted)
-    yield Method("every picture of it decoded, PyAV", sequential, record.num_bytes)
+    yield Method("every picture up to the last, PyAV", sequential, record.num_bytes)
     for quality in QUALITIES:
         prepared = prepare_video(record, LIMITS, frames=FramesConfig(quality=quality))
         stored = store(prepared, folder / f"q{quality}.arrow")
@@ -196,7 +196,7 @@ def report(
         print(
             f"| {method.name} | {method.num_bytes / 1e3:.0f} "
             f"| {method.num_bytes / record.num_bytes:.2f} | {1e3 * seconds:.2f} "
-            f"| {best[0] / seconds:.2g}x | {'-' if lossless else f'{method.psnr:.1f}'} "
+            f"| {ratio_of(best[0] / seconds)}x | {'-' if lossless else f'{method.psnr:.1f}'} "
             f"| {'-' if lossless else f'{1e3 * encoding[method.name]:.2f}'} |"
         )
     ours = f"prepared, q{FramesConfig().quality}, OpenCV"
@@ -205,10 +205,14 @@ def report(
     size = methods[place].num_bytes / record.num_bytes
     print(
         f"\nGoal: at least {GOAL} times cheaper and no larger; found {ratio:.0f} times by our own "
-        f"decode, {sequential:.0f} times by PyAV's of every picture, and {size:.2f} of the file, "
-        f"with the default of q{FramesConfig().quality}. PSNR is against the decoded file; "
-        "encoding is a frame's, and paid once."
+        f"decode, {sequential:.0f} times by PyAV's of every picture up to the last that is wanted, "
+        f"and {size:.2f} of the file, with the default of q{FramesConfig().quality}. PSNR is "
+        "against the decoded file; encoding is a frame's, and paid once."
     )
+
+
+def ratio_of(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def psnr(truth: list[Any], found: list[Any]) -> float:

@@ -3,8 +3,8 @@
     python jobs/gc.py configs/demo.yaml
     python jobs/gc.py configs/demo.yaml --delete
 
-Temporary files, files that neither the logit store nor the frame store can hold, uploads to a
-bucket that nobody ended, and mirrors on this machine of stores that are gone. Safe beside running
+Temporary files, files in the stores' own folders that are not theirs, uploads to a bucket that
+nobody ended, and mirrors on this machine of stores that are gone. Safe beside running
 jobs: nothing that is younger than a day is touched, and no journal that is still needed.
 """
 
@@ -29,8 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--journals",
         action="store_true",
-        help="the journals of stores that were sealed before that, too: about half the bytes, but "
-        "the doctor of the logit store loses a witness",
+        help="the journals of stores that were sealed before that, too: about half the bytes; but "
+        "the doctor loses a witness, and a damaged file of frames must be decoded again",
     )
 
 

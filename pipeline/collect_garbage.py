@@ -8,11 +8,13 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.config import ExperimentConfig
+from pipeline.errors import StoreIncomplete
 from pipeline.frame_store import garbage as frame_garbage
 from pipeline.logit_store import garbage as logit_garbage
 from pipeline.logit_store.mirror import find_superseded, remove_mirror
 from pipeline.mirrors import MIRRORS
 from pipeline.sealed.garbage import Garbage
+from pipeline.sealed.identity import IDENTITY_NAME
 from pipeline.storage import is_temporary, list_files
 from pipeline.unfinished_uploads import abort_upload, find_uploads
 
@@ -27,10 +29,16 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
         journals: whether the journals of sealed stores are garbage.
 
     Raises:
-        StoreIncomplete: if there is no logit store.
-        FingerprintMismatch, StoreCorrupt: if it is of another version, or damaged.
+        StoreIncomplete: if there is neither a logit store nor a frame store.
+        FingerprintMismatch, StoreCorrupt: if one is of another version, or damaged.
 
     """
+    stores = (config.store_uri, config.frames_uri)
+    if not any(storage.exists(storage.join_uri(root, IDENTITY_NAME)) for root in stores):
+        raise StoreIncomplete(
+            f"there is neither a logit store at {config.store_uri} nor a frame store at "
+            f"{config.frames_uri}. Does the config name the right place?"
+        )
     written_before = time.time() - 3600 * min_age_hours
     everywhere = _everywhere(config, written_before, journals)
     garbage = {(found.uri, found.upload_id): found for found in everywhere}

@@ -1,4 +1,4 @@
-"""Opening a frame store: its identity, and the prepared manifest that stages go on from."""
+"""Opening a sealed frame store: its identity, and the prepared manifest that stages go on from."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import Any
 
 from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.fingerprint import fingerprint
-from pipeline.frame_store.layout import MANIFEST_NAME, SCHEMA_VERSION, FrameSpec
+from pipeline.frame_store.layout import MANIFEST_NAME, SCHEMA_VERSION
 from pipeline.manifest import Manifest, decode_manifest
-from pipeline.sealed.identity import (
-    IDENTITY_NAME,
-    check_identity,
-    decode_identity,
-    read_identity,
-)
+from pipeline.sealed.identity import IDENTITY_NAME, check_identity, decode_identity
 from pipeline.sealed.seal import Seal, find_seal, read_sealed
 from pipeline.storage import join_uri
 
@@ -63,23 +58,3 @@ def open_frame_store(root: str) -> FrameStore:
     content = read_sealed(root, seal, MANIFEST_NAME)
     manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
     return FrameStore(root, identity, manifest, seal)
-
-
-def find_spec(root: str) -> FrameSpec | None:
-    """Read the spec of a frame store, sealed or not; None if there is none.
-
-    Raises:
-        FingerprintMismatch: if it has the schema of another version of this program.
-        StoreCorrupt: if it is damaged.
-
-    """
-    uri = join_uri(root, IDENTITY_NAME)
-    try:
-        content = read_identity(root)
-    except FileNotFoundError:
-        return None
-    identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
-    try:
-        return FrameSpec(identity, **layout)
-    except TypeError as error:
-        raise StoreCorrupt(uri, expected="the layout of a store", found=repr(error)) from error

@@ -66,7 +66,7 @@ def gather_facts(config: ExperimentConfig) -> Facts:
         DatasetError: if their manifest is damaged.
 
     """
-    read_videos(config)
+    read_videos(config)  # or there is nothing to report on
     manifest = _try(lambda: read_source(config))
     student = _try(lambda: plan_student(config))
     baseline = _part(student, lambda plan: vary_student(plan, config.baseline))

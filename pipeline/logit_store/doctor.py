@@ -23,7 +23,7 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logit_store.backends import backend_of
 from pipeline.logit_store.cells import Cells, Grid, cell_shapes, pick
 from pipeline.logit_store.encoding import bad_logits
-from pipeline.logit_store.garbage import names_of
+from pipeline.logit_store.garbage import own_names
 from pipeline.logit_store.generations import GENERATIONS, find_videos
 from pipeline.logit_store.journal import read_fragment
 from pipeline.logit_store.layout import Shard, StoreSpec, plan_shards, plan_units
@@ -274,7 +274,7 @@ def _check_other_files(store: LogitStore) -> Iterator[Finding]:
         yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
     orphans = [
         name
-        for name in sorted(set(list_tree(store.root)) - names_of(store.spec).all)
+        for name in sorted(set(list_tree(store.root)) - own_names(store.spec))
         if not name.startswith(f"{GENERATIONS}/") and not is_temporary(name)
     ]
     if orphans:

@@ -9,11 +9,10 @@ from pipeline.logit_store.generations import (
     VIDEOS_NAME,
     find_spec,
     list_generations,
-    read_spec,
 )
 from pipeline.logit_store.journal import inherited_name
 from pipeline.logit_store.layout import StoreSpec
-from pipeline.sealed.garbage import Garbage, Names, judge
+from pipeline.sealed.garbage import Garbage, judge
 from pipeline.sealed.identity import IDENTITY_NAME
 from pipeline.sealed.journal import JOURNAL_NAME, fragment_name
 from pipeline.sealed.seal import SEAL_NAME
@@ -22,21 +21,18 @@ from pipeline.storage import list_files
 OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{zarr_backend.FOLDER}/", f"{parquet_backend.FOLDER}/")
 
 
-def names_of(spec: StoreSpec) -> Names:
-    """Return every name that a file of a generation may have."""
+def own_names(spec: StoreSpec) -> set[str]:
+    """Return every name that a file of a store may have, below its root."""
     backend = backend_of(spec)
     shards = (name for number in range(spec.num_shards) for name in backend.shard_names(number))
-    fixed = (IDENTITY_NAME, VIDEOS_NAME, SEAL_NAME)
     units = range(spec.num_units)
-    return Names(
-        content=frozenset((*fixed, *backend.shared_files(spec), *shards)),
-        journal=frozenset(name(unit) for unit in units for name in (fragment_name, inherited_name)),
-        folders=OUR_FOLDERS,
-    )
+    journal = (name(unit) for unit in units for name in (fragment_name, inherited_name))
+    fixed = (IDENTITY_NAME, VIDEOS_NAME, SEAL_NAME)
+    return {*fixed, *backend.shared_files(spec), *shards, *journal}
 
 
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
-    """List what may be removed of a store, in all its generations.
+    """List what may be removed of a store in all its generations; nothing, if there is none.
 
     Args:
         root: of the store.
@@ -44,11 +40,11 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
         journals: include those of generations that were sealed before that.
 
     Raises:
-        StoreIncomplete: if there is no store at ``root``.
         FingerprintMismatch, StoreCorrupt: if it is one of another version, or damaged.
 
     """
-    read_spec(root)  # a folder that is not ours is none of our business
+    if find_spec(root) is None:
+        return []  # a folder that is not ours is none of our business
     return [
         garbage
         for home in list_generations(root)
@@ -59,6 +55,7 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
 def _of_generation(home: str, *, written_before: float, journals: bool) -> list[Garbage]:
     """Judge the files of a generation; without a spec it was given up before its first unit."""
     spec = find_spec(home)
-    names = Names(folders=OUR_FOLDERS) if spec is None else names_of(spec)
+    own = set() if spec is None else own_names(spec)
     files = [file for file in list_files(home) if not file.name.startswith(f"{GENERATIONS}/")]
-    return list(judge(home, files, names, written_before=written_before, journals=journals))
+    found = judge(home, files, own, OUR_FOLDERS, written_before=written_before, journals=journals)
+    return list(found)

@@ -1,28 +1,31 @@
 """What may be removed below the root of a store, and why no writer misses it.
 
-Every file that a store will ever hold has a name that follows from its identity alone (``Names``).
-So garbage is told without asking what is finished or sealed, and a writer that starts, goes on or
-seals in the meantime changes no verdict:
+A store's files have names that follow from its identity alone, so garbage is told without asking
+what is finished or sealed, and a writer that starts, goes on or seals in the meantime changes no
+verdict:
 
-- Under a name of its own a file stays, in a store that is sealed as in one that was given up: its
-  journal is paid for, and the same command goes on from it.
+- What is paid for stays, in a store that is sealed as in one that was given up: every fragment of
+  the journal, from which the same command goes on, and every file that the seal lists. Neither
+  depends on the layout in ``identity.json``, which no digest covers.
 - Other files in our folders are orphans, and temporary files are those of writers that were
   killed, once they are older than any write takes. A live temporary file is seconds old. Were the
   clocks so far apart that one is removed all the same, its writer fails to give it its name, and
   the unit is run again: nothing is ever named that is not whole.
-- What we could not have written stays. The doctor names it.
+- Files that are not in our folders stay.
 - Journals of sealed stores go only if that is asked for. No reader needs them; but the doctor
-  compares the shards of a logit store with them, and a second writer of the same store may be at
-  work on them, which therefore has the same time to end, counted from the seal.
+  compares the shards of a logit store with them, a damaged file of frames can be gathered from
+  them again, and a second writer of the same store may be at work on them, which therefore has the
+  same time to end, counted from the seal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.sealed.seal import SEAL_NAME
+from pipeline.sealed.journal import is_journalled
+from pipeline.sealed.seal import SEAL_NAME, find_seal
 from pipeline.storage import StoredFile, is_temporary, join_uri
 
 Kind = Literal["temporary file", "orphan", "journal", "mirror", "unfinished upload"]
@@ -39,25 +42,11 @@ class Garbage:
     """Of an unfinished upload; a file may have several."""
 
 
-@dataclass(frozen=True)
-class Names:
-    """Every name that a file of a store may have, below its root."""
-
-    content: frozenset[str] = frozenset()
-    journal: frozenset[str] = frozenset()
-    folders: tuple[str, ...] = ()
-    """In which nothing but such files should be; each ends with a slash."""
-
-    @property
-    def all(self) -> frozenset[str]:
-        """Content and journal."""
-        return self.content | self.journal
-
-
 def judge(
     root: str,
     files: Iterable[StoredFile],
-    names: Names,
+    own: Set[str],
+    folders: tuple[str, ...],
     *,
     written_before: float,
     journals: bool,
@@ -67,24 +56,28 @@ def judge(
     Args:
         root: of the store.
         files: all that are below it.
-        names: that the store's files may have.
+        own: the names that the store's files may have, beside those of the journal.
+        folders: in which nothing but such files should be; each ends with a slash.
         written_before: in seconds since 1970; what is younger is not touched.
         journals: include the journal, if the store was sealed before that.
 
+    Raises:
+        StoreCorrupt: if the seal is damaged.
+
     """
+    seal = find_seal(root)
+    own = own if seal is None else own | seal.entries.keys()
     old = [file for file in files if file.modified < written_before]
-    sealed = any(file.name == SEAL_NAME for file in old)
+    spent = journals and any(file.name == SEAL_NAME for file in old)
     for file in old:
-        kind = _kind(file.name, names, spent=journals and sealed)
+        kind = _kind(file.name, own, folders, spent=spent)
         if kind is not None:
             yield Garbage(kind, join_uri(root, file.name), file.num_bytes)
 
 
-def _kind(name: str, names: Names, *, spent: bool) -> Kind | None:
+def _kind(name: str, own: Set[str], folders: tuple[str, ...], *, spent: bool) -> Kind | None:
     if is_temporary(name):
         return "temporary file"
-    if name in names.journal:
+    if is_journalled(name):
         return "journal" if spent else None
-    if name in names.content:
-        return None
-    return "orphan" if name.startswith(names.folders) else None
+    return "orphan" if name.startswith(folders) and name not in own else None

@@ -12,6 +12,7 @@ import re
 from pipeline.storage import join_uri, list_names
 
 JOURNAL_NAME = "journal"
+_FILE = re.compile(rf"{JOURNAL_NAME}/(unit|inherited)-\d{{6,}}\.parquet")
 _FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
 
 
@@ -19,6 +20,11 @@ def finished_units(root: str) -> set[int]:
     """Return the numbers of the units that have a fragment."""
     names = list_names(join_uri(root, JOURNAL_NAME))
     return {int(match[1]) for name in names if (match := _FRAGMENT.fullmatch(name))}
+
+
+def is_journalled(name: str) -> bool:
+    """Return whether a file below the root of a store is of the journal, whatever its unit."""
+    return _FILE.fullmatch(name) is not None
 
 
 def fragment_name(unit: int) -> str:

@@ -44,7 +44,7 @@ def litter(home: str) -> list[tuple[str, str]]:
     garbage = {
         f"journal/{TORN}": "temporary file",
         f".seal.json.{'1b' * 16}.tmp": "temporary file",
-        "journal/unit-000099.parquet": "orphan",
+        "journal/unit-000001.parquet.bak": "orphan",
         "logits.zarr/logits/c/99/0/0": "orphan",
         "logits.parquet/shard-00000.parquet.bak": "orphan",
     }
@@ -100,14 +100,38 @@ def test_journals_of_sealed_stores_go_if_that_is_asked_for(local_root):
     records, policy = SMALL.manifest.records, SMALL.config.views
     assert examine(open_store(local_root), records, policy).healthy
     assert cache(local_root, GROWN).seal.root_digest
-    fresh = os.stat(Path(local_root, "seal.json")).st_mtime - 1
-    assert find_garbage(local_root, written_before=fresh, journals=True) == []
+
+
+def test_a_second_writer_has_time_to_end_with_the_journal_of_a_sealed_store(local_root):
+    cache(local_root, SMALL)
+    for fragment in Path(local_root, "journal").iterdir():
+        os.utime(fragment, (0, 0))
+    sealed_at = os.stat(Path(local_root, "seal.json")).st_mtime
+    for written_before, kinds in ((sealed_at - 1, set()), (sealed_at + 1, {"journal"})):
+        found = find_garbage(local_root, written_before=written_before, journals=True)
+        assert {each.kind for each in found} == kinds
+
+
+@pytest.mark.parametrize("format", ["zarr", "parquet"])
+def test_a_flipped_digit_of_the_layout_makes_no_paid_work_garbage(local_root, format):
+    plan = replace(SMALL, format=format)
+    cache(local_root, plan)
+    identity = Path(local_root, "identity.json")
+    before = identity.read_text()
+    identity.write_text(before.replace('"num_rows": 11', '"num_rows": 1'))
+    assert identity.read_text() != before
+    assert collect(local_root) == []
 
 
 def test_a_folder_that_is_no_store_is_left_alone(root):
     write_bytes(join_uri(root, "journal", TORN), b"of whom?")
-    with pytest.raises(StoreIncomplete, match="there is no logit store"):
-        find_garbage(root, written_before=everything_is_old())
+    assert collect(root) == []
+
+
+def test_where_no_store_is_the_job_says_so(tmp_path):
+    config = SMALL.config.model_copy(update={"artefacts": str(tmp_path / "elsewhere")})
+    with pytest.raises(StoreIncomplete, match=r"neither a logit store at .*elsewhere/store nor"):
+        run_gc(config, delete=True, min_age_hours=0, journals=False)
 
 
 def test_beside_a_writer_nothing_is_lost(local_root):
