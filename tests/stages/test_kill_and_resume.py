@@ -16,6 +16,8 @@ from pipeline.weight_files import read_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
+NUM_WORKERS = (1, 2)
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any, run_job: Any) -> Path:
@@ -56,42 +58,45 @@ def test_a_killed_cache_ends_in_the_same_store(
             assert read_bytes(f"{root}/journal/{name}") == content
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_killed_student_ends_with_the_same_weights(
-    path: Path, tmp_path: Path, start_job: Any, run_job: Any, num_workers: int
-) -> None:
-    words = [
-        f"store.uri={load_config(path).store_uri}",
-        f"teacher.weights={load_config(path).teacher_weights_uri}",
+def words_for(path: Path, num_workers: int) -> list[str]:
+    """Learn from the one store in batches of the same four clips, whoever holds which part."""
+    config = load_config(path)
+    return [
+        f"store.uri={config.store_uri}",
+        f"teacher.weights={config.teacher_weights_uri}",
         f"cluster.num_workers={num_workers}",
+        f"train.batch_size={4 // num_workers}",
         "train.epochs=4",
     ]
-    straight, killed = (_same_manifest(path, tmp_path / name) for name in ("straight", "killed"))
-    run_job("train_student", path, *words, f"artefacts={straight}")
-    job = start_job("train_student", path, *words, f"artefacts={killed}")
+
+
+@pytest.fixture(scope="module")
+def straight(path: Path, tmp_path_factory: pytest.TempPathFactory, run_job: Any) -> dict[int, Path]:
+    """Students that nobody disturbed, by their number of workers."""
+    folders = {}
+    for num_workers in NUM_WORKERS:
+        folder = _same_manifest(path, tmp_path_factory.mktemp("straight") / "artefacts")
+        run_job("train_student", path, *words_for(path, num_workers), f"artefacts={folder}")
+        folders[num_workers] = folder
+    return folders
+
+
+@pytest.mark.parametrize("num_workers", NUM_WORKERS)
+def test_a_killed_student_ends_with_the_same_weights(
+    path: Path, straight: Any, tmp_path: Path, start_job: Any, run_job: Any, num_workers: int
+) -> None:
+    killed = _same_manifest(path, tmp_path / "killed")
+    words = [*words_for(path, num_workers), f"artefacts={killed}"]
+    job = start_job("train_student", path, *words)
     kill_when(job, lambda: _reported_epochs(killed) >= 1)
-    run_job("train_student", path, *words, f"artefacts={killed}")
-    weights = [_last_weights(folder) for folder in (straight, killed)]
-    assert weights[0] == weights[1]
+    run_job("train_student", path, *words)
+    assert _last_weights(killed) == _last_weights(straight[num_workers])
 
 
-def test_one_and_two_workers_agree_to_rounding(path: Path, tmp_path: Path, run_job: Any) -> None:
-    """Equal global batches are equal training, whoever holds which part."""
-    config = load_config(path)
-    losses = []
-    for num_workers, batch_size in ((1, 4), (2, 2)):
-        folder = _same_manifest(path, tmp_path / str(num_workers))
-        run_job(
-            "train_student",
-            path,
-            f"artefacts={folder}",
-            f"store.uri={config.store_uri}",
-            f"teacher.weights={config.teacher_weights_uri}",
-            f"cluster.num_workers={num_workers}",
-            f"train.batch_size={batch_size}",
-        )
-        losses.append(_result(folder)["metrics"]["last/nll"])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+def test_one_and_two_workers_agree_to_rounding(straight: dict[int, Path]) -> None:
+    """Equal global batches are equal training."""
+    one, two = (_result(straight[number])["metrics"]["last/nll"] for number in NUM_WORKERS)
+    assert one == pytest.approx(two, abs=1e-4)
 
 
 def _same_manifest(path: Path, folder: Path) -> Path:
