@@ -46,7 +46,6 @@ LIMITS = VideoLimits()
 QUALITIES = (80, 90, 95)
 GOAL = 40
 GRAIN = 2  # of 255
-OURS = "the H.264 file, ours, which skips"
 X264 = {"preset": "medium", "crf": "16", "bf": "3"}
 
 
@@ -81,7 +80,7 @@ def main() -> None:
 
 def methods_of(record: VideoRecord, folder: Path) -> Iterator[Method]:
     wanted = build_view(ViewsConfig(), record, 0, num_frames=8).frame_indices
-    yield Method(OURS, reader(record, wanted), record.num_bytes)
+    yield Method("the H.264 file, ours, which skips", reader(record, wanted), record.num_bytes)
     sequential = partial(read_sequentially, record, wanted)
     yield Method("every picture up to the last, PyAV", sequential, record.num_bytes)
     for quality in QUALITIES:

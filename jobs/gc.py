@@ -4,8 +4,8 @@
     python jobs/gc.py configs/demo.yaml --delete
 
 Temporary files, files in the stores' own folders that are not theirs, uploads to a bucket that
-nobody ended, and mirrors on this machine of stores that are gone. Safe beside running
-jobs: nothing that is younger than a day is touched, and no journal that is still needed.
+nobody ended, and mirrors on this machine of stores that are gone. Safe beside running jobs:
+nothing that is younger than a day is touched, and no journal that is still needed.
 """
 
 from __future__ import annotations

@@ -57,5 +57,4 @@ def _of_generation(home: str, *, written_before: float, journals: bool) -> list[
     spec = find_spec(home)
     own = set() if spec is None else own_names(spec)
     files = [file for file in list_files(home) if not file.name.startswith(f"{GENERATIONS}/")]
-    found = judge(home, files, own, OUR_FOLDERS, written_before=written_before, journals=journals)
-    return list(found)
+    return judge(home, files, own, OUR_FOLDERS, written_before=written_before, journals=journals)

@@ -20,7 +20,7 @@ verdict:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +50,7 @@ def judge(
     *,
     written_before: float,
     journals: bool,
-) -> Iterator[Garbage]:
+) -> list[Garbage]:
     """Name the garbage among the files of one store.
 
     Args:
@@ -69,10 +69,12 @@ def judge(
     own = own if seal is None else own | seal.entries.keys()
     old = [file for file in files if file.modified < written_before]
     spent = journals and any(file.name == SEAL_NAME for file in old)
-    for file in old:
-        kind = _kind(file.name, own, folders, spent=spent)
-        if kind is not None:
-            yield Garbage(kind, join_uri(root, file.name), file.num_bytes)
+    judged = ((_kind(file.name, own, folders, spent=spent), file) for file in old)
+    return [
+        Garbage(kind, join_uri(root, file.name), file.num_bytes)
+        for kind, file in judged
+        if kind is not None
+    ]
 
 
 def _kind(name: str, own: Set[str], folders: tuple[str, ...], *, spent: bool) -> Kind | None:

@@ -12,6 +12,7 @@ import re
 from pipeline.storage import join_uri, list_names
 
 JOURNAL_NAME = "journal"
+# Of a fragment, or of what a unit of a logit store inherits.
 _FILE = re.compile(rf"{JOURNAL_NAME}/(unit|inherited)-\d{{6,}}\.parquet")
 _FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
 

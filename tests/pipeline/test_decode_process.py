@@ -1,10 +1,12 @@
 """The child that decodes: its crashes, hangs and end."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -90,28 +92,43 @@ def test_one_child_serves_all_requests_also_after_an_error(record, decoder, tmp_
     assert child_of(decoder) == child
 
 
-def new_child_of(decoder: DecodeProcess, *earlier: int) -> int:
-    """Wait for a child that is none of the earlier ones, and return its pid."""
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
-        child = decoder._child  # read once: the other thread may set it to None
-        if child is not None and child.pid not in earlier:
-            return child.pid
-        time.sleep(0.02)
-    raise TimeoutError("the decoder started no new child in 30 s")
+def stopped_child_of(decoder: DecodeProcess) -> int:
+    """Stop the child that waits for requests, so that it will not answer the next one."""
+    child = child_of(decoder)
+    os.kill(child, signal.SIGSTOP)
+    return child
+
+
+def wait_until_asked(decoder: DecodeProcess) -> None:
+    """Wait until a request lies in the pipe of a child that is stopped."""
+
+    def unread_bytes() -> int:
+        assert decoder._pipe is not None
+        answer = fcntl.ioctl(decoder._pipe.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
+
+    wait_until(lambda: unread_bytes() > 0)
+
+
+def child_after(earlier: int, decoder: DecodeProcess) -> int:
+    """Wait for the next child. The other thread has none in between."""
+    wait_until(lambda: getattr(decoder._child, "pid", earlier) != earlier)
+    return child_of(decoder)
 
 
 def test_a_video_that_crashes_two_children_is_bad_and_the_next_request_works(
     record, endless, decoder
 ):
-    children: list[int] = []
+    decoder.probe(record, LIMITS)
+    child = stopped_child_of(decoder)
 
-    def crash_each() -> None:
-        for _ in range(2):
-            children.append(new_child_of(decoder, *children))
-            os.kill(children[-1], signal.SIGSEGV)
+    def crash_twice() -> None:
+        wait_until_asked(decoder)
+        os.kill(child, signal.SIGSEGV)
+        os.kill(child, signal.SIGCONT)  # or it would not even die
+        os.kill(child_after(child, decoder), signal.SIGSEGV)
 
-    killer = threading.Thread(target=crash_each)
+    killer = threading.Thread(target=crash_twice)
     killer.start()
     with pytest.raises(VideoDecodeError, match="SIGSEGV") as caught:
         decoder.probe(endless, LIMITS)
@@ -119,24 +136,24 @@ def test_a_video_that_crashes_two_children_is_bad_and_the_next_request_works(
     assert caught.value.status == Status.CRASHED
     assert caught.value.sample_id == "endless"
     assert decoder.probe(record, LIMITS) == record
-    assert child_of(decoder) not in children
+    assert child_of(decoder) != child
 
 
 def test_a_child_that_is_killed_once_costs_no_video(record, endless, decoder):
     whole = Path(shutil.copy(record.uri, f"{endless.uri}.whole"))
-    children: list[int] = []
+    decoder.probe(record, LIMITS)
+    child = stopped_child_of(decoder)
 
     def kill_once() -> None:
-        children.append(new_child_of(decoder))
-        os.kill(children[0], signal.SIGSTOP)  # or it might answer before it is killed
+        wait_until_asked(decoder)
         whole.replace(endless.uri)  # what the next child meets
-        os.kill(children[0], signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_once)
     killer.start()
     assert decoder.probe(endless, LIMITS).sha256 == record.sha256
     killer.join()
-    assert child_of(decoder) not in children
+    assert child_of(decoder) != child
 
 
 def test_a_child_that_died_between_requests_is_nobody_s_fault(record, decoder):

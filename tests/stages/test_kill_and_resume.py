@@ -59,7 +59,7 @@ def test_a_killed_cache_ends_in_the_same_store(
 
 
 def words_for(path: Path, num_workers: int) -> list[str]:
-    """Learn from the one store in batches of the same four clips, whoever holds which part."""
+    """Tell a student to learn from the store in batches of the same four clips."""
     config = load_config(path)
     return [
         f"store.uri={config.store_uri}",

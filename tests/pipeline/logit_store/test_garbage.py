@@ -25,6 +25,7 @@ from tests.s3_server import start_upload
 VIDEOS = tuple(Video(f"v{n}", split="val" if n > 8 else "train") for n in range(11))
 SMALL, GROWN = Plan(VIDEOS, num_views=1), Plan(VIDEOS, num_views=2)
 TORN = f".unit-000001.parquet.{'0a' * 16}.tmp"
+KEPT = ("journal/unit-000099.parquet", "notes.txt", "runs/mine.tmp")  # not ours, or not to judge
 YEAR_SECONDS = 365 * 24 * 3600.0
 
 
@@ -48,7 +49,7 @@ def litter(home: str) -> list[tuple[str, str]]:
         "logits.zarr/logits/c/99/0/0": "orphan",
         "logits.parquet/shard-00000.parquet.bak": "orphan",
     }
-    for name in (*garbage, "notes.txt", "runs/mine.tmp"):
+    for name in (*garbage, *KEPT):
         write_bytes(join_uri(home, name), b"rubbish")
     return [(kind, name) for name, kind in garbage.items()]
 
@@ -76,7 +77,7 @@ def test_only_garbage_is_collected(root, format, stopped_after, tmp_path):
     expected = littered[root] + [(kind, f"{below}/{name}") for kind, name in littered[job.home]]
     assert collect(root) == sorted(expected)
     assert before[job.home] <= set(list_tree(job.home))
-    assert exists(join_uri(root, "notes.txt"))
+    assert all(exists(join_uri(root, name)) for name in KEPT)
     assert collect(root) == []
     assert cache(root, grown).seal == cache(str(tmp_path / "once"), grown).seal
 
@@ -100,6 +101,8 @@ def test_journals_of_sealed_stores_go_if_that_is_asked_for(local_root):
     records, policy = SMALL.manifest.records, SMALL.config.views
     assert examine(open_store(local_root), records, policy).healthy
     assert cache(local_root, GROWN).seal.root_digest
+    fresh = os.stat(Path(local_root, "seal.json")).st_mtime - 1
+    assert find_garbage(local_root, written_before=fresh, journals=True) == []
 
 
 def test_a_second_writer_has_time_to_end_with_the_journal_of_a_sealed_store(local_root):
