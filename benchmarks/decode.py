@@ -28,11 +28,11 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from benchmarks.section import say
-from pipeline.clips import clips_of
-from pipeline.config import VideoLimits, ViewsConfig
-from pipeline.manifest import VideoRecord
-from pipeline.video import frames_of, probe_video
-from pipeline.views import build_view
+from pipeline.config.load import VideoLimits, ViewsConfig
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.frames.video import frames_of, probe_video
+from pipeline.views.clip import clips_of
+from pipeline.views.view import build_view
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Reader = Callable[[VideoRecord, Sequence[int]], Frames]

@@ -27,27 +27,27 @@ from torch import Tensor, nn
 from benchmarks.prepared_frames import LIMITS, drawn, write_video
 from benchmarks.section import print_section, say
 from dvflnet import build_model
-from pipeline.audit import audit
-from pipeline.cache_stage import plan_cache
-from pipeline.clip_loader import ClipBatch, ClipLoader
-from pipeline.clips import clips_of
-from pipeline.config import ExperimentConfig
-from pipeline.frame_store import writer as frame_writer
-from pipeline.logit_store import writer as logit_writer
-from pipeline.logit_store.layout import plan_shards
-from pipeline.logit_store.mirror import Mirror, open_mirror
-from pipeline.manifest import VideoRecord, build_manifest, write_manifest
-from pipeline.networks import build_network
-from pipeline.plan_training import plan_training
-from pipeline.prepare_stage import UnitPreparer, plan_frames
-from pipeline.recipe import student_recipe
-from pipeline.sources import read_source
-from pipeline.train_loop import EpochResult, proven_targets, train
-from pipeline.train_plan import TrainPlan
-from pipeline.training import StepResult, Training
-from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
-from pipeline.video import probe_video
-from pipeline.weight_files import write_weights
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifest
+from pipeline.frames import store as frame_writer
+from pipeline.frames.sources import read_source
+from pipeline.frames.video import probe_video
+from pipeline.logits import writer as logit_writer
+from pipeline.logits.layout import plan_shards
+from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.networks.build import build_network
+from pipeline.networks.recipe import student_recipe
+from pipeline.networks.weight_files import write_weights
+from pipeline.stages.cache import plan_cache
+from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.stages.prepare import UnitPreparer, plan_frames
+from pipeline.training.loop import EpochResult, proven_targets, train
+from pipeline.training.plan import TrainPlan
+from pipeline.training.plan_training import plan_training
+from pipeline.training.proof import audit
+from pipeline.training.step import StepResult, Training
+from pipeline.views.clip import clips_of
+from pipeline.views.loader import ClipBatch, ClipLoader
 
 NUM_FILES, NUM_VIDEOS, NUM_FRAMES = 3, 24, 300  # several rows share a file
 FRAMES_A_CLIP = 8

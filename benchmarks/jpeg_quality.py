@@ -22,15 +22,15 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from benchmarks.section import say
-from pipeline.clip_loader import jitter_rows
-from pipeline.config import ExperimentConfig, load_config
-from pipeline.decode_process import DecodeProcess
-from pipeline.frame_preparation import candidate_indices
-from pipeline.frame_store.arrow_file import Location, encode_frames
-from pipeline.manifest import VideoRecord
-from pipeline.sources import read_videos
-from pipeline.teacher_predictor import TeacherPredictor
-from pipeline.views import EVALUATION_VIEW, View, build_view
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.frames.candidates import candidate_indices
+from pipeline.frames.sources import read_videos
+from pipeline.frames.store_files import Location, encode_frames
+from pipeline.networks.teacher import TeacherPredictor
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.loader import jitter_rows
+from pipeline.views.view import EVALUATION_VIEW, View, build_view
 
 QUALITIES = (80, 90, 95)
 

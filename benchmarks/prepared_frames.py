@@ -31,15 +31,15 @@ from PIL import Image
 
 from benchmarks.decode import read_sequentially
 from benchmarks.section import say
-from pipeline.config import FramesConfig, VideoLimits, ViewsConfig
-from pipeline.frame_preparation import PreparedVideo, prepare_video
-from pipeline.frame_store.arrow_file import Location, encode_frames, mapped_jpegs
-from pipeline.frames import frames_of
-from pipeline.jpeg import decode_jpeg, encode_jpeg
-from pipeline.manifest import VideoRecord
-from pipeline.resize import resized
-from pipeline.video import probe_video
-from pipeline.views import build_view
+from pipeline.config.load import FramesConfig, VideoLimits, ViewsConfig
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.frames.candidates import PreparedVideo, prepare_video
+from pipeline.frames.pictures import decode_jpeg, encode_jpeg
+from pipeline.frames.resize import resized
+from pipeline.frames.source import frames_of
+from pipeline.frames.store_files import Location, encode_frames, mapped_jpegs
+from pipeline.frames.video import probe_video
+from pipeline.views.view import build_view
 
 WIDTH, HEIGHT, NUM_FRAMES = 340, 256, 300
 LIMITS = VideoLimits()

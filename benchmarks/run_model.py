@@ -23,18 +23,18 @@ import pyarrow as pa
 
 from benchmarks.section import print_section
 from benchmarks.small_experiment import build_experiment
-from pipeline import cache_stage
-from pipeline.cache_stage import CachePlan, plan_cache
-from pipeline.cluster import LOCAL, ray_session, required_cpus
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
 from pipeline.errors import Status
-from pipeline.logit_store.layout import StoreSpec
-from pipeline.logit_store.writer import open_for_writing
-from pipeline.run_model import ClusterShape, UnitCosts, stage_one_rate
-from pipeline.sealed.journal import fragment_name
-from pipeline.storage import join_uri
-from pipeline.unit_actors import CARRIED, CLIP_SCHEMA
-from pipeline.unit_costs import measure_costs
+from pipeline.logits.layout import StoreSpec
+from pipeline.logits.writer import open_for_writing
+from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
+from pipeline.stages import cache
+from pipeline.stages.cache import CachePlan, plan_cache
+from pipeline.stages.cache_steps import CARRIED, CLIP_SCHEMA
+from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
+from pipeline.stages.forecast import measure_costs
+from pipeline.storage.files import join_uri
+from pipeline.storage.sealed.journal import fragment_name
 
 SMALL = (
     "dataset.generated.num_groups=7",
@@ -140,8 +140,8 @@ def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[o
         )
         with (
             simulated_cluster(nodes),
-            mock.patch.object(cache_stage, "UnitDecoder", SleepingDecoder),
-            mock.patch.object(cache_stage, "TeacherActor", SleepingTeacher),
+            mock.patch.object(cache, "UnitDecoder", SleepingDecoder),
+            mock.patch.object(cache, "TeacherActor", SleepingTeacher),
         ):
             yield compare(f"{nodes} simulated nodes", plan_cache(own), SLEEPING, shape)
 
@@ -203,7 +203,7 @@ def measured_rate(plan: CachePlan) -> float:
     that come in together than the first and the last unit are.
     """
     open_for_writing(plan.root, plan.spec)
-    for _ in cache_stage._finished_on_ray(plan, plan.units, {}):
+    for _ in cache._finished_on_ray(plan, plan.units, {}):
         pass
     finished = sorted(
         (os.stat(join_uri(plan.root, fragment_name(unit.number))).st_mtime, len(unit.coordinates))

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import ExperimentConfig, load_config
-from pipeline.dataset_index import read_annotations
-from pipeline.decode_process import DecodeProcess
-from pipeline.generated_videos import generate_dataset
-from pipeline.manifest import build_manifest, located, write_manifest
-from pipeline.networks import build_network
-from pipeline.weight_files import write_weights
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.dataset.annotations import read_annotations
+from pipeline.dataset.generated.videos import generate_dataset
+from pipeline.dataset.manifest import build_manifest, located, write_manifest
+from pipeline.networks.build import build_network
+from pipeline.networks.weight_files import write_weights
+from pipeline.views.decoder import DecodeProcess
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 

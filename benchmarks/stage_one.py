@@ -21,14 +21,14 @@ from pathlib import Path
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.cache_stage import CachePlan, plan_cache, run_cache_teacher
-from pipeline.cluster import LOCAL
-from pipeline.config import ExperimentConfig, load_config
-from pipeline.logit_store.layout import plan_shards
-from pipeline.logit_store.writer import gather_shard, open_for_writing, seal
-from pipeline.model_costs import memory_bytes
-from pipeline.tracking import find_runs
-from pipeline.unit_actors import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.logits.layout import plan_shards
+from pipeline.logits.writer import gather_shard, open_for_writing, seal
+from pipeline.results.costs import memory_bytes
+from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher
+from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.stages.cluster import LOCAL
+from pipeline.tracking.server import find_runs
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
 SMALL = (

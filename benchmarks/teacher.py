@@ -29,11 +29,11 @@ from benchmarks.section import print_section, say
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
-from pipeline.config import TeacherConfig
-from pipeline.device import PRECISIONS, autocast, round_weights
-from pipeline.model_costs import memory_bytes
-from pipeline.networks import load_network
-from pipeline.weight_files import read_weights, write_weights
+from pipeline.config.load import TeacherConfig
+from pipeline.networks.build import load_network
+from pipeline.networks.device import PRECISIONS, autocast, round_weights
+from pipeline.networks.weight_files import read_weights, write_weights
+from pipeline.results.costs import memory_bytes
 
 NUM_CLASSES, NUM_FRAMES = 101, 8
 GEMM_SHAPE, GEMM_REPEATS = (1568, 512, 2048), 20  # an MLP's product in the third stage

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.cache_stage import run_cache_teacher
+    from pipeline.stages.cache import run_cache_teacher
 
     run_cache_teacher(config, arguments.ray_address)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.cache_stage import plan_cache
+    from pipeline.stages.cache import plan_cache
 
     print(plan_cache(config).as_text())
 

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run every stage, then compare."""
-    from pipeline.cache_stage import run_cache_teacher
-    from pipeline.cluster import ray_session, required_cpus
-    from pipeline.comparison import compare_results
-    from pipeline.generated_videos import generate_dataset
-    from pipeline.html_report.page import write_report
-    from pipeline.index_stage import run_index_videos
-    from pipeline.train_stage import run_train_student, run_train_teacher
+    from pipeline.dataset.generated.videos import generate_dataset
+    from pipeline.results.page.page import write_report
+    from pipeline.results.tables import compare_results
+    from pipeline.stages.cache import run_cache_teacher
+    from pipeline.stages.cluster import ray_session, required_cpus
+    from pipeline.stages.index import run_index_videos
+    from pipeline.stages.train import run_train_student, run_train_teacher
 
     address, cluster = arguments.ray_address, config.cluster
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)

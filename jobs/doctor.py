@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Examine the store."""
-    from pipeline.doctor import run_doctor
+    from pipeline.stages.doctor import run_doctor
 
     run_doctor(config, num_verified=arguments.verify, json_uri=arguments.json)
 

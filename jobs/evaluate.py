@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 if TYPE_CHECKING:
-    from pipeline.evaluate_stage import EvaluationPlan
+    from pipeline.stages.evaluate import EvaluationPlan
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def plan(config: ExperimentConfig, arguments: argparse.Namespace) -> EvaluationPlan:
     """Find the networks."""
-    from pipeline.evaluate_stage import plan_evaluation
+    from pipeline.stages.evaluate import plan_evaluation
 
     return plan_evaluation(
         config,
@@ -45,7 +45,7 @@ def plan(config: ExperimentConfig, arguments: argparse.Namespace) -> EvaluationP
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.evaluate_stage import run_evaluate
+    from pipeline.stages.evaluate import run_evaluate
 
     run_evaluate(plan(config, arguments), arguments.ray_address)
 

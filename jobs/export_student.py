@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 if TYPE_CHECKING:
-    from pipeline.export_stage import ExportPlan
+    from pipeline.stages.export import ExportPlan
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def plan(config: ExperimentConfig, arguments: argparse.Namespace) -> ExportPlan:
     """Find the student and the packages."""
-    from pipeline.export_stage import plan_export
+    from pipeline.stages.export import plan_export
 
     return plan_export(
         config,
@@ -46,7 +46,7 @@ def plan(config: ExperimentConfig, arguments: argparse.Namespace) -> ExportPlan:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.export_stage import run_export
+    from pipeline.stages.export import run_export
 
     run_export(plan(config, arguments))
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """List the garbage and perhaps delete it."""
-    from pipeline.collect_garbage import run_gc
+    from pipeline.stages.collect_garbage import run_gc
 
     run_gc(
         config,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Write the videos where the other jobs look for them."""
-    from pipeline.generated_videos import generate_dataset
+    from pipeline.dataset.generated.videos import generate_dataset
 
     generate_dataset(config.dataset)
 

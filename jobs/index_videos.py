@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.index_stage import run_index_videos
+    from pipeline.stages.index import run_index_videos
 
     run_index_videos(config, arguments.ray_address)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Measure and print."""
-    from pipeline.model_costs import run_model_costs
+    from pipeline.results.costs import run_model_costs
 
     run_model_costs(config, published=arguments.published, json_uri=arguments.json)
 

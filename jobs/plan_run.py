@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Measure or read the costs and print the forecast."""
-    from pipeline.run_forecast import forecast_experiment, write_costs
-    from pipeline.run_model import ClusterShape
+    from pipeline.results.forecast import ClusterShape
+    from pipeline.stages.run_forecast import forecast_experiment, write_costs
 
     shape = ClusterShape(arguments.nodes, arguments.cpus_per_node, arguments.gpus_per_node)
     found = forecast_experiment(config, shape, costs_uri=arguments.costs)

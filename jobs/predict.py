@@ -15,8 +15,8 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.command_line import run_tool
 from pipeline.errors import TooManyFailedVideos
+from pipeline.stages.command_line import run_tool
 
 
 def parse() -> argparse.Namespace:
@@ -44,9 +44,9 @@ def parse() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """Look at every video and print what was seen."""
-    from pipeline.prediction import Predictor, find_videos, look_at_all, plan_looks
-    from pipeline.prediction_report import prediction_table, write_pages
-    from pipeline.trained_network import load_trained
+    from pipeline.networks.trained import load_trained
+    from pipeline.results.prediction import Predictor, find_videos, look_at_all, plan_looks
+    from pipeline.results.prediction_pages import prediction_table, write_pages
 
     protocol, windows = plan_looks(
         arguments.clips, arguments.crops, arguments.window_seconds, arguments.stride_seconds

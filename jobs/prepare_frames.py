@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.prepare_stage import run_prepare_frames
+    from pipeline.stages.prepare import run_prepare_frames
 
     run_prepare_frames(config, arguments.ray_address)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.prepare_stage import plan_frames
+    from pipeline.stages.prepare import plan_frames
 
     print(plan_frames(config).as_text())
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Write the page and say where it is."""
-    from pipeline.html_report.page import write_report
+    from pipeline.results.page.page import write_report
 
     print(write_report(config))
 

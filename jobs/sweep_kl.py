@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +24,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.sweep_stage import run_sweep
+    from pipeline.stages.sweep import run_sweep
 
     run_sweep(config, arguments.ray_address, asha=arguments.asha)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.sweep_plan import plan_sweep
+    from pipeline.training.sweep import plan_sweep
 
     print(plan_sweep(config, asha=arguments.asha).as_text())
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.train_stage import register_student, run_train_student
+    from pipeline.stages.train import register_student, run_train_student
 
     result = run_train_student(config, arguments.ray_address)
     if arguments.register:
@@ -36,7 +36,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.plan_training import plan_student
+    from pipeline.training.plan_training import plan_student
 
     print(plan_student(config).as_text())
 

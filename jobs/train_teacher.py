@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.command_line import run_job
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
+from pipeline.stages.command_line import run_job
 
 
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from pipeline.train_stage import run_train_teacher
+    from pipeline.stages.train import run_train_teacher
 
     run_train_teacher(config, arguments.ray_address)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.plan_training import plan_teacher
+    from pipeline.training.plan_training import plan_teacher
 
     print(plan_teacher(config).as_text())
 

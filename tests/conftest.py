@@ -17,22 +17,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.clips import clips_of
-from pipeline.config import ExperimentConfig
-from pipeline.dataset_index import read_annotations
-from pipeline.errors import Status
-from pipeline.logit_store import journal, layout, writer
-from pipeline.logit_store.cells import Cells
-from pipeline.logit_store.encoding import centre
-from pipeline.manifest import (
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.annotations import read_annotations
+from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
     build_manifest,
     located,
     write_manifest,
 )
-from pipeline.video import probe_video
-from pipeline.views import build_view
+from pipeline.errors import Status
+from pipeline.frames.video import probe_video
+from pipeline.logits import journal, layout, writer
+from pipeline.logits.cells import Cells
+from pipeline.logits.encoding import centre
+from pipeline.views.clip import clips_of
+from pipeline.views.view import build_view
 from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
 
 Picture = NDArray[np.uint8]  # (H, W, 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config import ExperimentConfig, load_config, resolved_yaml
+from pipeline.config.load import ExperimentConfig, load_config, resolved_yaml
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "pipeline" / "config.py"

@@ -42,7 +42,7 @@ def run_fresh(code: str) -> tuple[set[str], float]:
 
 
 def test_configs_and_video_are_light() -> None:
-    packages, seconds = run_fresh("import pipeline.config, pipeline.video")
+    packages, seconds = run_fresh("import pipeline.config.load, pipeline.frames.video")
     assert not packages & HEAVY
     assert seconds < MAX_CPU_SECONDS
 
@@ -55,7 +55,7 @@ def test_help_answers_at_once(job: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["clips", "decode_process", "frame_skipping", "prepared_frames", "video", "views"]
+    "module", ["views.clip", "views.decoder", "views.view", "frames.source", "frames.skipping"]
 )
 def test_decoders_never_load_torch(module: str) -> None:
     packages, _ = run_fresh(f"import pipeline.{module}")

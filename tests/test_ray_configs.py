@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cluster import required_cpus
-from pipeline.config import ExperimentConfig, load_config
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.stages.cluster import required_cpus
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs" / "ray"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import ExperimentConfig, resolved_yaml
-from pipeline.networks import build_network
-from pipeline.weight_files import write_weights
+from pipeline.config.load import ExperimentConfig, resolved_yaml
+from pipeline.networks.build import build_network
+from pipeline.networks.weight_files import write_weights
 
 
 def write_student(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from dvflnet import build_model
-from pipeline.config import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
-from pipeline.report import (
+from pipeline.config.load import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
+from pipeline.results.figures import (
     COLOURS,
     QUIET,
     Bins,
@@ -18,8 +18,8 @@ from pipeline.report import (
     predictions_figure,
     reliability_figure,
 )
-from pipeline.tracked_run import TrackedRun
-from pipeline.tracking import open_run
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.server import open_run
 
 EXPERIMENT = "moving-shapes"
 CACHE, BASELINE, DISTILLED = "cache-base-5e1f0a12", "vflnet-s0-3fa9c1", "dvflnet-w0.2-t10-s0-9b04d7"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking import comparison_link, find_runs
+from pipeline.tracking.server import comparison_link, find_runs
 
 VISIT = Path(__file__).with_name("visit.cjs")
 SIZE = (1500, 1050)

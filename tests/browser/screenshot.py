@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.tracking import find_runs
+from pipeline.tracking.server import find_runs
 from tests.browser.mlflow_pages import (
     NUM_SCORES,
     SCORES,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import dataset_digest
+from pipeline.tracking.server import dataset_digest
 from tests.browser.example_runs import (
     BASELINE,
     CACHE,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.generated_videos import generate_videos
+from pipeline.dataset.generated.videos import generate_videos
 
 ROOT = Path(__file__).parents[2]
 NETWORK = {"variant": "nano", "embed_dim": 8, "depths": [1, 1, 1, 1]}

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
-from pipeline.logit_store.reader import open_store
-from pipeline.storage import read_json
-from pipeline.tracking import find_runs
+from pipeline.config.load import load_config
+from pipeline.logits.store import open_store
+from pipeline.storage.files import read_json
+from pipeline.tracking.server import find_runs
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
-from pipeline.logit_store.reader import open_store
-from pipeline.sealed.journal import finished_units
-from pipeline.storage import list_names, read_bytes, read_json
-from pipeline.weight_files import read_weights
+from pipeline.config.load import load_config
+from pipeline.logits.store import open_store
+from pipeline.networks.weight_files import read_weights
+from pipeline.storage.files import list_names, read_bytes, read_json
+from pipeline.storage.sealed.journal import finished_units
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.cache_stage import run_cache_teacher
-from pipeline.cluster import LOCAL, ray_session
-from pipeline.config import ExperimentConfig, load_config
+from pipeline.config.load import ExperimentConfig, load_config
 from pipeline.errors import FingerprintMismatch
-from pipeline.frame_store.reader import FrameStore, open_frame_store
-from pipeline.index_stage import run_index_videos
-from pipeline.logit_store.reader import open_store
-from pipeline.prepare_stage import run_prepare_frames
-from pipeline.tracking import find_runs
-from pipeline.train_stage import run_train_student, run_train_teacher
+from pipeline.frames.store_reader import FrameStore, open_frame_store
+from pipeline.logits.store import open_store
+from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cluster import LOCAL, ray_session
+from pipeline.stages.index import run_index_videos
+from pipeline.stages.prepare import run_prepare_frames
+from pipeline.stages.train import run_train_student, run_train_teacher
+from pipeline.tracking.server import find_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import storage
-from pipeline.cache_stage import run_cache_teacher
-from pipeline.cluster import LOCAL, ray_session
-from pipeline.config import ExperimentConfig, load_config
-from pipeline.doctor import run_doctor
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import (
     DatasetError,
     FingerprintMismatch,
@@ -19,15 +16,18 @@ from pipeline.errors import (
     TooManyFailedVideos,
     WeightsMismatch,
 )
-from pipeline.evaluate_stage import plan_evaluation, run_evaluate
-from pipeline.html_report.page import write_report
-from pipeline.index_stage import run_index_videos
-from pipeline.logit_store.reader import open_store
-from pipeline.manifest import read_manifest
-from pipeline.storage import read_bytes
-from pipeline.tracking import find_runs
-from pipeline.train_stage import run_train_student, run_train_teacher
-from pipeline.weight_files import read_weights
+from pipeline.logits.store import open_store
+from pipeline.networks.weight_files import read_weights
+from pipeline.results.page.page import write_report
+from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cluster import LOCAL, ray_session
+from pipeline.stages.doctor import run_doctor
+from pipeline.stages.evaluate import plan_evaluation, run_evaluate
+from pipeline.stages.index import run_index_videos
+from pipeline.stages.train import run_train_student, run_train_teacher
+from pipeline.storage import files
+from pipeline.storage.files import read_bytes
+from pipeline.tracking.server import find_runs
 from tests.html_page import Page
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -106,9 +106,9 @@ def test_teacher_and_students_are_evaluated_side_by_side(
 def test_the_last_weights_are_of_the_last_epoch(
     config: ExperimentConfig, results: Any, name: str
 ) -> None:
-    run = storage.join_uri(config.artefacts, "runs", results[name]["name"])
+    run = files.join_uri(config.artefacts, "runs", results[name]["name"])
     epochs = (config.teacher if name == "teacher" else config).train.epochs
-    last = read_weights(storage.join_uri(run, "last.safetensors"))
+    last = read_weights(files.join_uri(run, "last.safetensors"))
     assert last.metadata["epoch"] == str(epochs)
 
 
@@ -170,7 +170,7 @@ def test_a_grown_store_is_run_where_it_has_grown_and_no_other_run_changes(
     assert run_cache_teacher(at_once, LOCAL).root_digest == store.root_digest
     run_doctor(grown, num_verified=3, json_uri=None)
     student = run_train_student(grown, LOCAL)
-    weights = storage.join_uri(config.artefacts, "runs", student["name"], "last.safetensors")
+    weights = files.join_uri(config.artefacts, "runs", student["name"], "last.safetensors")
     assert read_weights(weights).metadata["root_digest"] == store.root_digest
     assert run_train_student(config, LOCAL) == results["dvflnet"]
 
@@ -179,7 +179,7 @@ def test_a_store_of_another_teacher_is_refused(
     config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
 ) -> None:
     # The last weights of the student are a teacher of the same shape.
-    runs = storage.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
+    runs = files.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
     for stage in (run_cache_teacher, run_train_student):
         with pytest.raises(FingerprintMismatch, match=r"teacher\.weights_sha256"):
@@ -189,14 +189,14 @@ def test_a_store_of_another_teacher_is_refused(
 def test_a_store_of_another_manifest_is_refused(
     config: ExperimentConfig, path: Path, results: Any
 ) -> None:
-    before = storage.read_bytes(config.manifest_uri)
+    before = files.read_bytes(config.manifest_uri)
     with suppress(TooManyFailedVideos):  # says so after the manifest was written
         run_index_videos(load_config(path, ["dataset.min_frames=30"]), LOCAL)
     try:
         with pytest.raises(FingerprintMismatch, match=r"dataset\.manifest_digest"):
             run_train_student(config, LOCAL)
     finally:
-        storage.write_bytes(config.manifest_uri, before)
+        files.write_bytes(config.manifest_uri, before)
 
 
 def test_a_teacher_of_other_classes_is_refused(path: Path, results: Any) -> None:
@@ -208,7 +208,7 @@ def test_a_bad_teacher_is_refused_before_the_seal(path: Path, results: Any, tmp_
     overrides = ["teacher.min_top1=1", f"store.uri={tmp_path}/store"]
     with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
         run_cache_teacher(load_config(path, overrides), LOCAL)
-    assert not storage.exists(f"{tmp_path}/store/seal.json")
+    assert not files.exists(f"{tmp_path}/store/seal.json")
 
 
 def test_the_doctor_asks_the_live_teacher(
@@ -216,8 +216,8 @@ def test_the_doctor_asks_the_live_teacher(
 ) -> None:
     report = tmp_path / "report.json"
     run_doctor(config, num_verified=9, json_uri=str(report))
-    assert storage.read_json(str(report))["live"]["max_kl"] < 1e-5
-    runs = storage.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
+    assert files.read_json(str(report))["live"]["max_kl"] < 1e-5
+    runs = files.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
     with pytest.raises(StoreUnsound, match="live teacher"):
         run_doctor(other, num_verified=9, json_uri=None)

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import storage
-from pipeline.cluster import LOCAL, ray_session
-from pipeline.config import ExperimentConfig
+from pipeline.config.load import ExperimentConfig
 from pipeline.errors import TrialsFailed
-from pipeline.logit_store.reader import open_store
-from pipeline.sweep_stage import run_sweep
-from pipeline.tracking import find_runs
-from pipeline.train_stage import run_train_student
+from pipeline.logits.store import open_store
+from pipeline.stages.cluster import LOCAL, ray_session
+from pipeline.stages.sweep import run_sweep
+from pipeline.stages.train import run_train_student
+from pipeline.storage import files
+from pipeline.tracking.server import find_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -33,7 +33,7 @@ def config(dataset: Any, sealed_store: str, tmp_path_factory: Any) -> Iterator[E
         sweep=GRID,
     )
     dataset.publish(config)
-    assert not storage.exists(config.teacher_weights_uri)
+    assert not files.exists(config.teacher_weights_uri)
     with ray_session(config, LOCAL, num_cpus=2):
         yield config
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from dvflnet import build_model
-from pipeline.config import ExperimentConfig, load_config
-from pipeline.dataset_index import read_annotations
-from pipeline.logit_store.reader import open_store
-from pipeline.manifest import Manifest, build_manifest, located, write_manifest
-from pipeline.tracking import find_runs
-from pipeline.video import probe_video
-from pipeline.weight_files import write_weights
+from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.dataset.annotations import read_annotations
+from pipeline.dataset.manifest import Manifest, build_manifest, located, write_manifest
+from pipeline.frames.video import probe_video
+from pipeline.logits.store import open_store
+from pipeline.networks.weight_files import write_weights
+from pipeline.tracking.server import find_runs
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import FORWARD, TRAIN_STEP, Trial, last_weights, new_folder
 

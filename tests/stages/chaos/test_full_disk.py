@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.logit_store.reader import open_store
-from pipeline.storage import list_tree
+from pipeline.logits.store import open_store
+from pipeline.storage.files import list_tree
 from tests.stages.chaos.conftest import NUM_STEPS, NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.test_named_steps import MAX_REDONE, WRITE
@@ -26,14 +26,14 @@ pytestmark = [
 
 DISK_BYTES = 16_000_000  # three checkpoints and the weights have room
 CACHE_WRITERS = [
-    Step("the identity", "pipeline.logit_store.writer:open_for_writing"),
-    Step("a fragment", "pipeline.unit_actors:journal_unit", nth=4),
-    Step("a shard", "pipeline.logit_store.writer:gather_shard", nth=2),
-    Step("the seal", "pipeline.sealed.seal:write_seal"),
+    Step("the identity", "pipeline.logits.writer:open_for_writing"),
+    Step("a fragment", "pipeline.stages.cache_steps:journal_unit", nth=4),
+    Step("a shard", "pipeline.logits.writer:gather_shard", nth=2),
+    Step("the seal", "pipeline.storage.sealed.seal:write_seal"),
 ]
 TRAIN_WRITERS = [
     Step("a checkpoint", WRITE, nth=2),
-    Step("the weights", "pipeline.train_report:publish_result"),
+    Step("the weights", "pipeline.results.training_run:publish_result"),
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.logit_store.reader import open_store
+from pipeline.logits.store import open_store
 from tests.stages.chaos.conftest import NUM_STEPS, NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import (
@@ -19,25 +19,25 @@ from tests.stages.chaos.trials import (
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-LINK, REPLACE = "pipeline.storage:os.link", "pipeline.storage:os.replace"
+LINK, REPLACE = "pipeline.storage.files:os.link", "pipeline.storage.files:os.replace"
 RAY_TRAIN = "ray.train.v2._internal.execution"
-WRITE = "pipeline.train_worker:RayPlace._write"
+WRITE = "pipeline.stages.train_worker:RayPlace._write"
 SNAPSHOT = f"{RAY_TRAIN}.checkpoint.checkpoint_manager:CheckpointManager._write_state_to_storage"
-FINISH = "pipeline.tracked_run:TrackedRun.finish"
+FINISH = "pipeline.tracking.run:TrackedRun.finish"
 MAX_REDONE = 8  # steps of two epochs: since the last report, and of one report that was lost
 
 CACHE_STEPS = [
-    Step("after the plan", "pipeline.logit_store.writer:open_for_writing"),
-    Step("after the identity", "pipeline.logit_store.writer:open_for_writing", "after"),
-    Step("decoding", "pipeline.unit_actors:UnitDecoder.__call__", nth=4),
+    Step("after the plan", "pipeline.logits.writer:open_for_writing"),
+    Step("after the identity", "pipeline.logits.writer:open_for_writing", "after"),
+    Step("decoding", "pipeline.stages.cache_steps:UnitDecoder.__call__", nth=4),
     Step("in the teacher", FORWARD, "after", nth=4),
     Step("inside a fragment's write", LINK, when="unit-000003.parquet"),
-    Step("between fragments", "pipeline.unit_actors:journal_unit", "after", nth=5),
-    Step("before the gathering", "pipeline.logit_store.writer:gather_shard"),
+    Step("between fragments", "pipeline.stages.cache_steps:journal_unit", "after", nth=5),
+    Step("before the gathering", "pipeline.logits.writer:gather_shard"),
     Step("inside a shard's write", LINK, when="/logits/c/1"),
-    Step("between shards", "pipeline.logit_store.writer:gather_shard", "after", nth=2),
+    Step("between shards", "pipeline.logits.writer:gather_shard", "after", nth=2),
     Step("inside the seal's write", LINK, when="seal.json"),
-    Step("after the seal", "pipeline.logit_store.writer:seal", "after"),
+    Step("after the seal", "pipeline.logits.writer:seal", "after"),
     Step("before the end of the run in MLflow", FINISH),
 ]
 TRAIN_STEPS = [
@@ -47,7 +47,7 @@ TRAIN_STEPS = [
     Step("between checkpoint and report", WRITE, "after", nth=2),
     Step("before Ray Train's record of it", SNAPSHOT, nth=2),
     Step("after Ray Train's record of it", SNAPSHOT, "after", nth=2),
-    Step("after the last report", "pipeline.train_report:publish_result"),
+    Step("after the last report", "pipeline.results.training_run:publish_result"),
     Step("inside the result's write", REPLACE, when="result.json"),
     Step("before the end of the run in MLflow", FINISH),
 ]

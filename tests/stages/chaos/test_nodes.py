@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.logit_store.reader import open_store
+from pipeline.logits.store import open_store
 from tests.stages.chaos.conftest import NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import FORWARD, Step, Watch, check_tracked_once

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.logit_store.reader import open_store
+from pipeline.logits.store import open_store
 from tests.stages.chaos.conftest import NUM_STEPS, NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.test_named_steps import MAX_REDONE, SNAPSHOT
@@ -23,13 +23,13 @@ from tests.stages.chaos.trials import (
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-CLIPS = "pipeline.clips:clips_of"
+CLIPS = "pipeline.views.clip:clips_of"
 DECODERS = Step("a decoding process", CLIPS, nth=3)
 IN_STAGE_ONE = [
     DECODERS,
     Step("a teacher actor", FORWARD, nth=4),
-    Step("a decoder actor", "pipeline.unit_actors:UnitDecoder.__call__", nth=9),
-    Step("a journal task", "pipeline.unit_actors:journal_unit", nth=8),
+    Step("a decoder actor", "pipeline.stages.cache_steps:UnitDecoder.__call__", nth=9),
+    Step("a journal task", "pipeline.stages.cache_steps:journal_unit", nth=8),
 ]
 IN_STAGE_TWO = [DECODERS, Step("a training worker", TRAIN_STEP, nth=6)]
 GRACE_SECONDS = 30  # between SIGTERM and SIGKILL, on most clusters

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.logit_store.reader import open_store
+from pipeline.logits.store import open_store
 from tests.stages.chaos.conftest import NUM_STEPS, NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import Trial, check_tracked_once, last_weights, reading

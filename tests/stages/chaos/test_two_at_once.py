@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.logit_store.reader import open_store
+from pipeline.logits.store import open_store
 from tests.stages.chaos.conftest import NUM_UNITS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import Step, Trial, check_tracked_once, last_weights, reading
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-PLANNED = Step("after the plan", "pipeline.logit_store.writer:open_for_writing")
-PLACED = Step("before the result is looked for", "pipeline.train_lock:training_alone")
+PLANNED = Step("after the plan", "pipeline.logits.writer:open_for_writing")
+PLACED = Step("before the result is looked for", "pipeline.storage.train_lock:training_alone")
 
 
 def start_together(trial: Trial, step: Step, *words: tuple[str, ...]) -> list[Any]:

@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 
 from pipeline.errors import StoreIncomplete
-from pipeline.logit_store.reader import open_store
-from pipeline.sealed.journal import finished_units, fragment_name
-from pipeline.storage import read_json
-from pipeline.weight_files import read_weights
+from pipeline.logits.store import open_store
+from pipeline.networks.weight_files import read_weights
+from pipeline.storage.files import read_json
+from pipeline.storage.sealed.journal import finished_units, fragment_name
 
 ROOT = Path(__file__).parents[3]
 FAULTS = Path(__file__).parent / "faults"
@@ -30,10 +30,10 @@ ATTEMPTS = 3  # at a start that fails like this:
 NOT_STARTED = "Ray did not start"  # on a busy machine, within the 30 s that it gives itself
 MARK = "TRIAL"  # environment variable that all processes of a trial carry
 
-FORWARD = "pipeline.unit_actors:TeacherActor.__call__"
-TRAIN_STEP = "pipeline.training:Training.step"
+FORWARD = "pipeline.stages.cache_steps:TeacherActor.__call__"
+TRAIN_STEP = "pipeline.training.step:Training.step"
 # The exported model takes half a minute, and comes when everything is decided.
-NO_EXPORT = {"at": "pipeline.train_report:_log_model", "do": "skip"}
+NO_EXPORT = {"at": "pipeline.results.training_run:_log_model", "do": "skip"}
 
 
 @dataclass(frozen=True)

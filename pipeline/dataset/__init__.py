@@ -1,0 +1,1 @@
+"""From a data set's own annotations to the manifest of its videos."""

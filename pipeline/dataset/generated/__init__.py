@@ -1,0 +1,1 @@
+"""Small data sets that are drawn, as real video files."""

@@ -1,0 +1,253 @@
+"""The manifest: the Parquet table of input videos that every later stage starts from.
+
+One row a video, sorted by (split, sample_id); the position of a video is its ``row`` in the logit
+store. Bad videos keep their row, with a status and a reason. The footer holds the class names in
+order, the root that URIs are relative to, and the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.load import DatasetConfig
+from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
+from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
+
+SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.int32()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frame_rate", pa.float64()),
+        ("rotation", pa.int32()),
+        ("codec", pa.string()),
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("skippable", pa.bool_()),
+        ("status", pa.uint8()),
+        ("reason", pa.string()),
+    ]
+)
+# The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
+PREPARED = "prepared"
+# What a logit can depend on. URIs, codec names and rates are not in it: moving a bucket or
+# re-indexing with another prober leaves the digest as it is.
+DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha256", "status")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One row of the manifest.
+
+    ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
+    ``skippable``: pictures that nobody wants may be left out (``pipeline.frames.skipping``).
+    """
+
+    sample_id: str
+    uri: str
+    label: int
+    split: str
+    group: str = ""
+    num_frames: int = 0
+    width: int = 0
+    height: int = 0
+    frame_rate: float = 0.0
+    rotation: int = 0
+    codec: str = ""
+    num_bytes: int = 0
+    sha256: str = ""
+    skippable: bool = False
+    status: int = Status.GOOD
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the video can be decoded and has a valid label."""
+        return self.status == Status.GOOD
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the frames are candidates from a frame store, and not those of a video file."""
+        return self.codec == PREPARED
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All videos of a data set, and its classes in label order."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    records: tuple[VideoRecord, ...]
+
+    @cached_property
+    def digested(self) -> bytes:
+        """Everything in the manifest that a logit can depend on, as JSON."""
+        content = {
+            "class_names": self.class_names,
+            "records": [[getattr(record, name) for name in DIGESTED] for record in self.records],
+        }
+        return json.dumps(content, separators=(",", ":")).encode()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything in the manifest that a logit can depend on."""
+        return hashlib.sha256(self.digested).hexdigest()
+
+    def rows_of(self, split: str, *, good: bool = True) -> list[int]:
+        """Return the rows of a split, by default only those of good videos."""
+        return [
+            row
+            for row, record in enumerate(self.records)
+            if record.split == split and (record.good or not good)
+        ]
+
+
+def build_manifest(
+    dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
+) -> Manifest:
+    """Put records in their one order.
+
+    Raises:
+        DatasetError: if two records have the same sample_id.
+
+    """
+    counts = Counter(record.sample_id for record in records)
+    repeated = sorted(sample_id for sample_id, count in counts.items() if count > 1)
+    if repeated:
+        first = ", ".join(repeated[:10])
+        raise DatasetError(f"videos listed more than once: {first} ({len(repeated)} in all)")
+    ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
+    return Manifest(dataset, tuple(class_names), tuple(ordered))
+
+
+def decode_digested(content: bytes) -> Manifest:
+    """Decode ``Manifest.digested``: a manifest with the same digest, whose videos have no URI.
+
+    Its digest must be known to be right; nothing else is checked.
+    """
+    values = json.loads(content)
+    records = [
+        VideoRecord(uri="", **dict(zip(DIGESTED, row, strict=True))) for row in values["records"]
+    ]
+    return Manifest("", tuple(values["class_names"]), tuple(records))
+
+
+def records_table(records: Sequence[VideoRecord]) -> pa.Table:
+    """Lay records out as a table with the columns of ``SCHEMA``."""
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+
+
+def records_of(table: pa.Table) -> list[VideoRecord]:
+    """Read the records of a table; columns that are not of ``SCHEMA`` are left alone."""
+    return [VideoRecord(**row) for row in table.select(SCHEMA.names).to_pylist()]
+
+
+def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...]:
+    """Return records whose URIs start at ``root``."""
+    return tuple(replace(record, uri=join_uri(root, record.uri)) for record in records)
+
+
+def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
+    """Publish a manifest whose record URIs are relative to ``root``."""
+    write_bytes(uri, encode_manifest(manifest, root=root))
+
+
+def encode_manifest(manifest: Manifest, *, root: str) -> bytes:
+    """Encode a manifest whose record URIs are relative to ``root``."""
+    table = records_table(manifest.records)
+    facts = {
+        "dataset": manifest.dataset,
+        "class_names": json.dumps(manifest.class_names),
+        "root": root,
+    }
+    footer = facts | {"content_sha256": _content_sha256(table, facts)}
+    table = table.replace_schema_metadata(footer)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
+    """Read and check a manifest; record URIs come back absolute.
+
+    Args:
+        uri: of the manifest.
+        root: where the videos are now; by default where they were when it was written.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        DatasetError: if it is damaged or not a manifest.
+
+    """
+    if not exists(uri):
+        raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
+    return decode_manifest(read_bytes(uri), uri=uri, root=root)
+
+
+def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
+    """Decode and check a manifest, as ``read_manifest`` does.
+
+    Raises:
+        DatasetError: if it is damaged or not a manifest.
+
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        if not file.schema_arrow.equals(SCHEMA):  # before a value is read
+            raise ValueError("it has other columns")
+        table = file.read()
+        footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
+        facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
+        # Page checksums leave the footer bare, and the footer holds the class names.
+        found, expected = _content_sha256(table, facts), footer["content_sha256"]
+        if found != expected:
+            raise ValueError(
+                f"it was changed after it was written (expected content {expected}, found {found})"
+            )
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
+        raise DatasetError(
+            f"{uri} is not a sound manifest: {error}. Index the videos again."
+        ) from error
+    relative = records_of(table)
+    if outside := [record for record in relative if ".." in record.uri.split("/")]:
+        first = f"{outside[0].sample_id} is at {outside[0].uri}"
+        raise DatasetError(f"{uri} names videos that are not below its root: {first}")
+    records = located(relative, root or facts["root"])
+    return Manifest(facts["dataset"], tuple(json.loads(facts["class_names"])), records)
+
+
+def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
+    content = json.dumps([table.to_pylist(), facts], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def check_failed_fraction(num_bad: int, num_videos: int, dataset: DatasetConfig) -> None:
+    """Stop when too many videos are bad.
+
+    Raises:
+        DatasetError: if no video is good.
+        TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``.
+
+    """
+    if num_bad == num_videos:
+        raise DatasetError(f"none of the {num_videos} videos under {dataset.root} can be used")
+    if num_bad > dataset.max_failed_fraction * num_videos:
+        raise TooManyFailedVideos(
+            f"{num_bad} of {num_videos} videos are bad, over dataset.max_failed_fraction "
+            f"{dataset.max_failed_fraction:g}.\n"
+            "  They are listed above; mend them, or raise the limit."
+        )

@@ -1,0 +1,16 @@
+"""The frame store: a few candidate frames of every video, shrunk once, as JPEGs in large files.
+
+::
+
+    <root>/identity.json                  what the frames were made from
+    <root>/journal/unit-000012.parquet    one fragment a finished unit, while the stage runs
+    <root>/frames-00003.arrow             the candidates of consecutive videos
+    <root>/manifest.parquet               the prepared manifest: where each video's candidates are
+    <root>/seal.json                      every file with size and sha256, and the root digest
+
+``prepare_stage`` makes it, with ``writer``. Later stages open it with ``reader.open_frame_store``
+and go on from its manifest; the frames come through ``pipeline.frames.source`` like those of any
+video.
+
+What it has in common with the logit store is in :mod:`pipeline.storage.sealed`.
+"""

@@ -1,0 +1,180 @@
+"""Generations: the stores at one root that hold the same cells, of more and more videos and views.
+
+::
+
+    <root>/identity.json, journal/, ...             the first generation
+    <root>/generations/<fingerprint[:16]>/...       every other one, a whole store of its own
+
+A cell depends on its video, on its view and on what all generations have in common
+(``cell_identity``); which videos and how many views there are is the extent. A config names one
+generation, by its fingerprint, and never "the newest": growing a store changes nothing for whoever
+trained on it before. A generation holds all its cells itself, so it is the same store, with the
+same root digest, as one made at once at another root, and does not need the others.
+
+Videos are compared by their content. ``videos.json`` beside the identity says what that was: its
+sha256 is the manifest digest in the identity, so the seal need not name it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
+from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
+from pipeline.logits.identity import cell_identity, differences, fingerprint
+from pipeline.logits.identity_file import decode_spec
+from pipeline.logits.layout import StoreSpec
+from pipeline.storage.files import join_uri, list_names, read_bytes, sha256_of
+from pipeline.storage.sealed.files import publish
+from pipeline.storage.sealed.identity import IDENTITY_NAME, read_identity
+
+GENERATIONS = "generations"
+VIDEOS_NAME = "videos.json"
+_NAME = re.compile(r"[0-9a-f]{16}")
+CONTENT = ("sample_id", "num_frames", "width", "height", "sha256", "status")
+MAX_NAMED = 10  # videos in a refusal; the count is always whole
+
+
+def find_generation(root: str, identity: Mapping[str, Any]) -> str:
+    """Return the URI of the generation that has an identity, sealed or not.
+
+    Raises:
+        StoreIncomplete: if there is no store at ``root``.
+        FingerprintMismatch: if none of its generations has this identity; compared with the first.
+        StoreCorrupt: if the identity there is damaged.
+
+    """
+    first = read_spec(root)
+    if first.fingerprint == fingerprint(identity):
+        return root
+    if cell_identity(first.identity) == cell_identity(identity):
+        home = _home(root, fingerprint(identity))
+        if find_spec(home) is not None:
+            return home
+    raise FingerprintMismatch(root, differences(first.identity, identity))
+
+
+def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
+    """Return the URI at which a store is to be made: ``root``, or below a root that is taken.
+
+    Args:
+        root: of the store.
+        spec: of the store that is wanted.
+        manifest: of its videos.
+
+    Raises:
+        FingerprintMismatch: if it holds other cells than the first generation, or not all of its
+            views and good videos.
+        StoreCorrupt: if the first generation's identity or videos are damaged.
+
+    """
+    first = find_spec(root)
+    if first is None or first.fingerprint == spec.fingerprint:
+        return root
+    if differing := _shrunk(root, first, spec, manifest):
+        raise FingerprintMismatch(root, differing)
+    return _home(root, spec.fingerprint)
+
+
+def list_generations(root: str) -> list[str]:
+    """List the URIs at which there may be a generation, the first one first."""
+    names = filter(_NAME.fullmatch, list_names(join_uri(root, GENERATIONS)))
+    return [root, *(join_uri(root, GENERATIONS, name) for name in names)]
+
+
+def record_videos(home: str, manifest: Manifest) -> None:
+    """Say beside a generation's identity which videos it is made from."""
+    publish(home, VIDEOS_NAME, manifest.digested)
+
+
+def find_videos(home: str, spec: StoreSpec) -> Manifest | None:
+    """Read which videos a generation was made from; None if it does not say.
+
+    Raises:
+        StoreCorrupt: if the file is not the one that the identity names.
+
+    """
+    uri = join_uri(home, VIDEOS_NAME)
+    try:
+        content = read_bytes(uri)
+    except FileNotFoundError:  # made before generations were
+        return None
+    expected = spec.identity["dataset"]["manifest_digest"]
+    if (found := sha256_of(content)) != expected:
+        raise StoreCorrupt(uri, expected=f"sha256 {expected}", found=f"sha256 {found}")
+    return decode_digested(content)
+
+
+def content_of(record: VideoRecord) -> dict[str, Any]:
+    """Return what a cell depends on of its video; a label or a split may be mended."""
+    return {name: getattr(record, name) for name in CONTENT}
+
+
+def find_spec(home: str) -> StoreSpec | None:
+    """Read the spec of a generation, sealed or not; None if there is none.
+
+    Raises:
+        FingerprintMismatch: if it has the schema of another version of this program.
+        StoreCorrupt: if it is damaged.
+
+    """
+    uri = join_uri(home, IDENTITY_NAME)
+    try:
+        return decode_spec(read_identity(home), uri=uri)
+    except FileNotFoundError:
+        return None
+
+
+def read_spec(home: str) -> StoreSpec:
+    """Read the spec of a generation, sealed or not.
+
+    Raises:
+        StoreIncomplete: if there is none.
+        FingerprintMismatch, StoreCorrupt: as ``find_spec``.
+
+    """
+    spec = find_spec(home)
+    if spec is None:
+        raise StoreIncomplete(f"there is no logit store at {home}; run jobs/cache_teacher.py")
+    return spec
+
+
+def _home(root: str, fingerprint_: str) -> str:
+    return join_uri(root, GENERATIONS, fingerprint_[:16])
+
+
+def _shrunk(
+    root: str, first: StoreSpec, spec: StoreSpec, manifest: Manifest
+) -> dict[str, tuple[object, object]]:
+    """Name what keeps ``spec`` from being the first generation and more."""
+    theirs, ours = first.identity, spec.identity
+    if cell_identity(theirs) != cell_identity(ours):
+        return differences(cell_identity(theirs), cell_identity(ours))
+    if theirs["views"]["num_views"] > ours["views"]["num_views"]:
+        return differences({"views": theirs["views"]}, {"views": ours["views"]})
+    if theirs["dataset"] == ours["dataset"]:
+        return {}
+    before = find_videos(root, first)
+    if before is None:
+        return differences({"dataset": theirs["dataset"]}, {"dataset": ours["dataset"]})
+    return _lost_videos(before, manifest)
+
+
+def _lost_videos(before: Manifest, now: Manifest) -> dict[str, tuple[object, object]]:
+    """Name the good videos that are gone or changed; a bad one may have been mended."""
+    there = {record.sample_id: content_of(record) for record in before.records if record.good}
+    here = {record.sample_id: content_of(record) for record in now.records}
+    lost = [name for name, facts in there.items() if here.get(name) != facts]
+    if not lost:
+        return {}
+    named = {
+        key: values
+        for name in lost[:MAX_NAMED]
+        for key, values in differences(
+            {f"video {name}": there[name]}, {f"video {name}": here.get(name, "not there")}
+        ).items()
+    }
+    count = f"{len(lost)} of them changed or gone"
+    return named | {"dataset.videos": (f"{len(there)} good videos", count)}

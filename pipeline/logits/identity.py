@@ -1,0 +1,116 @@
+"""What decides a logit, as one readable record and one digest.
+
+The identity names every input that a cached logit depends on, and nothing else. Its fingerprint is
+written into each file of the logit store; two artefacts belong together exactly when their
+fingerprints are equal, and when they are not, ``differences`` names the settings.
+
+Not in it: batch sizes, threads, workers and URIs, which change who computes a logit and not the
+logit; and how a store is cut into units, shards and files, which its layout says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest
+from pipeline.storage.files import sha256_of
+from pipeline.views.view import POLICY_VERSION
+
+SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array changes meaning
+TRANSFORM_VERSION = 1  # resizer, photometric operations, normalisation; raise it when pixels change
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return the sha256 of an identity, in hexadecimal.
+
+    Raises:
+        ValueError: if it holds NaN or infinity, for which JSON has no words.
+
+    """
+    return sha256_of(canonical_json(identity))
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode ``value`` in the one way that has a digest: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def cell_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what a cell holds, given its video and view.
+
+    The rest is the extent: which videos and how many views there are. Stores that differ in
+    nothing else hold the same cells where they overlap.
+    """
+    dataset = {name: v for name, v in identity["dataset"].items() if name != "manifest_digest"}
+    views = {name: v for name, v in identity["views"].items() if name != "num_views"}
+    return {**identity, "dataset": dataset, "views": views}
+
+
+def differences(
+    store_identity: Mapping[str, Any], config_identity: Mapping[str, Any]
+) -> dict[str, tuple[object, object]]:
+    """Map the dotted key of every part that differs to its value in the store and in the config.
+
+    A part that one side lacks is shown as "nothing". The result is empty exactly when the
+    fingerprints are equal.
+    """
+    store, config = dict(_leaves(store_identity)), dict(_leaves(config_identity))
+    return {
+        key: (store.get(key, "nothing"), config.get(key, "nothing"))
+        for key in sorted(store.keys() | config.keys())
+        if _encoded(store, key) != _encoded(config, key)
+    }
+
+
+def build_identity(
+    config: ExperimentConfig, *, manifest: Manifest, teacher_digest: str
+) -> dict[str, Any]:
+    """Collect everything that decides a logit of this experiment, as plain JSON values.
+
+    Args:
+        config: of the experiment.
+        manifest: of its videos.
+        teacher_digest: sha256 over the sorted names, shapes, dtypes and bytes of the teacher's
+            state, not over its file, which changes when it is saved again.
+
+    """
+    teacher, frames = config.teacher, config.frames
+    # The manifest's digest covers prepared frames; on its own it would not say that they differ.
+    prepared = {"frames": frames.content} if frames.source == "prepared" else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "transform_version": TRANSFORM_VERSION,
+        "teacher": {
+            "variant": teacher.variant,
+            "embed_dim": teacher.embed_dim,
+            "depths": None if teacher.depths is None else list(teacher.depths),
+            "weights_sha256": teacher_digest,
+            "precision": teacher.precision,
+        },
+        "dataset": {
+            "manifest_digest": manifest.digest,
+            "num_classes": len(manifest.class_names),
+            # The manifest's digest covers the names; on its own it would not say that they differ.
+            "class_names_sha256": sha256_of(canonical_json(manifest.class_names)),
+        },
+        "views": {"policy_version": POLICY_VERSION, **config.views.model_dump(mode="json")},
+        "clip": config.clip.model_dump(mode="json"),
+        "logits": {"dtype": "float16", "centred": True},
+        **prepared,
+    }
+
+
+def _leaves(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in part.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _encoded(leaves: Mapping[str, Any], key: str) -> bytes | None:
+    """Encode a leaf for comparison: to a fingerprint 1, 1.0 and true are three values."""
+    return canonical_json(leaves[key]) if key in leaves else None

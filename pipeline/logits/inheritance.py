@@ -1,0 +1,180 @@
+"""Inheritance: the cells that other generations hold already, taken over before anything is run.
+
+A unit that the others hold whole goes to the journal as it is. Of every other unit the cells that
+were found are written beside it, once::
+
+    <home>/journal/inherited-000012.parquet     footer as of a fragment; may hold no cell at all
+
+From then on the file says which cells need not be run. So whoever runs the unit, after any kill or
+at the same time, runs the same rest, and the other generations may go away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dataset.manifest import Manifest
+from pipeline.logits.cells import Cells, chosen, joined, pick
+from pipeline.logits.generations import (
+    content_of,
+    find_spec,
+    find_videos,
+    list_generations,
+)
+from pipeline.logits.identity import cell_identity
+from pipeline.logits.journal import (
+    create_inherited,
+    read_fragment,
+    read_inherited,
+    write_fragment,
+)
+from pipeline.logits.layout import Shard, StoreSpec, Unit, plan_units
+from pipeline.logits.store import LogitStore, open_store
+from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.seal import find_seal
+
+
+@dataclass(frozen=True, eq=False)
+class Donor:
+    """Another generation at the same root, and where it has the videos of the new one."""
+
+    home: str
+    spec: StoreSpec
+    store: LogitStore | None  # if it is sealed; otherwise cells are read from the journal
+    units: tuple[Unit, ...]
+    finished: frozenset[int]  # units that were in the journal when the donor was found
+    row_of: NDArray[np.int32]  # (N,) of the new generation; -1 where there is no such video
+    status: NDArray[np.uint8]  # (N,) of the new generation's videos
+
+    def cells(self, rows: range) -> Cells:
+        """Read what it holds of the new generation's ``rows``, under their numbers there.
+
+        A cell counts if it has the status of its video: it holds logits, or never will. One that
+        was lost on the way, to a decoder that ran out of time say, is worth another try.
+
+        Raises:
+            StoreCorrupt: if a file or fragment of the donor is damaged.
+
+        """
+        here = np.arange(rows.start, rows.stop, dtype=np.int32)
+        there = self.row_of[here]
+        here, there = here[there >= 0], there[there >= 0]
+        new_row = np.full(self.spec.num_rows, -1, np.int32)
+        new_row[there] = here
+        found = joined(self._read(there), self.spec)
+        row = new_row[found.row]
+        wanted = (row >= 0) & (found.status == self.status[row])
+        return chosen(Cells(**vars(found) | {"row": row}), wanted)
+
+    def _read(self, rows: NDArray[np.int32]) -> list[Cells]:
+        spec = self.spec
+        if self.store is None:
+            numbers = set((rows // spec.rows_per_unit).tolist()) & self.finished
+            return [read_fragment(self.home, spec, self.units[n]) for n in sorted(numbers)]
+        return [
+            pick(self.store.read_shard(n), spec.shard_rows(n), spec)
+            for n in np.unique(rows // spec.rows_per_shard).tolist()
+        ]
+
+
+def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> list[Donor]:
+    """Find the other generations at ``root`` that hold the same cells as the one at ``home``.
+
+    Listing them tells what need not be run again, and nothing else: every cell is verified when
+    it is taken.
+
+    Raises:
+        StoreCorrupt: if an identity, a seal or a list of videos is damaged.
+
+    """
+    donors = []
+    for other in list_generations(root):
+        there = None if other == home else find_spec(other)
+        if there is None or cell_identity(there.identity) != cell_identity(spec.identity):
+            continue
+        same = there.identity["dataset"] == spec.identity["dataset"]
+        videos = manifest if same else find_videos(other, there)
+        if videos is not None:
+            donors.append(_donor(other, there, videos, manifest))
+    return donors
+
+
+def inherit_units(
+    home: str, spec: StoreSpec, shard: Shard, donors: Sequence[Donor], finished: Set[int]
+) -> dict[int, frozenset[tuple[int, int]]]:
+    """Take over what donors hold of a shard's units.
+
+    Args:
+        home: of the generation that inherits.
+        spec: of it.
+        shard: of it.
+        donors: that were found for it.
+        finished: units that are in its journal already.
+
+    Returns:
+        For each unit that is still not in the journal, the (row, view_index) of the cells that
+        need not be run.
+
+    Raises:
+        StoreCorrupt: if a donor is damaged, or what was written down before.
+
+    """
+    todo = [unit for unit in shard.units if unit.number not in finished]
+    found = joined([], spec)
+    for donor in donors if todo else ():
+        theirs = donor.cells(shard.rows)
+        found = joined([found, chosen(theirs, ~_among(theirs, found.coordinates))], spec)
+    remaining = {}
+    for unit in todo:
+        mine = chosen(found, _among(found, unit.coordinates))
+        if len(mine) == len(unit.coordinates):
+            write_fragment(home, spec, unit, mine)
+        else:
+            remaining[unit.number] = frozenset(_inherit(home, spec, unit, mine).coordinates)
+    return remaining
+
+
+def with_inherited(home: str, spec: StoreSpec, unit: int, computed: Cells) -> Cells:
+    """Return the cells of a unit that were run together with those that it inherits, in order.
+
+    Raises:
+        FileNotFoundError: if nothing was written down of what it inherits.
+        StoreCorrupt: if that is damaged.
+
+    """
+    return joined([computed, read_inherited(home, spec, unit)], spec)
+
+
+def _among(cells: Cells, places: Iterable[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Return which cells, (n,), are at one of these places."""
+    wanted = set(places)
+    return np.array([place in wanted for place in cells.coordinates], bool)
+
+
+def _inherit(home: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Cells:
+    """Write down what a unit inherits, or read what was written down before."""
+    if create_inherited(home, spec, unit.number, cells):
+        return cells
+    return read_inherited(home, spec, unit.number)
+
+
+def _donor(home: str, spec: StoreSpec, videos: Manifest, manifest: Manifest) -> Donor:
+    there = {record.sample_id: row for row, record in enumerate(videos.records)}
+    rows = np.array([there.get(record.sample_id, -1) for record in manifest.records], np.int32)
+    for row, record in enumerate(manifest.records):
+        if content_of(record) != content_of(videos.records[rows[row]]):
+            rows[row] = -1
+    store = None if find_seal(home) is None else open_store(home)
+    return Donor(
+        home=home,
+        spec=spec,
+        store=store,
+        units=() if store else tuple(plan_units(spec, videos.records)),
+        finished=frozenset() if store else frozenset(finished_units(home)),
+        row_of=rows,
+        status=np.array([record.status for record in manifest.records], np.uint8),
+    )

@@ -1,0 +1,124 @@
+"""Fragments of the journal: the cells of one unit that the teacher has finished, as Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import Status, StoreCorrupt
+from pipeline.logits.cells import Cells, cell_shapes
+from pipeline.logits.encoding import bad_logits
+from pipeline.logits.layout import StoreSpec, Unit
+from pipeline.logits.tables import cell_schema, to_cells, to_table
+from pipeline.storage.files import create_bytes, join_uri, read_bytes
+from pipeline.storage.sealed.files import publish
+from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_name
+from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
+
+
+@dataclass(frozen=True)
+class FragmentRecord:
+    """What the driver learns of a fragment that is in the journal."""
+
+    unit: int
+    num_cells: int
+    num_good: int
+    num_bytes: int
+    sha256: str
+
+
+def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> FragmentRecord:
+    """Journal the cells of a unit; harmless if the same fragment is there already.
+
+    Raises:
+        StoreCorrupt: if a different fragment is there.
+        ValueError: if these are not the cells of the unit, in order, or if one holds what may
+            never be stored.
+
+    """
+    _check(cells, unit, spec)
+    entry = publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
+    num_good = int((cells.status == Status.GOOD).sum())
+    return FragmentRecord(unit.number, len(cells), num_good, entry.num_bytes, entry.sha256)
+
+
+def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
+    """Read and verify the cells of a unit.
+
+    Raises:
+        FileNotFoundError: if the unit is not in the journal.
+        StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
+
+    """
+    cells = _read(root, spec, unit.number, fragment_name(unit.number))
+    if cells.coordinates != unit.coordinates:
+        uri = join_uri(root, fragment_name(unit.number))
+        raise StoreCorrupt(uri, expected=f"the cells of {unit}", found=f"{cells.coordinates}")
+    return cells
+
+
+def inherited_name(unit: int) -> str:
+    """Return the name of the file of cells that a unit inherits, below the root of the store."""
+    return f"{JOURNAL_NAME}/inherited-{unit:06d}.parquet"
+
+
+def create_inherited(root: str, spec: StoreSpec, unit: int, cells: Cells) -> bool:
+    """Write down which cells a unit inherits; return False if that is there already."""
+    uri = join_uri(root, inherited_name(unit))
+    return create_bytes(uri, _encode(spec, unit, cells))
+
+
+def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
+    """Read and verify the cells that a unit inherits.
+
+    Raises:
+        FileNotFoundError: if nothing was written down.
+        StoreCorrupt: if the file is damaged, or of another unit or fingerprint.
+
+    """
+    return _read(root, spec, unit, inherited_name(unit))
+
+
+def _encode(spec: StoreSpec, unit: int, cells: Cells) -> bytes:
+    schema = cell_schema(spec).with_metadata(_footer(cells, unit, spec))
+    return encode_table(to_table(vars(cells), schema))
+
+
+def _read(root: str, spec: StoreSpec, unit: int, name: str) -> Cells:
+    uri = join_uri(root, name)
+    table = decode_table(read_bytes(uri), cell_schema(spec), uri=uri)
+    cells = to_cells(table)
+    check_footer(table, _footer(cells, unit, spec), uri=uri)
+    return cells
+
+
+def _footer(cells: Cells, unit: int, spec: StoreSpec) -> dict[bytes, bytes]:
+    content = hashlib.sha256()
+    for name, values in vars(cells).items():
+        content.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        content.update(values.tobytes())
+    return {
+        b"fingerprint": spec.fingerprint.encode(),
+        b"unit": str(unit).encode(),
+        b"content_sha256": content.hexdigest().encode(),
+    }
+
+
+def _check(cells: Cells, unit: Unit, spec: StoreSpec) -> None:
+    """Refuse what a stage must not have made, before it is stored for ever."""
+    for name, (dtype, shape) in cell_shapes(spec).items():
+        values, expected = getattr(cells, name), (dtype, (len(cells), *shape))
+        if (values.dtype, values.shape) != expected:
+            raise ValueError(f"{name} must be {expected}, found {values.dtype}, {values.shape}")
+    if cells.coordinates != unit.coordinates:
+        raise ValueError(f"cells {cells.coordinates} are not those of {unit}")
+    if not np.isin(cells.status, [status for status in Status if status]).all():
+        raise ValueError(f"unit {unit.number} holds cells that are missing or of unknown status")
+    good = cells.status == Status.GOOD
+    logits = cells.logits
+    if bad_logits(logits[good]).any() or (logits[good].max(axis=1) != 0).any():
+        raise ValueError(f"unit {unit.number} holds logits that are bad or not centred")
+    if logits[~good].any() or cells.logit_offset[~good].any():
+        raise ValueError(f"unit {unit.number} holds logits in cells that are not good")

@@ -1,0 +1,204 @@
+"""How a logit store is cut: cells into units, units into shards. Pure arithmetic, no storage.
+
+A unit is a few consecutive rows of the manifest with all their wanted views; it is decoded, run
+and journalled together. A shard is a run of whole units and becomes one file, or one object an
+array, written by exactly one task. Both are functions of the manifest and of the layout alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.errors import ConfigError, StoreIncomplete
+from pipeline.logits.identity import build_identity, fingerprint
+from pipeline.views.view import EVALUATION_VIEW
+
+MAX_SHARD_BYTES = 32 * 2**20  # of logits: what a task holds in memory and an object store likes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive rows and, for each of them, the view indices that are wanted."""
+
+    number: int
+    first_row: int
+    views: tuple[tuple[int, ...], ...]
+
+    @property
+    def rows(self) -> range:
+        """The rows, as positions in the manifest."""
+        return range(self.first_row, self.first_row + len(self.views))
+
+    @property
+    def coordinates(self) -> list[tuple[int, int]]:
+        """The (row, view_index) of every wanted cell, in the order of the fragment."""
+        pairs = zip(self.rows, self.views, strict=True)
+        return [(row, view_index) for row, views in pairs for view_index in views]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive units."""
+
+    number: int
+    units: tuple[Unit, ...]
+
+    @property
+    def rows(self) -> range:
+        """The rows, as positions in the manifest."""
+        return range(self.units[0].first_row, self.units[-1].rows.stop)
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """All that a task must know of a store: the identity of its logits, and its layout.
+
+    The layout shapes files and not logits, so it is not fingerprinted; but units of two sizes must
+    not mix in one journal, so it is compared as well before anything is added to a store.
+    """
+
+    identity: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    num_rows: int
+    num_frames: int
+    view_indices: tuple[int, ...]  # the view axis: training views from 0, then the evaluation view
+    format: Literal["zarr", "parquet"]
+    clips_per_unit: int
+    units_per_shard: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The digest of the identity."""
+        return fingerprint(self.identity)
+
+    @property
+    def teacher_digest(self) -> str:
+        """The digest of the teacher's weights."""
+        return str(self.identity["teacher"]["weights_sha256"])
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Everything but the identity, as plain JSON values."""
+        fields = asdict(self) | {
+            "class_names": list(self.class_names),
+            "view_indices": list(self.view_indices),
+        }
+        return {name: value for name, value in fields.items() if name != "identity"}
+
+    @property
+    def num_classes(self) -> int:
+        """Logits of a cell."""
+        return len(self.class_names)
+
+    @property
+    def rows_per_unit(self) -> int:
+        """Rows of a unit; the last one may be shorter."""
+        num_views = len(self.view_indices) - 1
+        return max(1, self.clips_per_unit // num_views)
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Rows of a shard; the last one may be shorter."""
+        return min(self.rows_per_unit * self.units_per_shard, self.num_rows)
+
+    @property
+    def num_units(self) -> int:
+        """Units of the whole store."""
+        return -(-self.num_rows // self.rows_per_unit)
+
+    def unit_rows(self, number: int) -> range:
+        """Return the rows of a unit."""
+        first = number * self.rows_per_unit
+        return range(first, min(first + self.rows_per_unit, self.num_rows))
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the whole store."""
+        return -(-self.num_rows // self.rows_per_shard)
+
+    def shard_rows(self, number: int) -> range:
+        """Return the rows of a shard."""
+        first = number * self.rows_per_shard
+        return range(first, min(first + self.rows_per_shard, self.num_rows))
+
+    def slots(self, view_indices: ArrayLike) -> NDArray[np.intp]:
+        """Return the positions of view indices on the view axis.
+
+        Raises:
+            StoreIncomplete: if the store has no such view.
+
+        """
+        wanted = np.asarray(view_indices)
+        matches: NDArray[np.bool_] = wanted[..., None] == np.array(self.view_indices)
+        if not matches.any(axis=-1).all():
+            unknown = sorted({*wanted.ravel().tolist()} - {*self.view_indices})
+            raise StoreIncomplete(
+                f"the store has the views {list(self.view_indices)}, not {unknown}; "
+                "run jobs/cache_teacher.py with the views that are wanted"
+            )
+        slots: NDArray[np.intp] = matches.argmax(axis=-1)
+        return slots
+
+
+def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: str) -> StoreSpec:
+    """Plan the store of an experiment.
+
+    Raises:
+        ConfigError: if its shards would be too large.
+
+    """
+    spec = StoreSpec(
+        identity=build_identity(config, manifest=manifest, teacher_digest=teacher_digest),
+        class_names=manifest.class_names,
+        num_rows=len(manifest.records),
+        num_frames=config.clip.num_frames,
+        view_indices=(*range(config.views.num_views), EVALUATION_VIEW),
+        format=config.store.format,
+        clips_per_unit=config.store.clips_per_unit,
+        units_per_shard=config.store.units_per_shard,
+    )
+    num_bytes = 2 * spec.rows_per_shard * len(spec.view_indices) * spec.num_classes
+    if num_bytes > MAX_SHARD_BYTES:
+        raise ConfigError(
+            f"store.units_per_shard: {spec.units_per_shard} makes shards of {num_bytes:,} bytes, "
+            f"over {MAX_SHARD_BYTES:,}; use at most "
+            f"{max(1, spec.units_per_shard * MAX_SHARD_BYTES // num_bytes)}"
+        )
+    return spec
+
+
+def plan_units(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Unit]:
+    """Cut all records of the manifest into units."""
+    size, splits = spec.rows_per_unit, [record.split for record in records]
+    return [
+        cut_unit(spec, number, splits[first : first + size])
+        for number, first in enumerate(range(0, len(splits), size))
+    ]
+
+
+def cut_unit(spec: StoreSpec, number: int, splits: Sequence[str]) -> Unit:
+    """Return a unit, given the splits of its videos.
+
+    Videos of split ``train`` want every training view, all others the evaluation view. Bad videos
+    want the same: their cells hold the reason why there are no logits.
+    """
+    training, evaluation = spec.view_indices[:-1], spec.view_indices[-1:]
+    views = tuple(training if split == "train" else evaluation for split in splits)
+    return Unit(number, number * spec.rows_per_unit, views)
+
+
+def plan_shards(spec: StoreSpec, units: Sequence[Unit]) -> list[Shard]:
+    """Group all units of the store into shards."""
+    size = spec.units_per_shard
+    return [
+        Shard(number, tuple(units[first : first + size]))
+        for number, first in enumerate(range(0, len(units), size))
+    ]

@@ -1,0 +1,235 @@
+"""The mirror: a sealed store as memory-mapped arrays on this machine, to gather rows from.
+
+No store format is near a memory map for random rows, and making the whole store into one costs
+microseconds a row, once. The first process of a machine makes the mirror, under a lock; the others
+wait, verify it and map the same pages.
+
+A mirror is a copy. One that is damaged is made again from the store, with a warning that names the
+file: unlike a damaged store, that loses nothing and hides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import PipelineError, Status, StorageUnavailable, StoreIncomplete
+from pipeline.logits.cells import cell_shapes
+from pipeline.logits.layout import StoreSpec
+from pipeline.logits.store import LogitStore, open_store
+from pipeline.storage.files import read_json, write_json, writing_to
+from pipeline.storage.locks import making
+from pipeline.storage.sealed.seal import find_seal
+
+RECORD_NAME = "mirror.json"
+BUILDING = ".building"  # behind the name of a mirror that is not whole yet
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Mirror:
+    """The memory-mapped arrays of a store; the view axis is ``spec.view_indices``."""
+
+    root_digest: str
+    store_uri: str  # of the generation that it is a copy of
+    spec: StoreSpec
+    status: NDArray[np.uint8]  # (N, V)
+    logits: NDArray[np.float16]  # (N, V, K), centred
+    logit_offset: NDArray[np.float32]  # (N, V)
+    view_digest: NDArray[np.uint64]  # (N, V)
+    frame_crc: NDArray[np.uint32]  # (N, V, T)
+    label: NDArray[np.int32]  # (N,)
+
+    def teacher_logits(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.float32]:
+        """Gather centred logits, (B, K), for rows and view indices, both (B,).
+
+        Raises:
+            StoreIncomplete: if the store has no such view, or one of the cells holds no logits.
+
+        """
+        rows, slots = np.asarray(rows), self._good_slots(rows, view_indices)
+        logits: NDArray[np.float32] = self.logits[rows, slots].astype(np.float32)  # (B, K)
+        return logits
+
+    def view_digest_of(self, row: int, view_index: int) -> int:
+        """Return the digest of the view that the teacher saw.
+
+        Raises:
+            StoreIncomplete: as ``teacher_logits``.
+
+        """
+        return int(self.view_digest[row, self._good_slots([row], [view_index])[0]])
+
+    def frame_crc_of(self, row: int, view_index: int) -> NDArray[np.uint32]:
+        """Return the CRC-32 of every frame that the teacher saw, (T,).
+
+        Raises:
+            StoreIncomplete: as ``teacher_logits``.
+
+        """
+        crc: NDArray[np.uint32] = self.frame_crc[row, self._good_slots([row], [view_index])[0]]
+        return crc
+
+    def cell_of_digest(self, view_digest: int) -> tuple[int, int] | None:
+        """Return row and view index of the cell whose view has this digest, if there is one."""
+        return self._cell(np.argwhere(self.view_digest == np.uint64(view_digest)))
+
+    def cell_of_pixels(self, frame_crc: ArrayLike, stride: int) -> tuple[int, int] | None:
+        """Return row and view index of the cell that holds these CRCs, if there is one.
+
+        Args:
+            frame_crc: uint32, of every ``stride``-th frame of a view.
+            stride: of the clip that they are from.
+
+        """
+        same = (self.frame_crc[:, :, ::stride] == np.asarray(frame_crc, np.uint32)).all(axis=2)
+        return self._cell(np.argwhere(same))
+
+    def _cell(self, places: NDArray[np.intp]) -> tuple[int, int] | None:
+        for row, slot in places:
+            if self.status[row, slot] == Status.GOOD:
+                return int(row), self.spec.view_indices[slot]
+        return None
+
+    def _good_slots(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.intp]:
+        """Return positions on the view axis, (B,), of cells that all hold logits."""
+        rows, slots = np.asarray(rows), self.spec.slots(view_indices)
+        status = self.status[rows, slots]
+        if (bad := np.flatnonzero(status != Status.GOOD)).size:
+            row, view_index = rows[bad[0]], self.spec.view_indices[slots[bad[0]]]
+            raise StoreIncomplete(
+                f"row {row}, view {view_index} holds no logits: {Status(status[bad[0]]).name}"
+            )
+        return slots
+
+
+def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
+    """Open the mirror of a sealed store; make it first if this machine has no sound one.
+
+    Raises:
+        StoreIncomplete: if the store is not there or not sealed.
+        StoreCorrupt: if a file of the store is damaged.
+        StorageUnavailable: if another process holds the lock for too long, or the disk is full.
+
+    """
+    store = open_store(store_uri)
+    folder = cache_folder / store.root_digest
+    with making(folder):
+        return _open_locked(store, folder)
+
+
+def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
+    """List the mirrors whose store is gone or another one by now, and their sizes in bytes.
+
+    So are halves of mirrors, of processes that were killed. Who trains on such a mirror keeps the
+    pages that it has mapped.
+
+    Args:
+        cache_folder: of the mirrors.
+        written_before: in seconds since 1970; what is younger is left out.
+
+    """
+    for folder in sorted(cache_folder.glob("*")):
+        digest = folder.name.removesuffix(BUILDING)
+        if _DIGEST.fullmatch(digest) and folder.stat().st_mtime < written_before:
+            if folder.name == digest and _copied_digest(folder) in (digest, None):
+                continue
+            yield folder, sum(path.stat().st_size for path in folder.iterdir())
+
+
+def remove_mirror(folder: Path) -> bool:
+    """Delete a mirror unless somebody makes or checks it right now; return whether it was."""
+    try:
+        with making(folder.with_name(folder.name.removesuffix(BUILDING)), timeout_seconds=0.0):
+            shutil.rmtree(folder)
+    except StorageUnavailable:
+        return False
+    return True
+
+
+def _copied_digest(folder: Path) -> str | None:
+    """Return the root digest of the store that a mirror is of, or None if it does not say."""
+    try:
+        seal = find_seal(read_json(str(folder / RECORD_NAME))["store"])
+    except (OSError, ValueError, TypeError, KeyError, PipelineError):
+        return None  # the record is damaged or of before, or the store is: nothing is known
+    return "" if seal is None else seal.root_digest
+
+
+def _open_locked(store: LogitStore, folder: Path) -> Mirror:
+    names = _shapes(store.spec)
+    damaged = _find_damage(folder, names) if folder.exists() else None
+    if damaged is not None:
+        log.warning("%s is damaged; copying %s again", damaged, store.root)
+    if damaged is not None or not folder.exists():
+        _build(store, folder)
+    arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
+    return Mirror(store.root_digest, store.root, store.spec, **arrays)
+
+
+def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
+    """Return the first file of a mirror that is not what the mirror's record says."""
+    record = folder / RECORD_NAME
+    try:
+        recorded = dict(read_json(str(record)))
+    except (OSError, ValueError, TypeError):
+        return record
+    for name in names:
+        path = _array_path(folder, name)
+        if not path.exists() or recorded.get(path.name) != _sha256(path):
+            return path
+    return None
+
+
+def _build(store: LogitStore, folder: Path) -> None:
+    """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
+    building = folder.with_name(folder.name + BUILDING)
+    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    with writing_to(str(folder)):
+        building.mkdir()
+        _copy_arrays(store, building)
+    digests = {path.name: _sha256(path) for path in building.iterdir()}
+    write_json(str(building / RECORD_NAME), digests | {"store": store.root})
+    # Whoever has mapped a damaged mirror keeps its pages until it ends.
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+
+
+def _copy_arrays(store: LogitStore, folder: Path) -> None:
+    """Append shard after shard: unlike a memory map, a file says so when the disk is full."""
+    with ExitStack() as stack:
+        files = {}
+        for name, (dtype, shape) in _shapes(store.spec).items():
+            files[name] = stack.enter_context(open(_array_path(folder, name), "xb"))
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[name], header)
+        for _, grid in store.read_shards():
+            for name, file in files.items():
+                file.write(getattr(grid, name).tobytes())
+
+
+def _shapes(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    axes = (spec.num_rows, len(spec.view_indices))
+    of_cells = {name: (dtype, (*axes, *cell)) for name, (dtype, cell) in cell_shapes(spec).items()}
+    return of_cells | {"label": (np.dtype(np.int32), (spec.num_rows,))}
+
+
+def _array_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

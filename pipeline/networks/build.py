@@ -1,0 +1,75 @@
+"""From a config section to a network, freshly initialised or started from somebody's weights."""
+
+from __future__ import annotations
+
+import torch
+
+from dvflnet.variants import build_model
+from dvflnet.videofocalnet import VideoFocalNet
+from dvflnet.weights import (
+    LoadReport,
+    adopt_state,
+    load_image_state,
+    load_state,
+    state_digest,
+)
+from pipeline.config.load import ModelConfig
+from pipeline.errors import WeightsMismatch
+from pipeline.networks.weight_files import WeightFile, read_weights
+
+
+def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> VideoFocalNet:
+    """Build the network that a config section describes, freshly initialised."""
+    return build_model(
+        model.variant,
+        num_classes,
+        num_frames,
+        model.drop_path_rate,
+        embed_dim=model.embed_dim,
+        depths=model.depths,
+    )
+
+
+def load_network(
+    model: ModelConfig, file: WeightFile, *, num_classes: int, num_frames: int
+) -> VideoFocalNet:
+    """Build the network that a config section describes around the tensors of a file.
+
+    Nothing is drawn or copied: the parameters are the file's tensors.
+
+    Raises:
+        ValueError: naming every tensor that is missing, unexpected or of another shape.
+
+    """
+    with torch.device("meta"):
+        network = build_network(model, num_classes=num_classes, num_frames=num_frames)
+    adopt_state(network, file.state)
+    return network
+
+
+def init_digest(model: ModelConfig) -> str:
+    """Return the digest of the weights that training starts from, empty for ``init: scratch``."""
+    return state_digest(read_weights(model.init_weights).state) if model.init_weights else ""
+
+
+def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | None:
+    """Load what training starts from; the report says what became of every tensor.
+
+    Returns:
+        The report, or none for ``init: scratch``.
+
+    Raises:
+        WeightsMismatch: if the file does not fit the network.
+
+    """
+    if model.init_weights is None:
+        return None
+    state = read_weights(model.init_weights).state
+    try:
+        if model.init == "imagenet":
+            return load_image_state(
+                network, state, preserve_image_function=model.preserve_image_function
+            )
+        return load_state(network, state, head=model.init_head)
+    except ValueError as error:
+        raise WeightsMismatch(f"{model.init_weights}: {error}") from error

@@ -1,0 +1,95 @@
+"""Who is trained, on which clips, with which loss: all in which teacher and student differ.
+
+Both go through the same loop. The teacher learns from labels, with views of its own that never
+repeat; the student learns from the views in the logit store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.load import (
+    ExperimentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    ViewsConfig,
+)
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, view_for_epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, but for the videos and the targets.
+
+    ``num_frames`` are those of the views; the network sees every ``frame_stride``-th.
+    """
+
+    role: Literal["teacher", "student"]
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    train: TrainConfig
+    policy: ViewsConfig
+    num_views: int
+    num_frames: int
+    frame_stride: int
+    side: int
+    motion_only: bool
+
+    @property
+    def clip_num_frames(self) -> int:
+        """Frames of the network's clips."""
+        return self.num_frames // self.frame_stride
+
+    def view(self, record: VideoRecord, epoch: int) -> View:
+        """Return the view that a video shows in an epoch."""
+        index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)
+        return build_view(self.policy, record, index, num_frames=self.num_frames)
+
+    def evaluation_view(self, record: VideoRecord) -> View:
+        """Return the centre view of a video."""
+        return build_view(self.policy, record, EVALUATION_VIEW, num_frames=self.num_frames)
+
+
+def student_recipe(config: ExperimentConfig) -> Recipe:
+    """Describe the student's training; ``loss.distill_weight`` 0 makes it the VFL-Net baseline."""
+    return Recipe(
+        role="student",
+        model=config.student,
+        loss=config.loss,
+        optim=config.optim,
+        train=config.train,
+        policy=config.views,
+        num_views=config.views.num_views,
+        num_frames=config.clip.num_frames,
+        frame_stride=config.clip.num_frames // config.student_num_frames,
+        side=config.student_side,
+        motion_only=config.clip.motion_only,
+    )
+
+
+def teacher_recipe(config: ExperimentConfig) -> Recipe:
+    """Describe the teacher's training: labels alone, and a view of its own for every epoch.
+
+    The views have another seed than the cached ones, so that the store does not hold the very clips
+    that the teacher was trained on.
+    """
+    teacher = config.teacher
+    own_seed = keyed_hash(config.views.seed, "teacher") % 2**31
+    return Recipe(
+        role="teacher",
+        model=teacher,
+        loss=LossConfig(distill_weight=0.0, label_smoothing=teacher.label_smoothing),
+        optim=teacher.optim,
+        train=teacher.train,
+        policy=config.views.model_copy(update={"seed": own_seed}),
+        num_views=teacher.train.epochs + 1,
+        num_frames=config.clip.num_frames,
+        frame_stride=1,
+        side=config.clip.side,
+        motion_only=config.clip.motion_only,
+    )

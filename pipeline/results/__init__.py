@@ -1,0 +1,1 @@
+"""What a trained network is worth: evaluation, prediction, costs, figures, tables, files."""

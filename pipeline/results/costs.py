@@ -1,0 +1,231 @@
+"""What teacher and student cost: parameters, multiply-adds, peak memory, latency of one clip.
+
+Memory and time are measured in a process of its own for each network: the peak of a process that
+has done something else before is that of something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
+from dvflnet.videofocalnet import VideoFocalNet
+from pipeline.config.load import ExperimentConfig, ModelConfig
+from pipeline.networks.build import build_network
+from pipeline.results.figures import markdown_table
+from pipeline.results.latency import Latency, measure_latency
+from pipeline.results.published_costs import (
+    CLAIMED_RATIO,
+    CLAIMS,
+    NOTES,
+    NUM_CLASSES,
+    NUM_FRAMES,
+    SIDE,
+)
+from pipeline.storage.files import write_json
+from pipeline.tracking.progress import Progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the clip that it is measured on."""
+
+    name: str
+    model: ModelConfig
+    num_classes: int
+    num_frames: int
+    side: int
+
+    def build(self) -> VideoFocalNet:
+        """Build the network; costs do not depend on its weights."""
+        network = build_network(
+            self.model, num_classes=self.num_classes, num_frames=self.num_frames
+        )
+        return network.eval()
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Costs of one clip, forward, float32, on the CPU.
+
+    ``peak_bytes`` is the most memory that the process held, ``network_bytes`` what of it came with
+    the network: weights and activations.
+    """
+
+    name: str
+    clip: tuple[int, int, int]  # T, H, W
+    num_parameters: int
+    num_macs: int
+    peak_bytes: int
+    network_bytes: int
+    latency: Latency
+
+    @property
+    def num_flops(self) -> int:
+        """Floating point operations: a multiply-add is two."""
+        return FLOPS_PER_MAC * self.num_macs
+
+
+def own_subjects(config: ExperimentConfig) -> list[Subject]:
+    """Return the experiment's teacher and student, each on its own clips."""
+    num_classes, clip = config.dataset.num_classes, config.clip
+    return [
+        Subject("teacher", config.teacher, num_classes, clip.num_frames, clip.side),
+        Subject(
+            "student",
+            config.student,
+            num_classes,
+            config.student_num_frames,
+            config.student_side,
+        ),
+    ]
+
+
+def published_subjects() -> list[Subject]:
+    """Return the published variants on the clips that papers count."""
+    return [
+        Subject(name, ModelConfig.model_validate({"variant": name}), NUM_CLASSES, NUM_FRAMES, SIDE)
+        for name in CLAIMS
+    ]
+
+
+def measure_models(subjects: Sequence[Subject], *, num_threads: int) -> list[ModelCost]:
+    """Measure networks one after the other, each in a fresh process."""
+    costs = []
+    with Progress("measure", len(subjects), "networks") as progress:
+        for subject in subjects:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                costs.append(pool.submit(_measure, subject, num_threads).result())
+            progress.advance(1, subject.name)
+    return costs
+
+
+def _measure(subject: Subject, num_threads: int) -> ModelCost:
+    torch.set_num_threads(num_threads)
+    _start_kernels()
+    before = memory_bytes("VmRSS")
+    network = subject.build()
+    clip = torch.zeros((1, subject.num_frames, 3, subject.side, subject.side))
+    with torch.inference_mode():
+        network(clip)  # before the clock starts, so that the peak is that of the network alone
+        peak = memory_bytes("VmHWM")
+        latency = measure_latency(lambda: network(clip))
+    num_parameters, num_macs = _counted(subject)
+    return ModelCost(
+        name=subject.name,
+        clip=(subject.num_frames, subject.side, subject.side),
+        num_parameters=num_parameters,
+        num_macs=num_macs,
+        peak_bytes=peak,
+        network_bytes=max(peak - before, 0),
+        latency=latency,
+    )
+
+
+def _start_kernels() -> None:
+    """Let PyTorch load its kernels, which are the same for every network."""
+    nn.functional.conv2d(torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 3, 3))
+    nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
+
+
+def memory_bytes(field: str) -> int:
+    """Read a size of this process from Linux.
+
+    Not ``getrusage``: its peak is inherited from the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return 1024 * int(value.split()[0])
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def costs_table(costs: Sequence[ModelCost]) -> str:
+    """Lay costs out as a Markdown table."""
+    header = (
+        "",
+        "clip",
+        "params (M)",
+        "GMAC",
+        "GFLOP",
+        "network MiB",
+        "process MiB",
+        "p50 ms",
+        "p95 ms",
+    )
+    return markdown_table(header, [_line(cost) for cost in costs])
+
+
+def _line(cost: ModelCost) -> tuple[str, ...]:
+    mebibyte = 2**20
+    return (
+        cost.name,
+        " x ".join(map(str, cost.clip)),
+        f"{cost.num_parameters / 1e6:.3f}",
+        f"{cost.num_macs / 1e9:.4g}",
+        f"{cost.num_flops / 1e9:.4g}",
+        f"{cost.network_bytes / mebibyte:.0f}",
+        f"{cost.peak_bytes / mebibyte:.0f}",
+        f"{cost.latency.p50_ms:.1f}",
+        f"{cost.latency.p95_ms:.1f}",
+    )
+
+
+def claims_table() -> str:
+    """Lay what was published beside what the code costs, with the notes that it takes."""
+    header = ("", "params (M)", "published", "GMAC", 'published "GFLOPs"', "off by")
+    counted = {subject.name: _counted(subject) for subject in published_subjects()}
+    lines = [
+        (
+            name,
+            f"{num_parameters / 1e6:.2f}",
+            f"{CLAIMS[name].params_millions:g}",
+            f"{num_macs / 1e9:.1f}",
+            *_claimed_gmacs(CLAIMS[name].gmacs, num_macs / 1e9),
+        )
+        for name, (num_parameters, num_macs) in counted.items()
+    ]
+    (params, macs), (nano_params, nano_macs) = counted["base"], counted["nano"]
+    ratio = (
+        f"base / nano: {params / nano_params:.2f} in parameters, {macs / nano_macs:.2f} in "
+        f"multiply-adds; the abstract claims about {CLAIMED_RATIO:g}, which fits the parameters."
+    )
+    notes = [f"- {note}" for note in (*NOTES, ratio)]
+    return "\n".join([markdown_table(header, lines), "", *notes])
+
+
+def _counted(subject: Subject) -> tuple[int, int]:
+    with torch.device("meta"):
+        network = subject.build()
+    macs = count_macs(network, num_frames=subject.num_frames, side=subject.side)
+    return count_parameters(network), macs
+
+
+def _claimed_gmacs(claimed: float | None, found: float) -> tuple[str, str]:
+    return ("-", "-") if claimed is None else (f"{claimed:g}", f"{found / claimed - 1:+.1%}")
+
+
+def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str | None) -> None:
+    """Measure and print what the experiment's networks cost, and what papers claim.
+
+    Args:
+        config: the experiment.
+        published: measure the published variants, too; base needs 1 GiB and minutes.
+        json_uri: where the measured costs go to, if anywhere.
+
+    """
+    subjects = own_subjects(config) + (published_subjects() if published else [])
+    num_threads = config.cluster.worker_threads
+    costs = measure_models(subjects, num_threads=num_threads)
+    if json_uri is not None:
+        write_json(json_uri, [asdict(cost) | {"num_flops": cost.num_flops} for cost in costs])
+    print(f"Forward pass of one clip, float32, {num_threads} CPU threads\n\n{costs_table(costs)}")
+    clip = f"{NUM_FRAMES} x {SIDE} x {SIDE}"
+    print(f"\nPublished and counted, clips of {clip}, {NUM_CLASSES} classes\n\n{claims_table()}")

@@ -1,0 +1,186 @@
+"""What an evaluation found: each network's probabilities on the same videos, and what follows.
+
+A prediction is the mean of the probabilities of a video's views, as published (which sums them).
+Plain data and arithmetic; ``pipeline.stages.evaluate`` fills it on Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
+from pipeline.results.bootstrap import Interval, bootstrap_interval
+from pipeline.results.figures import Bins
+
+TEACHER = "teacher"
+SMALLEST = 1e-300  # so that the logarithm of a probability that came out as zero is a number
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Networks on the good videos of val.
+
+    ``probabilities`` maps a network's name to float64 ``(N, K)``, rows in the order of ``rows``.
+    """
+
+    protocol: str
+    class_names: tuple[str, ...]
+    rows: tuple[int, ...]
+    sample_ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probabilities: Mapping[str, NDArray[np.float64]]
+    failures: Mapping[str, str]  # reason by sample_id of the videos that could not be evaluated
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return a network's metrics; beside the teacher, how like it the network is, too."""
+        teacher = self.probabilities.get(TEACHER) if name != TEACHER else None
+        return evaluate_logits(
+            _log(self.probabilities[name]),
+            torch.from_numpy(self.labels),
+            None if teacher is None else _log(teacher),
+        )
+
+    def confusion(self, name: str) -> NDArray[np.int64]:
+        """Return videos by label and prediction, ``(K, K)``."""
+        labels = torch.from_numpy(self.labels)
+        return np.asarray(confusion_matrix(_log(self.probabilities[name]), labels))
+
+    def calibration(self, name: str) -> Bins:
+        """Return a network's videos by confidence."""
+        sums = calibration_bins(_log(self.probabilities[name]), torch.from_numpy(self.labels))
+        return Bins(*(values.numpy() for values in sums))
+
+    def top1(self, name: str) -> Interval:
+        """Return a network's top-1 with its interval."""
+        return bootstrap_interval(self._correct(name))
+
+    def difference(self, name: str, other: str) -> dict[str, Interval]:
+        """Return how much better a network is than another on the same videos.
+
+        Returns:
+            ``top1``, positive where ``name`` is right more often, and ``nll``, negative where it is
+            less surprised by the labels.
+
+        """
+        return {
+            "top1": bootstrap_interval(self._correct(name) - self._correct(other)),
+            "nll": bootstrap_interval(self._nll(name) - self._nll(other)),
+        }
+
+    def predictions(self) -> pa.Table:
+        """Return a row for each video and network: what it says, and whether that is right."""
+        columns: dict[str, list[Any]] = {name: [] for name in PREDICTION_SCHEMA.names}
+        for name, probabilities in self.probabilities.items():
+            for place, row in enumerate(probabilities):
+                predicted = int(row.argmax())
+                values = (
+                    self.rows[place],
+                    self.sample_ids[place],
+                    self.class_names[self.labels[place]],
+                    name,
+                    self.class_names[predicted],
+                    predicted == self.labels[place],
+                    float(row[predicted]),
+                    row.astype(np.float32).tolist(),
+                )
+                for column, value in zip(columns.values(), values, strict=True):
+                    column.append(value)
+        return pa.table(columns, schema=PREDICTION_SCHEMA)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """All numbers, as plain JSON values."""
+        names = list(self.probabilities)
+        return {
+            "protocol": self.protocol,
+            "num_videos": len(self.rows),
+            "failed_videos": dict(self.failures),
+            "networks": {
+                name: self.metrics(name) | {"top1_interval": list(self.top1(name)[1:])}
+                for name in names
+            },
+            "differences": [
+                {"network": name, "against": other}
+                | {metric: it._asdict() for metric, it in self.difference(name, other).items()}
+                for name, other in pairs(names)
+            ],
+        }
+
+    @property
+    def text(self) -> str:
+        """The table that a person reads, and what follows from it."""
+        header = ("", "top-1", "95 %", "top-5", "NLL", "ECE", "agreement", "KL to teacher")
+        lines = [header, *(_line(*item) for item in self.summary["networks"].items())]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+            for line in lines
+        ]
+        views = f"{self.protocol} clips x crops"
+        title = f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed"
+        return "\n".join([title, *table, *map(_verdict, self.summary["differences"])])
+
+    def _correct(self, name: str) -> NDArray[np.float64]:
+        return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)
+
+    def _nll(self, name: str) -> NDArray[np.float64]:
+        right = self.probabilities[name][np.arange(len(self.labels)), self.labels]
+        return np.asarray(-np.log(np.maximum(right, SMALLEST)))
+
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("sample_id", pa.string()),
+        ("class", pa.string()),
+        ("network", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("probability", pa.float32()),
+        ("probabilities", pa.list_(pa.float32())),
+    ]
+)
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which networks are compared: each with every one before it."""
+    return [(name, other) for place, name in enumerate(names) for other in names[:place]]
+
+
+def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = metrics["top1_interval"]
+    agreement, kl = metrics.get("agreement"), metrics.get("kl_to_teacher")
+    return (
+        name,
+        f"{metrics['top1']:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{metrics['top5']:.1%}",
+        f"{metrics['nll']:.3f}",
+        f"{metrics['ece']:.1%}",
+        "-" if agreement is None else f"{agreement:.1%}",
+        "-" if kl is None else f"{kl:.3f}",
+    )
+
+
+def _verdict(difference: Mapping[str, Any]) -> str:
+    top1, nll = Interval(**difference["top1"]), Interval(**difference["nll"])
+    sure = "" if top1.excludes_zero else ", which may be chance"
+    return (
+        f"{difference['network']} against {difference['against']}: "
+        f"top-1 {100 * top1.mean:+.1f} points "
+        f"({100 * top1.low:+.1f} to {100 * top1.high:+.1f}){sure}; "
+        f"NLL {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})"
+    )
+
+
+def _log(probabilities: NDArray[np.float64]) -> torch.Tensor:
+    """Return logits whose softmax is ``probabilities``."""
+    return torch.from_numpy(np.log(np.maximum(probabilities, SMALLEST)))

@@ -1,0 +1,101 @@
+"""What goes into an exported student and what comes out, and what its files are made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx
+
+from dvflnet.deployed import ClipClassifier, folded, trace
+from pipeline.networks.trained import TrainedNetwork
+from pipeline.views.view import EVALUATION_CROP
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Input and output of an exported student.
+
+    ``clip_shape`` is that of one clip, ``(T, H, W, 3)``.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    clip_shape: tuple[int, int, int, int]
+    frames: str  # which frames of a video make a clip
+    picture: str  # which part of a frame is seen, and how it is resized
+    weights_digest: str
+    root_digest: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Text entries for a file that takes any number of clips."""
+        return self._entries("batch")
+
+    @property
+    def metadata_of_one(self) -> dict[str, str]:
+        """Text entries for a file that takes one clip at a time."""
+        return self._entries("1")
+
+    def _entries(self, batch: str) -> dict[str, str]:
+        shape = ", ".join(map(str, (batch, *self.clip_shape)))
+        return {
+            "name": self.name,
+            "class_names": json.dumps(list(self.class_names)),
+            "input": f"clip: uint8 ({shape}), RGB, 0 to 255, frames in the order of time; "
+            "normalisation is inside",
+            "output": f"logits: float32 ({batch}, {len(self.class_names)}), before softmax, in the "
+            "order of class_names",
+            "frames": self.frames,
+            "picture": self.picture,
+            "weights_digest": self.weights_digest,
+            "root_digest": self.root_digest,
+        }
+
+
+def build_contract(trained: TrainedNetwork) -> Contract:
+    """Say what a trained network wants, in words that need none of this code."""
+    recipe = trained.recipe
+    kept = f", of which every {recipe.frame_stride}th is kept" if recipe.frame_stride > 1 else ""
+    part, whole = EVALUATION_CROP
+    seen = (
+        "the whole picture, its aspect ignored"
+        if recipe.policy.squash
+        else f"the centred square of {part}/{whole} of the short side"
+    )
+    return Contract(
+        name=trained.name,
+        class_names=trained.class_names,
+        clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
+        frames=f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
+        picture=f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it shrinks, "
+        "bilinear where it grows",
+        weights_digest=trained.digest,
+        root_digest=trained.root_digest,
+    )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the files of all formats are made from.
+
+    ``module`` is the folded graph, ``program`` the same, traced; ``clips`` are uint8
+    ``(N, T, H, W, 3)`` of train, to calibrate int8 with.
+    """
+
+    contract: Contract
+    module: fx.GraphModule
+    program: torch.export.ExportedProgram
+    clips: npt.NDArray[np.uint8]
+
+
+def build_material(
+    trained: TrainedNetwork, contract: Contract, clips: npt.NDArray[np.uint8]
+) -> Material:
+    """Trace a trained network and fold it."""
+    classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only).eval()
+    module = folded(trace(classifier, contract.clip_shape))
+    return Material(contract, module, trace(module, contract.clip_shape), clips)

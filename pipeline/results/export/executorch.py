@@ -1,0 +1,86 @@
+"""ExecuTorch (.pte) for phones, in float32 and in int8, its arithmetic done by XNNPACK.
+
+int8 is PyTorch's own quantisation of an exported graph: XNNPACK's quantiser says what it can do in
+integers, torchao watches calibration clips and puts the numbers in.
+
+A file takes one clip at a time, as a phone has it: ExecuTorch plans its memory ahead, and where a
+batch stays open its lowering (1.5) fixes it to that of the example. Documentation:
+docs.pytorch.org/executorch/stable/backends-xnnpack.html.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvflnet.deployed import trace
+from pipeline.results.export.contract import Contract, Material
+from pipeline.results.export.formats import Program
+
+_CONTRACT = "contract"  # a method of the file that returns it
+
+
+def write_files(material: Material, folder: Path) -> dict[str, Path]:
+    """Write float32 and int8; return their paths by name.
+
+    The contract, as JSON, is what the files' method ``contract`` returns.
+    """
+    path, int8_path = folder / "student.pte", folder / "student-int8.pte"
+    program = trace(material.module, material.contract.clip_shape, any_batch=False)
+    path.write_bytes(_lowered(program, material.contract))
+    int8_path.write_bytes(_lowered(_quantised(material), material.contract))
+    return {"executorch float32": path, "executorch int8": int8_path}
+
+
+def _lowered(program: torch.export.ExportedProgram, contract: Contract) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(
+        program,
+        partitioner=[XnnpackPartitioner()],
+        constant_methods={_CONTRACT: json.dumps(contract.metadata_of_one)},
+    )
+    return bytes(lowered.to_executorch().buffer)
+
+
+def _quantised(material: Material) -> torch.export.ExportedProgram:
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    settings = get_symmetric_quantization_config(is_per_channel=True)
+    watching = prepare_pt2e(copy.deepcopy(material.module), XNNPACKQuantizer().set_global(settings))
+    with torch.inference_mode():
+        for clip in material.clips:
+            watching(torch.from_numpy(clip[None]))
+    return trace(convert_pt2e(watching), material.contract.clip_shape, any_batch=False)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the contract's entries back."""
+    from executorch.runtime import Runtime
+
+    (text,) = Runtime.get().load_program(path).load_method(_CONTRACT).execute([])
+    return dict(json.loads(text))
+
+
+def load(path: Path) -> Program:
+    """Load a file to run it on this machine."""
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+
+    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        # A copy of each answer: the runtime uses its memory again.
+        logits = [method.execute([torch.from_numpy(clip[None])])[0].clone() for clip in clips]
+        return torch.cat(logits).numpy()
+
+    return run

@@ -1,0 +1,98 @@
+"""ONNX, in float32 and in int8, run by ONNX Runtime.
+
+The exporter is PyTorch's newer one, on top of ``torch.export``. int8 is static: weights a channel
+each, activations by the range that calibration clips showed, as quantise-dequantise pairs that the
+runtime merges into integer products. Documentation:
+onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.results.export.contract import Material
+from pipeline.results.export.formats import Program
+
+QUANTISED = ("Conv", "Gemm", "MatMul")  # where the arithmetic is; the rest stays in float32
+
+
+def write_files(material: Material, folder: Path) -> dict[str, Path]:
+    """Write float32 and int8, the contract among the metadata; return their paths by name."""
+    path, int8_path = folder / "student.onnx", folder / "student-int8.onnx"
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision; we do not
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch of PyTorch
+        exported: Any = torch.onnx.export(
+            material.program,
+            dynamo=True,
+            input_names=["clip"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    for node in exported.model.graph:
+        node.metadata_props.clear()  # places in source files, of every node
+    exported.model.metadata_props.update(material.contract.metadata)
+    exported.save(str(path))
+    _quantise(path, int8_path, material.clips)
+    return {"onnx float32": path, "onnx int8": int8_path}
+
+
+def _quantise(source: Path, path: Path, clips: npt.NDArray[np.uint8]) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with TemporaryDirectory() as folder:
+        prepared = Path(folder, "prepared.onnx")
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            path,
+            _Calibration(clips),
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+        )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the contract's entries back."""
+    return dict(_session(path).get_modelmeta().custom_metadata_map)
+
+
+def load(path: Path) -> Program:
+    """Load a file to run it on one core."""
+    session = _session(path)
+
+    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = session.run(["logits"], {"clip": clips})[0]
+        return logits
+
+    return run
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class _Calibration:
+    """Hands out calibration clips one by one, as ONNX Runtime asks for them."""
+
+    def __init__(self, clips: npt.NDArray[np.uint8]) -> None:
+        self._clips: Iterator[npt.NDArray[np.uint8]] = iter(clips[:, None])
+
+    def get_next(self) -> Mapping[str, npt.NDArray[np.uint8]] | None:
+        """Return the next input, None after the last."""
+        clip = next(self._clips, None)
+        return None if clip is None else {"clip": clip}

@@ -1,0 +1,273 @@
+"""What a result looks like: figures and tables, from plain arrays.
+
+Figures are built as objects, without pyplot, whose figures are global and belong to one thread.
+Letters: K classes, N rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from pipeline.tracking.progress import duration
+
+COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}  # told apart by colour-blind eyes, too
+RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
+MAX_NUMBERED_CLASSES = 25  # a confusion matrix of more has colours only
+SHEET_COLUMNS = 4
+FRAMES_SHOWN = 3
+FRAME_GAP = 4  # white pixels
+DPI = 120
+
+
+class Bins(NamedTuple):
+    """Rows grouped by confidence, from ``dvflnet.metrics.calibration_bins``: sums, a bin each."""
+
+    num_rows: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    correct: NDArray[np.float64]
+
+
+class Prediction(NamedTuple):
+    """A class and how sure the network was."""
+
+    class_name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ShownVideo:
+    """A video of the sample sheet."""
+
+    sample_id: str
+    frames: NDArray[np.uint8]  # (T, H, W, 3)
+    class_name: str  # the true one
+    predictions: Mapping[str, Prediction]  # by role, student or teacher or both
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A row of the comparison: what a network costs and how good it is."""
+
+    model: str
+    num_parameters: int
+    num_macs: int
+    top1: float
+    top5: float
+    nll: float
+    ece: float
+    agreement: float | None = None  # with the teacher
+    train_seconds: float | None = None
+
+
+def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Draw a confusion matrix.
+
+    Args:
+        confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
+        class_names: in label order.
+
+    """
+    num_classes = len(class_names)
+    side = float(np.clip(0.14 * num_classes + 4.5, 5.5, 18.0))
+    font_size = float(np.clip(260 / num_classes, 5.5, 10.0))
+    figure = Figure(figsize=(side, side), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(_accuracy_title(confusion), loc="left")
+    axes.set_xticks(range(num_classes), class_names, rotation=90, fontsize=font_size)
+    axes.set_yticks(range(num_classes), class_names, fontsize=font_size)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if num_classes <= MAX_NUMBERED_CLASSES:
+        _number_cells(axes, confusion, shares, font_size)
+    return figure
+
+
+def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) -> str:
+    """Write a line a class as CSV, the worst class first.
+
+    Args:
+        confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
+        class_names: in label order.
+
+    """
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["class", "label", "num_videos", "num_correct", "top1", "most_confused_with"])
+    num_videos, num_correct = confusion.sum(axis=1), confusion.diagonal()
+    top1 = num_correct / np.maximum(num_videos, 1)
+    mistakes = confusion - np.diag(num_correct)
+    for label in np.argsort(top1, kind="stable"):
+        worst = int(mistakes[label].argmax())
+        table.writerow(
+            [
+                class_names[label],
+                label,
+                num_videos[label],
+                num_correct[label],
+                f"{top1[label]:.4f}" if num_videos[label] else "",
+                class_names[worst] if mistakes[label, worst] else "",
+            ]
+        )
+    return buffer.getvalue()
+
+
+def reliability_figure(bins_of: Mapping[str, Bins]) -> Figure:
+    """Draw how often a network is right when it is so sure; on the diagonal it knows itself.
+
+    Args:
+        bins_of: by role, ``student`` and perhaps ``teacher``.
+
+    """
+    figure = Figure(figsize=(5.5, 6.0), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=":")
+    width = 0.8 / len(bins_of)
+    for place, (role, bins) in enumerate(bins_of.items()):
+        used = bins.num_rows > 0
+        confidence, accuracy = (
+            sums[used] / bins.num_rows[used] for sums in (bins.confidence, bins.correct)
+        )
+        error = np.abs(bins.confidence - bins.correct).sum() / bins.num_rows.sum()
+        label = f"{role}, calibration error {error:.1%}"
+        upper.plot(confidence, accuracy, marker="o", color=COLOURS[role], label=label)
+        num_bins = len(used)
+        left = (np.arange(num_bins) + 0.1 + place * width) / num_bins
+        shares = bins.num_rows / bins.num_rows.sum()
+        lower.bar(left, shares, width / num_bins, align="edge", color=COLOURS[role])
+    upper.set_ylabel("share of videos that are right")
+    upper.legend(loc="upper left", frameon=False)
+    lower.set_ylabel("share of videos")
+    lower.set_xlabel("confidence in the predicted class")
+    for axes in (upper, lower):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.spines[["top", "right"]].set_visible(False)
+    upper.set_ylim(0, 1.02)
+    return figure
+
+
+def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
+    """Draw a sheet of videos with what is in them and what the networks saw."""
+    num_rows = -(-len(videos) // SHEET_COLUMNS)
+    figure = Figure(figsize=(3.6 * SHEET_COLUMNS, 2.15 * num_rows), dpi=DPI, layout="constrained")
+    grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, video in zip(grid.flat, videos, strict=False):
+        _draw_video(axes, video)
+    return figure
+
+
+def comparison_table(scores: Sequence[ModelScore]) -> str:
+    """Lay networks out as aligned text, a line each."""
+    header = (
+        "model",
+        "params (M)",
+        "GMAC",
+        "top-1",
+        "top-5",
+        "NLL",
+        "ECE",
+        "agreement",
+        "train time",
+    )
+    rows = [header, *(_comparison_row(score) for score in scores)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _accuracy_title(confusion: NDArray[np.int64]) -> str:
+    correct, total = int(confusion.trace()), int(confusion.sum())
+    return f"{correct} of {total} videos right ({correct / max(total, 1):.1%})"
+
+
+def _number_cells(
+    axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], font_size: float
+) -> None:
+    for true, predicted in np.argwhere(counts):
+        colour = "white" if shares[true, predicted] > 0.5 else "black"
+        text = str(counts[true, predicted])
+        axes.text(predicted, true, text, ha="center", va="center", color=colour, fontsize=font_size)
+
+
+def _draw_video(axes: Axes, video: ShownVideo) -> None:
+    times = np.linspace(0, len(video.frames) - 1, FRAMES_SHOWN).round().astype(int)
+    gap = ((0, 0), (0, 0), (0, FRAME_GAP), (0, 0))
+    strip = np.concatenate(list(np.pad(video.frames[times], gap, constant_values=255)), axis=1)
+    axes.imshow(strip[:, :-FRAME_GAP])
+    lines = [(f"true: {video.class_name}", "black", "bold")]
+    for role, prediction in video.predictions.items():
+        colour = RIGHT if prediction.class_name == video.class_name else WRONG
+        text = f"{role}: {prediction.class_name}  {prediction.probability:.0%}"
+        lines.append((text, colour, "normal"))
+    for number, (text, colour, weight) in enumerate(lines):
+        axes.annotate(
+            text,
+            (0.0, 0.0),
+            (0, -4 - 13 * number),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            color=colour,
+            weight=weight,
+            fontsize=9,
+        )
+
+
+def _comparison_row(score: ModelScore) -> tuple[str, ...]:
+    return (
+        score.model,
+        f"{score.num_parameters / 1e6:.3g}",
+        f"{score.num_macs / 1e9:.3g}",
+        f"{score.top1:.1%}",
+        f"{score.top5:.1%}",
+        f"{score.nll:.2f}",
+        f"{score.ece:.1%}",
+        "-" if score.agreement is None else f"{score.agreement:.1%}",
+        "-" if score.train_seconds is None else duration(score.train_seconds),
+    )
+
+
+def markdown_table(
+    header: Sequence[str], lines: Sequence[Sequence[str]], *, num_words: int = 1
+) -> str:
+    """Lay texts out as a Markdown table that is also readable as it stands.
+
+    Args:
+        header: of the columns.
+        lines: a text for each column.
+        num_words: how many columns, from the left, hold words; the others are numbers.
+
+    """
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    left, right = widths[:num_words], widths[num_words:]
+    rule = ["-" * width for width in left] + ["-" * (width - 1) + ":" for width in right]
+    padded = [
+        [*map(str.ljust, line[:num_words], left), *map(str.rjust, line[num_words:], right)]
+        for line in (header, *lines)
+    ]
+    rows = [padded[0], rule, *padded[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

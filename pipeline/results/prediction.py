@@ -1,0 +1,238 @@
+"""What a trained network says of any video: of all of it, or of windows that slide over it.
+
+No Ray and no data set: a weights file and a video are enough. Videos are decoded in a process of
+their own, like everywhere else, because nobody knows where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config.load import VideoLimits
+from pipeline.dataset.layouts import is_video_name
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
+from pipeline.networks.trained import TrainedNetwork
+from pipeline.storage.files import join_uri, list_tree
+from pipeline.tracking.progress import Progress
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.loader import jitter_rows
+from pipeline.views.view import Protocol, View, evaluation_views
+
+BATCH_SIZE = 8
+CLIPS_PER_PASS = 256  # of one decode pass, so that memory does not grow with the video
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows slide over a video."""
+
+    window_seconds: float
+    stride_seconds: float
+
+    def spans(self, num_frames: int, frame_rate: float) -> list[range]:
+        """Return the frames of each window; the last one ends where the video does.
+
+        Raises:
+            ConfigError: if the video says nothing of its frame rate.
+
+        """
+        if not frame_rate > 0:
+            raise ConfigError("windows in seconds need a frame rate, and this video names none")
+        length = min(max(1, round(self.window_seconds * frame_rate)), num_frames)
+        stride = max(1, round(self.stride_seconds * frame_rate))
+        starts = [*range(0, num_frames - length, stride), num_frames - length]
+        return [range(start, start + length) for start in starts]
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What a network says of one video.
+
+    ``spans`` are the windows in frames, ``probabilities`` is float64 ``(W, K)``, one row a window.
+    """
+
+    record: VideoRecord
+    class_names: tuple[str, ...]
+    spans: tuple[range, ...]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def overall(self) -> NDArray[np.float64]:
+        """The mean over the windows, float64 ``(K,)``."""
+        return np.asarray(self.probabilities.mean(axis=0))
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Return the likeliest classes of the whole video with their probabilities."""
+        return self._top(self.overall, count)
+
+    def top_of_window(self, window: int, count: int) -> list[tuple[str, float]]:
+        """Return the likeliest classes of a window."""
+        return self._top(self.probabilities[window], count)
+
+    def seconds(self, frame: int) -> float | None:
+        """Return when a frame is shown, if the video says so."""
+        return frame / self.record.frame_rate if self.record.frame_rate > 0 else None
+
+    def as_dict(self, count: int) -> dict[str, Any]:
+        """Return the ``count`` likeliest classes, overall and by window, as plain JSON values."""
+        answer: dict[str, Any] = {
+            "uri": self.record.uri,
+            "num_frames": self.record.num_frames,
+            "predictions": _named(self.top(count)),
+        }
+        if len(self.spans) > 1:
+            answer["windows"] = [
+                {
+                    "start_seconds": self.seconds(span.start),
+                    "end_seconds": self.seconds(span.stop),
+                    "predictions": _named(self.top_of_window(window, count)),
+                }
+                for window, span in enumerate(self.spans)
+            ]
+        return answer
+
+    def _top(self, probabilities: NDArray[np.float64], count: int) -> list[tuple[str, float]]:
+        likeliest = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.class_names[label], float(probabilities[label])) for label in likeliest]
+
+
+class Predictor:
+    """A network that is asked about videos; use it in a ``with``, for it holds a decoder."""
+
+    def __init__(
+        self,
+        trained: TrainedNetwork,
+        *,
+        protocol: Protocol | None = None,
+        windows: Windows | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._trained, self._windows = trained, windows
+        self._protocol = protocol or Protocol()
+        self._device = torch.device(device)
+        trained.network.to(self._device)
+        self._decoder = DecodeProcess()
+
+    @property
+    def limits(self) -> VideoLimits:
+        """Guards on videos: those of the experiment that the network is from."""
+        return self._trained.config.dataset.limits
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._decoder.close()
+
+    def predict(self, uri: str) -> VideoPrediction:
+        """Look at a video.
+
+        Raises:
+            VideoDecodeError: if it cannot be decoded, or is over the limits.
+
+        """
+        record = VideoRecord(sample_id=PurePosixPath(uri).stem, uri=uri, label=0, split="val")
+        record = self._decoder.probe(record, self.limits)
+        spans = [range(record.num_frames)]
+        if self._windows is not None:
+            spans = self._windows.spans(record.num_frames, record.frame_rate)
+        per_pass = max(1, CLIPS_PER_PASS // self._protocol.num_views)
+        passes = [spans[start : start + per_pass] for start in range(0, len(spans), per_pass)]
+        probabilities = np.concatenate([self._look(record, part) for part in passes])
+        return VideoPrediction(record, self._trained.class_names, tuple(spans), probabilities)
+
+    def _look(self, record: VideoRecord, spans: list[range]) -> NDArray[np.float64]:
+        """Return the probabilities of some windows from one decode pass, ``(W, K)``."""
+        recipe = self._trained.recipe
+        views = [view for span in spans for view in self._views(record, span)]
+        clips = self._decoder.clips(record, views, self.limits, side=recipe.side, prove=False)
+        probabilities = self._trained.probabilities(
+            np.stack([clip.frames for clip in clips]),
+            jitter_rows(views),
+            self._device,
+            batch_size=BATCH_SIZE,
+        )
+        means: NDArray[np.float64] = probabilities.reshape(
+            len(spans), self._protocol.num_views, -1
+        ).mean(axis=1)
+        return means
+
+    def _views(self, record: VideoRecord, span: range) -> Iterator[View]:
+        """Yield the protocol's views of a window, as if it were a video of its own."""
+        recipe = self._trained.recipe
+        window = replace(record, num_frames=len(span))
+        for view in evaluation_views(
+            recipe.policy, window, self._protocol, num_frames=recipe.num_frames
+        ):
+            frames = tuple(span.start + index for index in view.frame_indices)
+            yield replace(view, frame_indices=frames).every(recipe.frame_stride)
+
+
+def plan_looks(
+    num_clips: int, num_crops: int, window_seconds: float | None, stride_seconds: float | None
+) -> tuple[Protocol, Windows | None]:
+    """Check how videos are to be looked at.
+
+    Raises:
+        ConfigError: if there is no such protocol, or no such window.
+
+    """
+    try:
+        protocol = Protocol(num_clips, num_crops)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if window_seconds is None:
+        if stride_seconds is not None:
+            raise ConfigError("a stride goes with a window: give --window-seconds, too")
+        return protocol, None
+    stride = window_seconds / 2 if stride_seconds is None else stride_seconds
+    if not (window_seconds > 0 and stride > 0):
+        raise ConfigError(f"window and stride must be positive, got {window_seconds} and {stride}")
+    return protocol, Windows(window_seconds, stride)
+
+
+def look_at_all(
+    predictor: Predictor, uris: Sequence[str]
+) -> tuple[list[VideoPrediction], list[VideoDecodeError]]:
+    """Look at every video; one that cannot be read does not keep the others from it."""
+    predictions, failures = [], []
+    with Progress("predict", len(uris), "videos") as progress:
+        for uri in progress.over(uris):
+            try:
+                predictions.append(predictor.predict(uri))
+            except VideoDecodeError as error:
+                failures.append(error)
+    return predictions, failures
+
+
+def find_videos(uri: str) -> list[str]:
+    """Return the video at a URI, or all videos of a folder, sorted.
+
+    Raises:
+        DatasetError: if nothing is there, or the folder has no video.
+
+    """
+    if is_video_name(PurePosixPath(uri).name):
+        return [uri]
+    found = [join_uri(uri, name) for name in list_tree(uri) if is_video_name(name)]
+    if not found:
+        raise DatasetError(f"{uri} is neither a video nor a folder that has any")
+    return found
+
+
+def _named(likeliest: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"class": name, "probability": probability} for name, probability in likeliest]

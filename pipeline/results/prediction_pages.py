@@ -1,0 +1,145 @@
+"""What people get to see of a prediction: a table, a timeline, the video with the answer in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.config.load import VideoLimits
+from pipeline.frames.source import frames_of
+from pipeline.results.figures import DPI
+from pipeline.results.prediction import VideoPrediction
+
+SHOWN_CLASSES = 5
+BAR_SHARE = 0.12  # of the picture's height, for the answer
+FALLBACK_FRAME_RATE = 25
+WHITE, GREEN = (255, 255, 255), (90, 220, 120)  # RGB
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def prediction_table(predictions: Sequence[VideoPrediction], count: int) -> str:
+    """Lay predictions out as aligned text: a line a video, or a line a window."""
+    lines = [line for prediction in predictions for line in _lines(prediction, count)]
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name.ljust(width)}  {classes}" for name, classes in lines)
+
+
+def write_pages(
+    predictions: Sequence[VideoPrediction], folder: Path, limits: VideoLimits, *, annotate: bool
+) -> list[Path]:
+    """Write a timeline of each video that was looked at in windows, and perhaps the video itself.
+
+    Returns:
+        What was written, named after the videos; equal names are numbered.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written, names = [], Counter[str]()
+    for prediction in predictions:
+        name = prediction.record.sample_id
+        names[name] += 1
+        stem = name if names[name] == 1 else f"{name}-{names[name]}"
+        if len(prediction.spans) > 1:
+            written.append(folder / f"{stem}.png")
+            timeline_figure(prediction).savefig(written[-1])
+        if annotate:
+            written.append(folder / f"{stem}.mp4")
+            write_annotated(prediction, written[-1], limits)
+    return written
+
+
+def timeline_figure(prediction: VideoPrediction) -> Figure:
+    """Draw how likely the likeliest classes are over time."""
+    figure = Figure(figsize=(9.0, 3.4), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    middles = [(span.start + span.stop) / 2 for span in prediction.spans]
+    rate = prediction.record.frame_rate
+    times = np.array(middles) / (rate or 1.0)
+    shown = np.argsort(-prediction.probabilities.max(axis=0), kind="stable")[:SHOWN_CLASSES]
+    for label in shown:
+        line = prediction.probabilities[:, label]
+        axes.plot(times, line, marker="o", markersize=3, label=prediction.class_names[label])
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("seconds" if rate else "frames")
+    axes.set_ylabel("probability")
+    axes.set_title(prediction.record.sample_id, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return figure
+
+
+def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits) -> None:
+    """Write the video again, as H.264 without sound, with the answer below each picture.
+
+    Raises:
+        VideoDecodeError: if the video cannot be decoded any more.
+
+    """
+    record = prediction.record
+    wanted = range(record.num_frames)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=round(record.frame_rate) or FALLBACK_FRAME_RATE
+        )
+        stream.pix_fmt = "yuv420p"
+        height, width, bar_height = _sizes(record.height, record.width)
+        stream.height, stream.width = height + bar_height, width
+        for index, picture in frames_of(record, wanted, limits, verify=False):
+            drawn = _annotated(picture, prediction, index)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _lines(prediction: VideoPrediction, count: int) -> list[tuple[str, str]]:
+    lines = [(prediction.record.uri, _classes(prediction.top(count)))]
+    if len(prediction.spans) > 1:
+        lines += [
+            (f"  {_time(prediction, span)}", _classes(prediction.top_of_window(window, count)))
+            for window, span in enumerate(prediction.spans)
+        ]
+    return lines
+
+
+def _time(prediction: VideoPrediction, span: range) -> str:
+    start, end = prediction.seconds(span.start), prediction.seconds(span.stop)
+    return f"{start:7.2f} to {end:7.2f} s"
+
+
+def _classes(likeliest: Sequence[tuple[str, float]]) -> str:
+    return "   ".join(f"{name} {probability:.1%}" for name, probability in likeliest)
+
+
+def _annotated(
+    picture: NDArray[np.uint8], prediction: VideoPrediction, index: int
+) -> NDArray[np.uint8]:
+    """Return a picture with a bar below it that names the class at that moment."""
+    height, width, bar_height = _sizes(*picture.shape[:2])
+    canvas = np.zeros((height + bar_height, width, 3), np.uint8)
+    canvas[:height] = picture[:height, :width]
+    window = _window_at(prediction, index)
+    ((name, probability),) = prediction.top_of_window(window, 1)
+    cv2.rectangle(canvas, (0, height), (round(width * probability), height + 3), GREEN, -1)
+    text, scale = f"{name} {probability:.0%}", bar_height / 40
+    (text_width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
+    scale *= min(1.0, (width - 8) / text_width)
+    place = (4, height + bar_height - round(0.3 * bar_height))
+    cv2.putText(canvas, text, place, FONT, scale, WHITE, 1, cv2.LINE_AA)
+    return canvas
+
+
+def _sizes(height: int, width: int) -> tuple[int, int, int]:
+    """Return height and width of the picture, and the height of its bar: H.264 wants them even."""
+    return 2 * (height // 2), 2 * (width // 2), 2 * max(10, round(BAR_SHARE * height / 2))
+
+
+def _window_at(prediction: VideoPrediction, index: int) -> int:
+    """Return the window whose middle is nearest to a frame."""
+    middles = np.array([(span.start + span.stop) / 2 for span in prediction.spans])
+    return int(np.abs(middles - index).argmin())

@@ -1,0 +1,1 @@
+"""The stages, one module each. Ray lives here and only here."""

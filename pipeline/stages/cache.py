@@ -1,0 +1,357 @@
+"""Stage one: run the teacher over every wanted view of every video, once, into a sealed store.
+
+::
+
+    plan      manifest -> fixed units; to do = units that the journal does not hold
+    inherit   cells that other generations of the store hold already, into the journal
+    run       decode (processes) -> teacher (actors) -> journal (one fragment a unit), on Ray Data
+    seal      one task a shard, then seal.json
+
+A unit's content depends on the manifest, the views and the teacher alone, so any number of workers,
+killed and started again at any point, ends in the same store, digest for digest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
+from pipeline.errors import Status, WeightsMismatch
+from pipeline.frames.sources import read_source
+from pipeline.logits.generations import place_generation, record_videos
+from pipeline.logits.inheritance import Donor, find_donors, inherit_units
+from pipeline.logits.journal import read_fragment
+from pipeline.logits.layout import (
+    Shard,
+    StoreSpec,
+    Unit,
+    plan_shards,
+    plan_store,
+    plan_units,
+)
+from pipeline.logits.store import LogitStore, open_store
+from pipeline.logits.writer import gather_shard, open_for_writing, seal
+from pipeline.networks.teacher import check_teacher
+from pipeline.results.figures import COLOURS
+from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.stages.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    network_resources,
+    ray_session,
+    required_cpus,
+)
+from pipeline.storage.sealed.journal import finished_units
+from pipeline.tracking.progress import Progress
+from pipeline.tracking.provenance import seal_provenance
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.server import is_unfinished, open_run
+
+STAGE = "cache_teacher"
+JOURNAL_CPU_SHARE = 0.25
+
+Known = Mapping[int, frozenset[tuple[int, int]]]  # by unit: (row, view_index) of inherited cells
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """All that is decided before anything runs."""
+
+    config: ExperimentConfig
+    manifest: Manifest
+    spec: StoreSpec
+    root: str  # URI of the generation: store.uri, or below it if that holds fewer views or videos
+    units: tuple[Unit, ...]  # of the whole store, those with videos of val first
+
+    @property
+    def num_clips(self) -> int:
+        """Wanted views of the whole store."""
+        return sum(len(unit.coordinates) for unit in self.units)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Shards of the whole store."""
+        return plan_shards(self.spec, sorted(self.units, key=lambda unit: unit.number))
+
+    def records(self, rows: range) -> Sequence[VideoRecord]:
+        """The manifest's records of consecutive rows."""
+        return self.manifest.records[rows.start : rows.stop]
+
+    def evaluates(self, unit: Unit) -> bool:
+        """Whether a unit holds videos of val, which tell how good the teacher is."""
+        return any(self.manifest.records[row].split == "val" for row in unit.rows)
+
+    def as_text(self) -> str:
+        """What ``--dry-run`` prints."""
+        num_bytes = self.num_clips * (2 * self.spec.num_classes + 13 + 4 * self.spec.num_frames)
+        grown = self.root != self.config.store_uri
+        return "\n".join(
+            [
+                f"store        {self.root} ({self.spec.format})",
+                *([f"grows        {self.config.store_uri}"] if grown else []),
+                f"fingerprint  {self.spec.fingerprint}",
+                f"videos       {len(self.manifest.records)}",
+                f"clips        {self.num_clips} in {len(self.units)} units and "
+                f"{self.spec.num_shards} shards",
+                f"bytes        about {num_bytes:,} before compression",
+            ]
+        )
+
+
+def plan_cache(config: ExperimentConfig) -> CachePlan:
+    """Read the manifest, check the teacher and plan the store; changes nothing.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
+        FingerprintMismatch: if there is another store at its place, or a larger one.
+
+    """
+    manifest = read_source(config)
+    digest = check_teacher(config, manifest.class_names)
+    spec = plan_store(config, manifest=manifest, teacher_digest=digest)
+    root = place_generation(config.store_uri, spec, manifest)
+    plan = CachePlan(config, manifest, spec, root, tuple(plan_units(spec, manifest.records)))
+    val_first = sorted(plan.units, key=lambda unit: not plan.evaluates(unit))
+    return replace(plan, units=tuple(val_first))
+
+
+def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
+    """Do what is missing of the store, seal it and return it.
+
+    Raises:
+        FingerprintMismatch: if there is another store at its place.
+        WeightsMismatch: if the teacher is worse on val than ``teacher.min_top1``.
+        TooManyFailedVideos: before sealing, if too many videos are bad.
+
+    """
+    plan = plan_cache(config)
+    print(plan.as_text(), flush=True)
+    seal_there = open_for_writing(plan.root, plan.spec)
+    record_videos(plan.root, plan.manifest)
+    if seal_there is not None:
+        print("sealed, nothing to do")
+        store = open_store(plan.root)
+        if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
+            with _open_run(plan) as run:  # of a job that was killed behind its seal
+                _report(plan, store, run)
+        return store
+    cluster = config.cluster
+    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
+    with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
+        _run_units(plan, run)
+        store = _seal_store(plan, run.run_id)
+        _report(plan, store, run)
+    return store
+
+
+def _run_units(plan: CachePlan, run: TrackedRun) -> None:
+    """Run what nobody has run yet; judge the teacher as soon as val is complete."""
+    known = _inherit(plan)
+    finished = finished_units(plan.root)
+    todo = [unit for unit in plan.units if unit.number not in finished]
+    waiting = {unit.number for unit in todo if plan.evaluates(unit)}
+    if not waiting:
+        _judge_teacher(plan)
+    meter = Meter(plan.config.cluster.num_teachers)
+    num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
+    with Progress("cache", num_clips, "clips") as progress:
+        for summary in _finished_on_ray(plan, todo, known):
+            meter.add(summary)
+            progress.advance(summary["num_cells"], note=meter.note)
+            run.log_metrics(meter.num_clips, meter.metrics)
+            for failure in summary["failures"]:
+                progress.warn(f"bad video: {failure}")
+            if summary["unit"] in waiting:
+                waiting.remove(summary["unit"])
+                if not waiting:
+                    _judge_teacher(plan)
+
+
+def _inherit(plan: CachePlan) -> Known:
+    """Journal what other generations hold, a task a shard; return what is known of other units."""
+    donors: Sequence[Donor] = find_donors(
+        plan.config.store_uri, plan.root, plan.spec, plan.manifest
+    )
+    if not donors:
+        return {}
+    import ray
+
+    inherit = ray.remote(num_cpus=CPU_SHARE)(inherit_units)
+    shared, finished = ray.put(donors), finished_units(plan.root)
+    pending = [
+        inherit.remote(plan.root, plan.spec, shard, shared, finished) for shard in plan.shards
+    ]
+    known = {unit: cells for remaining in ray.get(pending) for unit, cells in remaining.items()}
+    num_known = sum(map(len, known.values()))
+    num_run = sum(len(unit.coordinates) for unit in plan.units if unit.number in known) - num_known
+    print(f"{plan.num_clips - num_run} of {plan.num_clips} clips need not be run", flush=True)
+    return known
+
+
+def _finished_on_ray(
+    plan: CachePlan, todo: Sequence[Unit], known: Known
+) -> Iterator[dict[str, Any]]:
+    """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
+    if not todo:
+        return
+    import ray.data
+
+    configure_streams()
+    config, cluster = plan.config, plan.config.cluster
+    per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    blocks: Any = [
+        unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
+        for unit in todo
+    ]
+    summaries: Any = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            UnitDecoder,
+            fn_constructor_args=(config,),
+            compute=actor_pool(cluster.num_decoders, len(blocks)),
+            num_cpus=CPU_SHARE,
+            **per_unit,
+        )
+        .map_batches(
+            TeacherActor,
+            fn_constructor_args=(config, plan.spec),
+            compute=actor_pool(cluster.num_teachers, len(blocks)),
+            **network_resources(config),
+            **per_unit,
+        )
+        .map_batches(
+            cast("Any", journal_unit),
+            fn_kwargs={"root": plan.root, "spec": plan.spec, "inheriting": bool(known)},
+            num_cpus=JOURNAL_CPU_SHARE,
+            **per_unit,
+        )
+    )
+    for table in summaries.iter_batches(**per_unit):
+        yield from table.to_pylist()
+
+
+class Meter:
+    """What a run has done so far, for the progress line and for MLflow."""
+
+    def __init__(self, num_teachers: int) -> None:
+        self._started, self._num_teachers = time.monotonic(), num_teachers
+        self._first_seen = 0.0
+        self.num_clips = self._num_first = self._num_good = self._num_hits = 0
+        self._teacher_seconds = 0.0
+
+    def add(self, summary: dict[str, Any]) -> None:
+        """Count a finished unit."""
+        if not self.num_clips:
+            self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
+        self.num_clips += summary["num_cells"]
+        self._num_good += summary["num_good"]
+        self._num_hits += summary["num_hits"]
+        self._teacher_seconds += summary["teacher_seconds"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The same under their MLflow names; the rate counts from the first unit that came in."""
+        seconds = time.monotonic() - self._started
+        streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
+        return {
+            "cache/clips": self.num_clips,
+            "cache/start_seconds": self._first_seen - self._started,
+            "cache/clips_per_second": (self.num_clips - self._num_first) / streaming,
+            "cache/teacher_share": self._teacher_seconds / seconds / self._num_teachers,
+            "cache/failed_clips": self.num_clips - self._num_good,
+            "cache/top1": self._num_hits / max(self._num_good, 1),
+        }
+
+    @property
+    def note(self) -> str:
+        """What stands behind the progress."""
+        metrics = self.metrics
+        return (
+            f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
+        )
+
+
+def _judge_teacher(plan: CachePlan) -> None:
+    """Measure the teacher on val, from the journal, and refuse one that is too bad.
+
+    The units of val run first, so the verdict is there before the rest is paid for; and it is the
+    exact figure that every student will be compared with, at no extra cost.
+    """
+    logits, labels = [], []
+    for unit in filter(plan.evaluates, plan.units):
+        cells = read_fragment(plan.root, plan.spec, unit)
+        splits = np.array([plan.manifest.records[row].split for row in cells.row])
+        judged = (cells.status == Status.GOOD) & (splits == "val")
+        logits.append(cells.logits[judged])
+        labels += [plan.manifest.records[row].label for row in cells.row[judged]]
+    if not labels:
+        print("there is no video of val: the teacher's top-1 is not known")
+        return
+    top1 = float((np.concatenate(logits).argmax(axis=1) == np.array(labels)).mean())
+    print(f"\nteacher: top-1 {top1:.4f} on {len(labels)} videos of val", flush=True)
+    minimum = plan.config.teacher.min_top1
+    if minimum is not None and top1 < minimum:
+        raise WeightsMismatch(
+            f"the teacher's top-1 on val is {top1:.4f}, under teacher.min_top1 {minimum}; nothing "
+            "is sealed.\n  Check weights, class order and preprocessing, or lower the minimum."
+        )
+
+
+def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
+    """Gather every shard in a task of its own, then seal."""
+    import ray
+
+    _check_failures(plan)
+    gather = ray.remote(num_cpus=CPU_SHARE)(gather_shard)
+    pending = [
+        gather.remote(plan.root, plan.spec, shard, plan.records(shard.rows))
+        for shard in plan.shards
+    ]
+    entries = [entry for gathered in ray.get(pending) for entry in gathered]
+    seal(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
+    return open_store(plan.root)
+
+
+def _check_failures(plan: CachePlan) -> None:
+    """Stop before sealing when too many videos have no logits."""
+    status_of_row: dict[int, int] = {}
+    for unit in plan.units:
+        cells = read_fragment(plan.root, plan.spec, unit)
+        bad = cells.status != Status.GOOD
+        status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
+    for row, status in sorted(status_of_row.items()):
+        print(f"no logits: {plan.manifest.records[row].sample_id} ({Status(status).name})")
+    check_failed_fraction(len(status_of_row), len(plan.manifest.records), plan.config.dataset)
+
+
+def _open_run(plan: CachePlan) -> TrackedRun:
+    teacher = plan.config.teacher
+    return open_run(
+        plan.config,
+        stage=STAGE,
+        name=f"cache-{teacher.variant}-{plan.spec.fingerprint[:8]}",
+        key=plan.spec.fingerprint,
+        sections=("teacher", "views", "clip", "store"),
+        tags={
+            "mlflow.runColor": COLOURS["teacher"],
+            "cache.key": plan.spec.fingerprint,
+            "cache.uri": plan.root,
+            "teacher.sha256": plan.spec.teacher_digest,
+        },
+    )
+
+
+def _report(plan: CachePlan, store: LogitStore, run: TrackedRun) -> None:
+    num_bytes = sum(file.num_bytes for file in store.seal.files)
+    run.log_summary({"cache/bytes": num_bytes, "cache/bytes_per_clip": num_bytes / plan.num_clips})
+    run.log_dataset("logit-store", digest=store.root_digest, uri=plan.root, context="cache")
+    print(f"sealed: {plan.root}\n  root digest {store.root_digest}\n  {num_bytes:,} bytes")
+    print(run.link)

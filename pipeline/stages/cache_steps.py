@@ -1,0 +1,266 @@
+"""The three steps that a unit passes in stage one: decode, teacher, journal.
+
+Tables in, tables out, one block a unit. Nothing here knows Ray: the stage hands these to Ray Data,
+and benchmarks and tests call them as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence, Set
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import VideoRecord, records_of, records_table
+from pipeline.errors import PipelineError, Status, VideoDecodeError
+from pipeline.logits.cells import Cells, unit_of
+from pipeline.logits.encoding import bad_logits, centre
+from pipeline.logits.inheritance import with_inherited
+from pipeline.logits.journal import write_fragment
+from pipeline.logits.layout import StoreSpec, Unit
+from pipeline.views.clip import Clip
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.loader import jitter_rows
+from pipeline.views.view import View, build_view
+
+# Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
+CLIP_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("row", pa.int32()),
+        ("view_index", pa.int16()),
+        ("label", pa.int32()),
+        ("status", pa.uint8()),
+        ("reason", pa.string()),
+        ("view_digest", pa.uint64()),
+        ("frame_crc", pa.list_(pa.uint32())),
+        ("jitter", pa.list_(pa.int16())),
+        (
+            "frames",
+            pa.large_binary(),
+        ),  # uint8 (T, side, side, 3); null where the status is not good
+    ]
+)
+
+# What the teacher passes on of a clip, beside its logits.
+CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc")
+SUMMARY_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("num_cells", pa.int32()),
+        ("num_good", pa.int32()),
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("num_hits", pa.int32()),
+        ("teacher_seconds", pa.float64()),
+        ("failures", pa.list_(pa.string())),
+    ]
+)
+
+
+def unit_block(
+    unit: Unit, records: Sequence[VideoRecord], known: Set[tuple[int, int]] = frozenset()
+) -> pa.Table:
+    """Lay a unit's records out as the block that its journey starts from.
+
+    Args:
+        unit: to run.
+        records: of its rows.
+        known: (row, view_index) of the cells that need not be run.
+
+    """
+    wanted = [
+        [index for index in view_indices if (row, index) not in known]
+        for row, view_indices in zip(unit.rows, unit.views, strict=True)
+    ]
+    table = records_table(records)
+    columns = {
+        "unit": pa.array([unit.number] * len(records), pa.int32()),
+        "row": pa.array(unit.rows, pa.int32()),
+        "view_indices": pa.array(wanted, pa.list_(pa.int16())),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    return table
+
+
+class UnitDecoder:
+    """Decode all wanted views of a unit's videos, each video in one pass."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self._config = config
+        self._decoder = DecodeProcess()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Turn a block of records into a block of clips, a bad video into rows with its status."""
+        columns = (block.column(name).to_pylist() for name in ("unit", "row", "view_indices"))
+        clips: list[dict[str, Any]] = []
+        for record, unit, row, view_indices in zip(records_of(block), *columns, strict=True):
+            place = {"unit": unit, "row": row, "label": record.label}
+            clips += [place | cell for cell in self._cells(record, view_indices)]
+        return pa.Table.from_pylist(clips, schema=CLIP_SCHEMA)
+
+    def close(self) -> None:
+        """End the decoding process; where an actor ends, it ends by itself."""
+        self._decoder.close()
+
+    def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
+        if not view_indices:
+            return []
+        if not record.good:
+            reason = f"{record.sample_id}: {record.reason}"
+            return [_bad_cell(index, record.status, reason) for index in view_indices]
+        clip, policy = self._config.clip, self._config.views
+        views = [
+            build_view(policy, record, index, num_frames=clip.num_frames) for index in view_indices
+        ]
+        try:
+            clips = self._decoder.clips(record, views, self._config.dataset.limits, side=clip.side)
+        except VideoDecodeError as error:
+            return [_bad_cell(index, error.status, str(error)) for index in view_indices]
+        return [_good_cell(view, clip) for view, clip in zip(views, clips, strict=True)]
+
+
+class TeacherActor:
+    """Run the teacher over a unit; its clips become logits."""
+
+    def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
+        # Here, so that decoders and the journal's tasks start without torch.
+        from pipeline.networks.teacher import TeacherPredictor
+
+        clip = config.clip
+        self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
+        self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
+        self._failure: PipelineError | None = None
+        try:
+            self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
+        except PipelineError as error:
+            self._failure = error  # of what is raised here, Ray would keep the text alone
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Replace the frames of a block by logits, and add the time that each took."""
+        if self._failure is not None:
+            raise self._failure
+        started = time.monotonic()
+        # A bad clip stays in its batch as zeros, so that it shifts nobody else's place.
+        logits = self._teacher.logits(
+            _stack(block.column("frames"), self._clip_shape, np.uint8),
+            _stack(block.column("jitter"), self._jitter_shape, np.int16),
+        )
+        seconds = (time.monotonic() - started) / len(logits)
+        status, reason = _judge(block, logits)
+        logits[status != Status.GOOD] = 0.0
+        columns = {name: block.column(name) for name in CARRIED} | {
+            "status": pa.array(status, pa.uint8()),
+            "reason": pa.array(reason, pa.string()),
+            "logits": pa.FixedSizeListArray.from_arrays(logits.ravel(), logits.shape[1]),
+            "teacher_seconds": pa.array([seconds] * len(logits)),
+        }
+        return pa.table(columns)
+
+
+def journal_unit(
+    block: pa.Table, root: str, spec: StoreSpec, *, inheriting: bool = False
+) -> pa.Table:
+    """Write a finished unit to the journal; what goes on to the driver is a short record of it.
+
+    Args:
+        block: the unit's clips, or with ``inheriting`` those that it did not inherit.
+        root: of the generation.
+        spec: of the generation.
+        inheriting: whether the rest of the unit was written down in the journal.
+
+    Returns:
+        A row of ``SUMMARY_SCHEMA``; it counts the clips that were run.
+
+    """
+    number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
+    if inheriting:
+        cells = with_inherited(root, spec, number, cells)
+    record = write_fragment(root, spec, unit_of(spec, number, cells), cells)
+    summary = asdict(record) | {
+        "num_cells": block.num_rows,
+        "num_good": int((_numpy(block, "status") == Status.GOOD).sum()),
+        "num_hits": _num_hits(block),
+        "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
+        "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
+    }
+    return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
+
+
+def _bad_cell(view_index: int, status: int, reason: str) -> dict[str, Any]:
+    return {"view_index": view_index, "status": status, "reason": reason, "view_digest": 0}
+
+
+def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
+    return {
+        "view_index": view.view_index,
+        "status": Status.GOOD,
+        "view_digest": view.digest,
+        "frame_crc": clip.frame_crc,
+        "jitter": jitter_rows([view]).ravel(),
+        "frames": clip.frames.tobytes(),
+    }
+
+
+def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
+    """Stack flat values to ``(n, *shape)``, with zeros where there are none.
+
+    A single entry stands for all frames: evaluation views have one jitter under every policy.
+    """
+    stacked: npt.NDArray[Any] = np.zeros((len(column), *shape), dtype)
+    for place, value in enumerate(column):
+        if value.is_valid:
+            flat = np.frombuffer(value.as_buffer(), dtype) if dtype is np.uint8 else value.as_py()
+            stacked[place] = np.reshape(flat, (-1, *shape[1:]))
+    return stacked
+
+
+def _judge(
+    block: pa.Table, logits: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.uint8], list[str | None]]:
+    """Return status and reason of every clip, now that the teacher has answered."""
+    status, reason = _numpy(block, "status").copy(), block.column("reason").to_pylist()
+    for place in np.flatnonzero(bad_logits(logits) & (status == Status.GOOD)):
+        status[place] = Status.BAD_LOGITS
+        reason[place] = (
+            f"row {block.column('row')[place]}: the teacher answered NaN, infinity or a constant"
+        )
+    return status, reason
+
+
+def _numpy(block: pa.Table, name: str) -> npt.NDArray[Any]:
+    return np.asarray(block.column(name).to_numpy())
+
+
+def _logits(block: pa.Table) -> npt.NDArray[np.float32]:
+    """Return the logits of a block, float32 ``(n, K)``."""
+    column = block.column("logits").combine_chunks()
+    return np.asarray(column.flatten()).reshape(len(column), -1)
+
+
+def _to_cells(block: pa.Table, spec: StoreSpec) -> Cells:
+    centred, offset = centre(_logits(block))
+    frame_crc = np.zeros((block.num_rows, spec.num_frames), np.uint32)
+    for place, numbers in enumerate(block.column("frame_crc").to_pylist()):
+        frame_crc[place] = numbers or 0
+    return Cells(
+        row=_numpy(block, "row"),
+        view_index=_numpy(block, "view_index"),
+        status=_numpy(block, "status"),
+        logits=centred,
+        logit_offset=offset,
+        view_digest=_numpy(block, "view_digest"),
+        frame_crc=frame_crc,
+    )
+
+
+def _num_hits(block: pa.Table) -> int:
+    """Count the clips whose label the teacher puts first."""
+    good = _numpy(block, "status") == Status.GOOD
+    return int((_logits(block).argmax(axis=1) == _numpy(block, "label"))[good].sum())

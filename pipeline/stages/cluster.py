@@ -1,0 +1,197 @@
+"""Where a stage runs: the cluster of the submitted job, a named cluster, or a private Ray.
+
+Besides the ``*_stage`` modules and ``train_worker``, the only one that knows Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
+from pipeline.storage.files import is_local
+
+LOCAL = "local"
+CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
+
+CONNECT_SECONDS = 10  # to a cluster that is named
+NO_PROGRESS_SECONDS = 600  # then Ray Data gives up; its default is half an hour
+
+# Read by Ray when it is imported or started, so they are set before that.
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "token",  # what Ray does by default, but without a warning
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report is safe only once it was polled
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its lesser lines are for Ray's developers
+}
+# Stages tell the driver what there is to say; what else workers print stays in Ray's log files.
+QUIET: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+# Ray Train asks the dashboard about its actors when it ends. A private Ray has none, and looking
+# for it takes 12 s; an address that refuses at once takes none.
+NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+
+
+def inside_ray_job() -> bool:
+    """Whether this process was started by ``ray job submit``."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+@contextmanager
+def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> Iterator[None]:
+    """Connect to Ray for one stage.
+
+    Args:
+        config: the experiment.
+        address: ``local`` for a private Ray that ends with the stage, or a cluster's address.
+            Inside a submitted job its cluster is taken whatever this says.
+        num_cpus: logical CPUs that the stage needs at once. A private Ray offers that many; a
+            cluster that has fewer is refused, because the stage would wait for ever.
+
+    Raises:
+        ConfigError: if the cluster is too small.
+        StorageUnavailable: if there is no cluster at the address, or a private Ray does not start.
+
+    """
+    _apply(RAY_SETTINGS)
+    private = address == LOCAL and not inside_ray_job()
+    if private:
+        _apply(NO_DASHBOARD)
+    import ray
+
+    if ray.is_initialized():  # the demo runs all its stages on one
+        yield
+        return
+    if private:
+        _start(config, num_cpus)
+    else:
+        _connect(None if inside_ray_job() else address)
+    try:
+        _check_size(num_cpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _apply(settings: Mapping[str, str]) -> None:
+    """Set environment variables that the user has not set."""
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def configure_streams() -> None:
+    """Set Ray Data up, in this process, as all streaming stages want it."""
+    import ray.data
+    from ray.util import log_once
+
+    log_once("ray_data_progress_manager_disabled")  # or Ray warns of what we want
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # stages show their own
+    context.target_max_block_size = None  # one block in stays one block out
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.raise_original_map_exception = True  # or our errors and exit codes are lost in Ray's
+
+
+def actor_pool(num_actors: int, num_blocks: int) -> Any:
+    """Return a pool for ``map_batches``. Actors without a block would start for nothing."""
+    import ray.data
+
+    return ray.data.ActorPoolStrategy(size=min(num_actors, num_blocks))
+
+
+def network_resources(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what an actor that holds a network asks of Ray: a GPU, or its share of a CPU."""
+    return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
+
+
+def required_cpus(num_decoders: int, num_teachers: int) -> float:
+    """Return the logical CPUs of a streaming stage.
+
+    Actors take half a CPU each, so that a decoder and a teacher share a small machine, and one
+    stays free for tasks: a Ray Data pipeline whose actors hold every CPU never writes a thing.
+    """
+    return CPU_SHARE * (num_decoders + num_teachers) + 0.5
+
+
+def check_uris_survive(config: ExperimentConfig) -> None:
+    """Refuse artefacts inside the folder of a submitted job, which Ray throws away.
+
+    Raises:
+        ConfigError: naming the URI.
+
+    """
+    if not inside_ray_job():
+        return
+    folder = os.getcwd()
+    for uri in (
+        config.artefacts,
+        config.frames_uri,
+        config.store_uri,
+        config.tracking_uri.removeprefix("sqlite:///"),
+    ):
+        if is_local(uri) and uri.startswith(folder + os.sep):
+            raise ConfigError(
+                f"{uri} lies in the folder of this Ray job, which is deleted with it.\n"
+                "  Set artefacts to an absolute path, to ~/... or to an s3:// URI."
+            )
+
+
+def underlying_error(error: BaseException) -> PipelineError | None:
+    """Return the ``PipelineError`` that a task or actor raised, out of Ray's wrapping."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # Ray's wrapping is an instance of what it wraps, too, and speaks in tracebacks.
+        inside: BaseException | None = getattr(seen, "cause", None)
+        if isinstance(seen, PipelineError) and inside is None:
+            return seen
+        seen = inside or seen.__cause__
+    return None
+
+
+def _start(config: ExperimentConfig, num_cpus: float) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=max(int(num_cpus) + 1, os.cpu_count() or 1),
+            object_store_memory=config.cluster.object_store_bytes,
+            include_dashboard=False,
+            **QUIET,
+        )
+    except Exception as error:  # of no narrower type where a busy machine takes over 30 s
+        raise StorageUnavailable(f"Ray did not start on this machine: {error}") from error
+
+
+def _connect(address: str | None) -> None:
+    import ray
+
+    try:
+        _reach(address)
+        ray.init(address=address, **QUIET)
+    except (OSError, RuntimeError) as error:
+        raise StorageUnavailable(f"there is no Ray cluster at {address}: {error}") from error
+
+
+def _reach(address: str | None) -> None:
+    """Fail at once where nobody listens; Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "://" not in host:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+def _check_size(num_cpus: float) -> None:
+    import ray
+
+    available = ray.cluster_resources().get("CPU", 0.0)
+    if available < num_cpus:
+        raise ConfigError(
+            f"the cluster has {available:g} CPUs and this stage needs {num_cpus:g} at once.\n"
+            "  Lower cluster.num_decoders, cluster.num_teachers or cluster.num_workers."
+        )

@@ -1,0 +1,310 @@
+"""Evaluate networks on val, side by side, on Ray Data.
+
+::
+
+    plan      which networks, which views -> blocks of videos
+    run       cut views (CPU actors) -> score (network actors)
+    publish   predictions, pages and a run in MLflow for each network; summary.json last
+
+Every video of val is counted once: as evaluated, or as failed with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, check_failed_fraction
+from pipeline.errors import ConfigError, DatasetError, Status
+from pipeline.frames.sources import read_source
+from pipeline.logits.identity import TRANSFORM_VERSION, canonical_json
+from pipeline.networks.trained import TrainedNetwork, load_teacher, load_trained
+from pipeline.results.evaluation import TEACHER, Evaluation
+from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
+from pipeline.stages.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    network_resources,
+    ray_session,
+    required_cpus,
+)
+from pipeline.stages.evaluate_steps import (
+    Candidate,
+    Look,
+    Scorer,
+    ViewCutter,
+    looks_of,
+    videos_block,
+)
+from pipeline.storage.files import (
+    exists,
+    join_uri,
+    read_json,
+    readable_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+from pipeline.storage.sealed.tables import encode_table
+from pipeline.tracking.progress import Progress
+from pipeline.tracking.server import open_run
+from pipeline.training.plan_training import own_students
+from pipeline.views.view import Protocol
+
+SUMMARY = "summary.json"
+CLIPS_PER_BLOCK = 48
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Which networks look at which videos, and how often."""
+
+    config: ExperimentConfig
+    manifest: Manifest
+    protocol: Protocol
+    networks: tuple[TrainedNetwork, ...]  # the teacher, if any, is the first
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of the good videos of val."""
+        return self.manifest.rows_of("val")
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that decides the result, up to rounding."""
+        decisive = {
+            "networks": {network.name: network.digest for network in self.networks},
+            "protocol": self.protocol.name,
+            "manifest": self.manifest.digest,
+            "transform": TRANSFORM_VERSION,
+        }
+        return sha256_of(canonical_json(decisive))
+
+    @property
+    def folder(self) -> str:
+        """URI of the folder that the results go to."""
+        name = f"{self.protocol.name}-{self.key[:8]}"
+        return join_uri(self.config.artefacts, "evaluations", name)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The networks as actors are told of them."""
+        return [
+            Candidate(
+                network.name,
+                network.uri,
+                network.digest,
+                _look(network),
+                teacher_of=self.config if network.name == TEACHER else None,
+            )
+            for network in self.networks
+        ]
+
+    def as_text(self) -> str:
+        """What ``--dry-run`` prints."""
+        return "\n".join(
+            [
+                f"networks  {', '.join(network.name for network in self.networks)}",
+                f"videos    {len(self.rows)} of val, {self.protocol.name} clips x crops each",
+                f"results   {self.folder}",
+            ]
+        )
+
+
+def plan_evaluation(
+    config: ExperimentConfig,
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    checkpoints: Sequence[str] = (),
+    with_teacher: bool = True,
+) -> EvaluationPlan:
+    """Find the networks and check that they fit the data set; starts nothing.
+
+    Args:
+        config: the experiment.
+        num_clips: of each video.
+        num_crops: of each clip.
+        checkpoints: weights files that train_student or train_teacher wrote; none: the experiment's
+            own students, DVFL-Net and, if it was trained, VFL-Net.
+        with_teacher: put the teacher beside them, if its weights are here.
+
+    Raises:
+        StoreIncomplete: if there is no manifest, or no student was trained yet.
+        WeightsMismatch: if a file is no network of these classes.
+        ConfigError: if the protocol does not fit the views, or two networks are the same.
+
+    """
+    protocol = _protocol(config, num_clips, num_crops)
+    manifest = read_source(config)
+    networks = [load_trained(uri) for uri in checkpoints or own_students(config)]
+    if with_teacher and exists(config.teacher_weights_uri):
+        networks.insert(0, load_teacher(config, manifest.class_names))
+    elif with_teacher:
+        print(f"the teacher is left out: there are no weights at {config.teacher_weights_uri}")
+    for network in networks:
+        network.check_classes(manifest.class_names)
+    names = [network.name for network in networks]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"the same network is given twice: {', '.join(names)}")
+    if not manifest.rows_of("val"):
+        raise DatasetError(f"{config.manifest_uri} has no good video of split val")
+    return EvaluationPlan(config, manifest, protocol, tuple(networks))
+
+
+def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Protocol:
+    if config.views.squash and num_crops > 1:
+        raise ConfigError("views.squash shows the whole picture; evaluate with one crop of it")
+    try:
+        return Protocol(num_clips, num_crops)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
+    """Evaluate, publish and return the summary.
+
+    Raises:
+        TooManyFailedVideos: before publishing, if too many videos of val are bad.
+
+    """
+    print(plan.as_text(), flush=True)
+    summary_uri = join_uri(plan.folder, SUMMARY)
+    if exists(summary_uri):
+        summary: dict[str, Any] = read_json(summary_uri)
+        print(f"evaluated already, nothing to do\n\n{summary['text']}")
+        return summary
+    cluster = plan.config.cluster
+    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
+    with ray_session(plan.config, ray_address, num_cpus=num_cpus):
+        evaluation = collect(plan, _scores_on_ray(plan))
+    num_videos = len(evaluation.rows) + len(evaluation.failures)
+    check_failed_fraction(len(evaluation.failures), num_videos, plan.config.dataset)
+    links = [_track(plan, network, evaluation) for network in plan.networks]
+    predictions = encode_table(evaluation.predictions())
+    write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
+    summary = evaluation.summary | {"text": evaluation.text}
+    write_json(summary_uri, summary)
+    print("\n".join(["", evaluation.text, "", f"results: {plan.folder}", *links]))
+    return summary
+
+
+def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evaluation:
+    """Put the scores of all videos in order; a video that one network lacks is left out for all.
+
+    Raises:
+        DatasetError: if a video is missing, or came twice.
+
+    """
+    names = [network.name for network in plan.networks]
+    found: dict[str, dict[int, list[float]]] = {name: {} for name in names}
+    failures = _failures_of_manifest(plan.manifest)
+    for score in scores:
+        if score["status"] != Status.GOOD:
+            failures[plan.manifest.records[score["row"]].sample_id] = score["reason"]
+        elif score["row"] in found[score["network"]]:
+            raise DatasetError(f"row {score['row']} was evaluated twice by {score['network']}")
+        else:
+            found[score["network"]][score["row"]] = score["probabilities"]
+    failed = {row for row in plan.rows if plan.manifest.records[row].sample_id in failures}
+    rows = [row for row in plan.rows if row not in failed]
+    for name, by_row in found.items():
+        if missing := set(rows) - by_row.keys():
+            raise DatasetError(f"{name} did not see {len(missing)} videos, such as {min(missing)}")
+    return Evaluation(
+        protocol=plan.protocol.name,
+        class_names=plan.manifest.class_names,
+        rows=tuple(rows),
+        sample_ids=tuple(plan.manifest.records[row].sample_id for row in rows),
+        labels=np.array([plan.manifest.records[row].label for row in rows], np.int64),
+        probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
+        failures=failures,
+    )
+
+
+def _failures_of_manifest(manifest: Manifest) -> dict[str, str]:
+    """Return the videos of val that indexing has found bad, with the reason."""
+    bad = set(manifest.rows_of("val", good=False)) - set(manifest.rows_of("val"))
+    return {manifest.records[row].sample_id: manifest.records[row].reason for row in sorted(bad)}
+
+
+def _scores_on_ray(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
+    """Yield each network's word on each video, as they come."""
+    import ray.data
+
+    configure_streams()
+    config, candidates = plan.config, plan.candidates
+    cluster = config.cluster
+    per_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    blocks: Any = [
+        videos_block(rows, [plan.manifest.records[row] for row in rows])
+        for rows in _chunks(plan.rows, max(1, CLIPS_PER_BLOCK // plan.protocol.num_views))
+    ]
+    scores: Any = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            ViewCutter,
+            fn_constructor_args=(looks_of(candidates), plan.protocol, config.dataset.limits),
+            compute=actor_pool(cluster.num_decoders, len(blocks)),
+            num_cpus=CPU_SHARE,
+            **per_block,
+        )
+        .map_batches(
+            Scorer,
+            fn_constructor_args=(candidates, plan.manifest.class_names, plan.protocol, config),
+            compute=actor_pool(cluster.num_teachers, len(blocks)),
+            **network_resources(config),
+            **per_block,
+        )
+    )
+    with Progress("evaluate", len(plan.rows), "videos") as progress:
+        for table in scores.iter_batches(**per_block):
+            progress.advance(table.num_rows // len(candidates))
+            yield from table.to_pylist()
+
+
+def _chunks(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:
+    """Log what one network did as a run of its own, so that runs can be compared; return its page.
+
+    The protocol is part of every metric's name: numbers of two protocols never share a curve.
+    """
+    name, prefix = network.name, f"val/{evaluation.protocol}"
+    key = sha256_of(f"{plan.key} {name}".encode())
+    tags = {
+        "evaluated": name,
+        "evaluated.sha256": network.digest,
+        "cache.root_digest": network.root_digest,
+        "protocol": evaluation.protocol,
+        "mlflow.runColor": COLOURS["teacher" if name == TEACHER else "student"],
+    }
+    title = f"{name} {evaluation.protocol}"
+    config = plan.config
+    with open_run(
+        config, stage="evaluate", name=title, key=key, sections=("evaluate",), tags=tags
+    ) as run:
+        metrics = evaluation.metrics(name)
+        run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
+        confusion = evaluation.confusion(name)
+        run.log_figure("val/confusion.png", confusion_figure(confusion, evaluation.class_names))
+        run.log_text("val/per_class.csv", per_class_table(confusion, evaluation.class_names))
+        role = "teacher" if name == TEACHER else "student"
+        bins = {role: evaluation.calibration(name)}
+        run.log_figure("val/reliability.png", reliability_figure(bins))
+        run.log_text("val/evaluation.txt", evaluation.text)
+        run.log_text("val/evaluation.json", readable_json(evaluation.summary).decode())
+        return run.link
+
+
+def _look(network: TrainedNetwork) -> Look:
+    recipe = network.recipe
+    return Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side)

@@ -1,0 +1,338 @@
+"""Export a student for other runtimes, and measure every file before it is given out.
+
+::
+
+    plan      which weights, which formats; their packages are there
+    write     the folded graph in each format; int8 with calibration clips of train
+    measure   every file runs over all of val, beside the network itself
+    publish   files, model card, a run in MLflow; export.json last
+
+No Ray: one process, a few minutes.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvflnet.cost import count_parameters
+from dvflnet.deployed import ClipClassifier
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest
+from pipeline.errors import ConfigError, DatasetError, ExportMismatch
+from pipeline.frames.sources import read_source
+from pipeline.logits.identity import TRANSFORM_VERSION, canonical_json
+from pipeline.logits.store import open_store
+from pipeline.networks.trained import TrainedNetwork, load_trained
+from pipeline.results.export import executorch, onnx, pt2
+from pipeline.results.export.contract import Contract, build_contract, build_material
+from pipeline.results.export.formats import PACKAGES, Format, Program, check_formats
+from pipeline.results.export.measured import NETWORK, Measured, logits_of, measure
+from pipeline.results.export.model_card import MODEL_CARD, export_table, model_card
+from pipeline.results.figures import COLOURS
+from pipeline.storage.files import (
+    exists,
+    join_uri,
+    read_json,
+    readable_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+from pipeline.tracking.progress import Progress
+from pipeline.tracking.server import open_run
+from pipeline.training.plan_training import own_students
+from pipeline.views.loader import ClipLoader, ClipRequest
+from pipeline.views.view import keyed_hash
+
+EXPORT = "export.json"
+MAX_DIFFERENCE = 1e-3  # of a logit, in float32
+FORMAT_MODULES = {"pt2": pt2, "onnx": onnx, "executorch": executorch}
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What is exported, to which formats, and measured on which videos."""
+
+    config: ExperimentConfig
+    manifest: Manifest
+    trained: TrainedNetwork
+    contract: Contract
+    formats: tuple[Format, ...]
+    num_calibration_clips: int
+
+    @property
+    def val_rows(self) -> list[int]:
+        """Rows of the good videos of val."""
+        return self.manifest.rows_of("val")
+
+    @property
+    def calibration_rows(self) -> list[int]:
+        """Rows of train that int8 is calibrated with; the same ones each time."""
+        rows, records = self.manifest.rows_of("train"), self.manifest.records
+        shuffled = sorted(rows, key=lambda row: keyed_hash("calibration", records[row].sample_id))
+        return shuffled[: self.num_calibration_clips]
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that write the files."""
+        packages = [package for name in self.formats for package in PACKAGES[name]]
+        return {name: version(name) for name in ("torch", *packages)}
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that decides the files and what is said of them."""
+        decisive = {
+            "contract": self.contract.metadata,
+            "versions": self.versions,
+            "calibration_clips": self.num_calibration_clips,
+            "manifest": self.manifest.digest,
+            "transform": TRANSFORM_VERSION,
+        }
+        return sha256_of(canonical_json(decisive))
+
+    @property
+    def folder(self) -> str:
+        """URI of the folder that the files go to."""
+        name = f"{self.trained.name}-{self.key[:8]}"
+        return join_uri(self.config.artefacts, "exports", name)
+
+    def as_text(self) -> str:
+        """What ``--dry-run`` prints."""
+        int8 = f"int8 calibrated with {len(self.calibration_rows)} clips of train"
+        return "\n".join(
+            [
+                f"student  {self.trained.name}",
+                f"formats  {', '.join(self.formats)}; {int8}",
+                f"measured on {len(self.val_rows)} videos of val",
+                f"results  {self.folder}",
+            ]
+        )
+
+
+def plan_export(
+    config: ExperimentConfig,
+    *,
+    weights: str | None = None,
+    formats: Sequence[str] = (),
+    num_calibration_clips: int = 128,
+) -> ExportPlan:
+    """Find the student and check that all is there to export it; starts nothing.
+
+    Args:
+        config: the experiment.
+        weights: a file that train_student wrote; none: the experiment's own DVFL-Net.
+        formats: names of ``pipeline.results.export.formats.FORMATS``; none: all of them.
+        num_calibration_clips: of train, for int8.
+
+    Raises:
+        ConfigError: if packages are missing or there are no calibration clips.
+        StoreIncomplete, WeightsMismatch: if there is no such student, or of other classes.
+        DatasetError: if there is no video of val or train to measure or calibrate with.
+
+    """
+    found = check_formats(formats)
+    if num_calibration_clips < 1:
+        raise ConfigError(f"--calibration-clips must be at least 1, got {num_calibration_clips}")
+    trained = load_trained(weights or own_students(config)[-1])
+    manifest = read_source(config)
+    trained.check_classes(manifest.class_names)
+    for split in ("train", "val"):
+        if not manifest.rows_of(split):
+            raise DatasetError(f"there is no good video of {split}; export measures every file")
+    contract = build_contract(trained)
+    return ExportPlan(config, manifest, trained, contract, found, num_calibration_clips)
+
+
+def run_export(plan: ExportPlan) -> dict[str, Any]:
+    """Write, measure and publish; return what ``export.json`` holds.
+
+    Raises:
+        ExportMismatch: if a float32 file does not compute what the network does.
+        VideoDecodeError: if a video cannot be decoded any more.
+
+    """
+    print(plan.as_text(), flush=True)
+    uri = join_uri(plan.folder, EXPORT)
+    if exists(uri):
+        result: dict[str, Any] = read_json(uri)
+        print(f"exported already, nothing to do\n\n{result['text']}")
+        return result
+    torch.set_num_threads(plan.config.cluster.worker_threads)
+    with TemporaryDirectory(prefix="dvflnet-export-") as folder:
+        paths = _write(plan, Path(folder))
+        measured = _measure(plan, paths)
+        _check(measured)
+        result = _publish(plan, paths, measured)
+    print(f"\n{result['text']}\n\nresults: {plan.folder}\n{result['link']}")
+    return result
+
+
+def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
+    """Write the files; return them by name, such as ``onnx int8``."""
+    material = build_material(plan.trained, plan.contract, _calibration_clips(plan))
+    paths: dict[str, Path] = {}
+    for name in plan.formats:
+        print(f"writing {name}", flush=True)
+        paths |= FORMAT_MODULES[name].write_files(material, folder)
+    return paths
+
+
+def _calibration_clips(plan: ExportPlan) -> npt.NDArray[np.uint8]:
+    return np.concatenate(list(_clips(plan, plan.calibration_rows)))
+
+
+def _clips(plan: ExportPlan, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the evaluation clips of rows, uint8 ``(B, T, H, W, 3)``."""
+    recipe, size = plan.trained.recipe, plan.config.evaluate.batch_size
+    requests = [
+        ClipRequest(row, record, recipe.evaluation_view(record), recipe.frame_stride)
+        for row in rows
+        for record in [plan.manifest.records[row]]
+    ]
+    wanted = [requests[start : start + size] for start in range(0, len(requests), size)]
+    limits = plan.config.dataset.limits
+    with ClipLoader(recipe.train.num_loaders, limits, side=recipe.side) as loader:
+        for batch in loader.batches(wanted):
+            yield batch.frames
+
+
+def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]:
+    """Run the network and all files over val; the network's own row comes first."""
+    programs = {NETWORK: _network(plan.trained)} | {
+        name: FORMAT_MODULES[name.split()[0]].load(path) for name, path in paths.items()
+    }
+    batches, rows = _clips(plan, plan.val_rows), plan.val_rows
+    with Progress("measure", len(rows), "videos") as progress:
+        logits = logits_of(programs, _counted(batches, progress))
+    labels = torch.tensor([plan.manifest.records[row].label for row in rows])
+    shape, reference = plan.contract.clip_shape, logits[NETWORK]
+    return {
+        name: measure(program, logits[name], reference, labels, shape)
+        for name, program in programs.items()
+    }
+
+
+def _counted(
+    batches: Iterator[npt.NDArray[np.uint8]], progress: Progress
+) -> Iterator[npt.NDArray[np.uint8]]:
+    for clips in batches:
+        yield clips
+        progress.advance(len(clips))
+
+
+def _network(trained: TrainedNetwork) -> Program:
+    """Return the network itself, in float32, as training evaluates it."""
+    classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only)
+
+    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: torch.Tensor = classifier(torch.from_numpy(clips))
+        return logits.numpy()
+
+    return run
+
+
+def _check(measured: Mapping[str, Measured]) -> None:
+    """Refuse float32 files that compute something else; int8 is not exact, and shown."""
+    for name, values in measured.items():
+        if name.endswith("float32") and not values.max_difference <= MAX_DIFFERENCE:
+            raise ExportMismatch(
+                f"{name} differs from the network by up to {values.max_difference:.2g} in a logit, "
+                f"on the clips of val; {MAX_DIFFERENCE:g} is allowed. Nothing was published. "
+                "Another version of its packages may do; constraints.txt has those that are tested."
+            )
+
+
+def _publish(
+    plan: ExportPlan, paths: Mapping[str, Path], measured: Mapping[str, Measured]
+) -> dict[str, Any]:
+    """Publish the files, their card and a run, then the record of them all."""
+    contents = {path.name: path.read_bytes() for path in paths.values()}
+    files = {name: _entry(paths[name].name, contents[paths[name].name]) for name in paths}
+    text = export_table(files, measured)
+    card = model_card(plan.contract, facts_of(plan, measured[NETWORK]), text)
+    contents[MODEL_CARD] = card.encode()
+    for file, content in contents.items():
+        write_bytes(join_uri(plan.folder, file), content)
+    result = {
+        "name": plan.trained.name,
+        "contract": plan.contract.metadata,
+        "versions": plan.versions,
+        "platform": platform.platform(),
+        "num_val_videos": len(plan.val_rows),
+        "files": files,
+        "measured": {name: asdict(values) for name, values in measured.items()},
+        "text": text,
+    }
+    result["link"] = _track(plan, contents, measured, result)
+    write_json(join_uri(plan.folder, EXPORT), result)
+    return result
+
+
+def _entry(file: str, content: bytes) -> dict[str, Any]:
+    return {"file": file, "num_bytes": len(content), "sha256": sha256_of(content)}
+
+
+def _track(
+    plan: ExportPlan,
+    contents: Mapping[str, bytes],
+    measured: Mapping[str, Measured],
+    result: Mapping[str, Any],
+) -> str:
+    """Log a run with all files; return its page."""
+    trained = plan.trained
+    tags = {
+        "exported": trained.name,
+        "exported.sha256": trained.digest,
+        "cache.root_digest": trained.root_digest,
+        "mlflow.runColor": COLOURS["student"],
+    }
+    name = f"export {trained.name}"
+    with open_run(
+        plan.config, stage="export", name=name, key=plan.key, sections=(), tags=tags
+    ) as run:
+        for file, values in measured.items():
+            for metric in ("top1", "nll", "agreement", "max_difference"):
+                run.log_summary({f"{file}/{metric}": getattr(values, metric)})
+            run.log_summary({f"{file}/p50_ms": values.latency.p50_ms})
+        for file, content in contents.items():
+            run.log_artifact(f"export/{file}", content)
+        run.log_text(f"export/{EXPORT}", readable_json(result).decode())
+        return run.link
+
+
+def facts_of(plan: ExportPlan, network: Measured) -> dict[str, str]:
+    """Collect what a model card says of data, lineage and quality, line by line."""
+    trained, dataset = plan.trained, plan.config.dataset
+    return {
+        "Data set": f"{dataset.name}, {len(plan.manifest.rows_of('train'))} videos of train, "
+        f"{len(plan.val_rows)} of val",
+        "Manifest digest": plan.manifest.digest,
+        "Weights digest": trained.digest,
+        "Logit store, root digest": trained.root_digest,
+        "Teacher digest": _teacher_digest(plan),
+        "Top-1 on val, 1x1 views": f"{network.top1:.1%} (NLL {network.nll:.3f})",
+        "Parameters": f"{count_parameters(trained.network) / 1e6:.3f} million",
+    }
+
+
+def _teacher_digest(plan: ExportPlan) -> str:
+    """Return the digest of the teacher, from the store that the student learned from."""
+    uri = plan.trained.config.store_uri
+    if not exists(join_uri(uri, "seal.json")):
+        return f"not known here: there is no store {uri}"
+    store = open_store(uri)
+    if store.root_digest != plan.trained.root_digest:
+        return f"not known here: {uri} is another store now"
+    return store.spec.teacher_digest

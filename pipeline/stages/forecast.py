@@ -1,0 +1,139 @@
+"""Measure on this machine what ``pipeline.results.forecast`` counts with: seconds of one clip.
+
+The stage's own actors do a few units, one after the other in this process, and the student takes
+a few steps. On CPU that is CPU time, so that a busy machine gives the same costs as a quiet one.
+Nothing is kept: fragments go to a folder that is deleted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.logits.layout import StoreSpec, Unit, plan_units
+from pipeline.logits.writer import open_for_writing
+from pipeline.networks.build import build_network
+from pipeline.networks.recipe import student_recipe
+from pipeline.results.forecast import UnitCosts
+from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.training.step import Training, build_schedule
+from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest
+
+NUM_UNITS = 8  # after one that warms up
+NUM_STEPS = 3
+# What Ray takes of a core for one unit: its tasks, the driver, the raylet. Seen from outside in
+# stage one, with units of 14 to 28 clips and from 2 to 13 of them a second.
+RAY_UNIT_SECONDS = 0.05
+Clock = Callable[[], float]
+
+
+def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
+    """Measure all costs; with ``cluster.use_gpu`` the networks' ones on the GPU."""
+    decode, teacher, journal = _stage_one_costs(config, manifest, spec)
+    student_decode, student_step = _student_costs(config, manifest)
+    return UnitCosts(decode, teacher, journal, student_decode, student_step)
+
+
+def _stage_one_costs(
+    config: ExperimentConfig, manifest: Manifest, spec: StoreSpec
+) -> tuple[float, float, float]:
+    """Return seconds a clip of decoder, teacher and journal."""
+    teacher, network_clock = TeacherActor(config, spec), _network_clock(config)
+    with closing(UnitDecoder(config)) as decoder, tempfile.TemporaryDirectory() as folder:
+        root = f"{folder}/store"
+        open_for_writing(root, spec)
+
+        def run(unit: Unit) -> NDArray[np.float64]:
+            block = unit_block(unit, manifest.records[unit.rows.start : unit.rows.stop])
+            clips, decode_seconds = _timed(_core_seconds, lambda: decoder(block))
+            logits, teacher_seconds = _timed(network_clock, lambda: teacher(clips))
+            _, journal_seconds = _timed(_core_seconds, lambda: journal_unit(logits, root, spec))
+            seconds = np.array(
+                [decode_seconds, teacher_seconds, journal_seconds + RAY_UNIT_SECONDS]
+            )
+            return seconds / len(unit.coordinates)
+
+        first, *others = plan_units(spec, manifest.records)[: NUM_UNITS + 1]
+        warming_up = run(first)
+        # The median: now and then another process drives ours out of the caches.
+        seconds = np.median([run(unit) for unit in others] or [warming_up], axis=0)
+    decode, forward, journal = (float(value) for value in seconds)
+    return decode, forward, journal
+
+
+def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float, float]:
+    """Return seconds a clip of decoding one view, by one loader, and of a training step."""
+    recipe = student_recipe(config)
+    records = [manifest.records[row] for row in manifest.rows_of("train")]
+
+    def request(record: VideoRecord) -> ClipRequest:
+        return ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
+
+    size = recipe.train.batch_size
+    wanted = [
+        [request(records[(start + place) % len(records)]) for place in range(size)]
+        for start in range(0, size * (NUM_STEPS + 1), size)
+    ]
+    with ClipLoader(1, config.dataset.limits, side=recipe.side) as loader:
+        (first,) = loader.batches(wanted[:1])  # starts the decoder
+        _, decode_seconds = _timed(_core_seconds, lambda: list(loader.batches(wanted[1:])))
+    step_seconds = _step_seconds(config, first, len(manifest.class_names))
+    return decode_seconds / (NUM_STEPS * size), step_seconds / size
+
+
+def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) -> float:
+    """Return the median time of a cached step, on one thread or one GPU."""
+    recipe, device = student_recipe(config), _device(config)
+    torch.set_num_threads(1)
+    network = build_network(recipe.model, num_classes=num_classes, num_frames=recipe.num_frames)
+    training = Training(
+        network.to(device),
+        loss=recipe.loss,
+        optim=recipe.optim,
+        train=recipe.train,
+        schedule=build_schedule(
+            recipe.optim, global_batch_size=len(batch.clips), steps_per_epoch=1.0, num_steps=1
+        ),
+        device=device,
+        motion_only=recipe.motion_only,
+    )
+    labels = torch.zeros(len(batch.clips), dtype=torch.long)
+    teacher_logits = torch.zeros(len(batch.clips), num_classes)
+
+    def step() -> float:  # the loss as a number: the device is done by then
+        return training.step(0, batch, labels, teacher_logits, rank=0).loss
+
+    step()
+    return median(_timed(_network_clock(config), step)[1] for _ in range(NUM_STEPS))
+
+
+def _device(config: ExperimentConfig) -> torch.device:
+    return torch.device("cuda" if config.cluster.use_gpu else "cpu")
+
+
+def _network_clock(config: ExperimentConfig) -> Clock:
+    """Return the clock of a network: a GPU's work takes no time of a core."""
+    return time.perf_counter if config.cluster.use_gpu else time.process_time
+
+
+def _core_seconds() -> float:
+    """Return the CPU time of this process and of the decoders that it has started."""
+    decoders = (child.cpu_times() for child in psutil.Process().children())
+    return time.process_time() + sum(float(times.user + times.system) for times in decoders)
+
+
+def _timed(clock: Clock, work: Callable[[], Any]) -> tuple[Any, float]:
+    started = clock()
+    result = work()
+    return result, clock() - started

@@ -1,0 +1,123 @@
+"""Stage zero: annotations and a folder of videos become a manifest, every video probed once.
+
+Probing decodes each video to its end (frame counts in containers are not to be trusted) and
+hashes its bytes. Bad videos keep their row, with a status and a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config.load import ExperimentConfig, VideoLimits
+from pipeline.dataset.annotations import read_annotations
+from pipeline.dataset.findings import index_report
+from pipeline.dataset.manifest import (
+    Manifest,
+    VideoRecord,
+    build_manifest,
+    check_failed_fraction,
+    located,
+    records_of,
+    records_table,
+    write_manifest,
+)
+from pipeline.errors import Status, VideoDecodeError
+from pipeline.stages.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    ray_session,
+    required_cpus,
+)
+from pipeline.storage.files import exists
+from pipeline.tracking.progress import Progress
+from pipeline.views.decoder import DecodeProcess
+
+VIDEOS_PER_BLOCK = 16
+
+
+def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
+    """Index the data set and publish ``manifest.parquet``.
+
+    Raises:
+        DatasetError: if the annotations make no data set, or none of its videos can be used.
+        TooManyFailedVideos: after writing the manifest, if too many of its videos are bad.
+
+    """
+    dataset = config.dataset
+    annotated = read_annotations(dataset)
+    exists(config.manifest_uri)  # a bucket that is not there should say so before hours of probing
+    to_probe = [record for record in annotated.records if record.good]
+    refused = [record for record in annotated.records if not record.good]
+    with ray_session(config, ray_address, num_cpus=required_cpus(config.cluster.num_decoders, 0)):
+        probed = list(_probed(located(to_probe, dataset.root), config))
+    # Manifest URIs are relative to the root, so that a bucket can move.
+    relative = {record.sample_id: record.uri for record in to_probe}
+    records = [replace(record, uri=relative[record.sample_id]) for record in probed]
+    manifest = build_manifest(dataset.name, annotated.class_names, [*records, *refused])
+    write_manifest(manifest, config.manifest_uri, root=dataset.root)
+    _show(manifest, config)
+    num_bad = sum(not record.good for record in manifest.records)
+    check_failed_fraction(num_bad, len(manifest.records), dataset)
+    return manifest
+
+
+def _show(manifest: Manifest, config: ExperimentConfig) -> None:
+    report = index_report(manifest)
+    for bad in report.bad:
+        print(f"bad video: {bad.split} {bad.sample_id}: {bad.reason} [{bad.status}]")
+    print(report.as_text())
+    print(f"manifest: {config.manifest_uri}  (digest {manifest.digest[:16]})")
+
+
+def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterator[VideoRecord]:
+    """Probe on Ray Data: blocks of records in, blocks of complete records out."""
+    if not records:
+        return
+    import ray.data
+
+    configure_streams()
+    blocks = [
+        records_table(records[start : start + VIDEOS_PER_BLOCK])
+        for start in range(0, len(records), VIDEOS_PER_BLOCK)
+    ]
+    probed = ray.data.from_arrow(blocks).map_batches(
+        VideoProber,
+        fn_constructor_args=(config.dataset.limits, config.dataset.min_frames),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=actor_pool(config.cluster.num_decoders, len(blocks)),
+        num_cpus=CPU_SHARE,
+    )
+    with Progress("index", len(records), "videos") as progress:
+        tables: Iterable[Any] = probed.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
+            progress.advance(table.num_rows)
+            yield from records_of(table)
+
+
+class VideoProber:
+    """Ray Data actor that probes blocks of videos in a decoding process."""
+
+    def __init__(self, limits: VideoLimits, min_frames: int) -> None:
+        self._decoder = DecodeProcess()
+        self._limits = limits
+        self._min_frames = min_frames
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Probe every video of a block; a bad one comes back with its status and reason."""
+        return records_table([self._probe(record) for record in records_of(block)])
+
+    def _probe(self, record: VideoRecord) -> VideoRecord:
+        try:
+            probed = self._decoder.probe(record, self._limits)
+        except VideoDecodeError as error:
+            return replace(record, status=error.status, reason=error.reason)
+        if probed.num_frames < self._min_frames:
+            reason = f"has {probed.num_frames} frames; dataset.min_frames is {self._min_frames}"
+            return replace(probed, status=Status.TOO_SHORT, reason=reason)
+        return probed

@@ -1,0 +1,229 @@
+"""Prepared frames: a few candidates of every video, decoded once, shrunk and kept as JPEGs.
+
+::
+
+    plan      manifest -> fixed units; to do = units that the journal does not hold
+    run       decode, shrink and encode (processes) -> journal (one fragment a unit), on Ray Data
+    seal      one task a file, then the prepared manifest, then seal.json
+
+With ``frames.source: prepared`` every later stage reads these frames instead of the videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import (
+    Manifest,
+    VideoRecord,
+    check_failed_fraction,
+    records_of,
+    records_table,
+)
+from pipeline.errors import VideoDecodeError
+from pipeline.frames.candidates import PreparedVideo
+from pipeline.frames.sources import read_videos
+from pipeline.frames.store import GatheredFile, gather_file, open_for_writing, seal
+from pipeline.frames.store_journal import write_fragment
+from pipeline.frames.store_layout import FrameSpec, plan_frame_store
+from pipeline.frames.store_reader import FrameStore, open_frame_store
+from pipeline.stages.cluster import (
+    CPU_SHARE,
+    actor_pool,
+    configure_streams,
+    ray_session,
+    required_cpus,
+)
+from pipeline.storage.sealed.journal import finished_units
+from pipeline.tracking.progress import Progress
+from pipeline.tracking.provenance import seal_provenance
+from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.server import open_run
+from pipeline.views.decoder import DecodeProcess
+
+SUMMARY_SCHEMA = pa.schema(
+    [("unit", pa.int32()), ("num_videos", pa.int32()), ("failures", pa.list_(pa.string()))]
+)
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """All that is decided before anything runs."""
+
+    config: ExperimentConfig
+    videos: Manifest
+    spec: FrameSpec
+
+    @property
+    def root(self) -> str:
+        """URI of the frame store."""
+        return self.config.frames_uri
+
+    def block(self, unit: int) -> pa.Table:
+        """Lay a unit's records out as the block that Ray Data passes on."""
+        rows = self.spec.unit_rows(unit)
+        table = records_table(self.videos.records[rows.start : rows.stop])
+        return table.append_column("unit", pa.array([unit] * len(rows), pa.int32()))
+
+    def as_text(self) -> str:
+        """What ``--dry-run`` prints."""
+        frames, spec = self.config.frames, self.spec
+        return "\n".join(
+            [
+                f"frame store  {self.root}",
+                f"fingerprint  {spec.fingerprint}",
+                f"videos       {spec.num_rows} in {spec.num_units} units and "
+                f"{spec.num_files} files",
+                f"frames       up to {frames.num_candidates} a video, short side "
+                f"{frames.short_side}, JPEG quality {frames.quality}",
+            ]
+        )
+
+
+def plan_frames(config: ExperimentConfig) -> PreparePlan:
+    """Read the manifest of the videos and plan the frame store; changes nothing.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+
+    """
+    videos = read_videos(config)
+    return PreparePlan(config, videos, plan_frame_store(config, videos))
+
+
+def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore:
+    """Do what is missing of the frame store, seal it and return it.
+
+    Raises:
+        FingerprintMismatch: if there is another store at its place.
+        TooManyFailedVideos: before sealing, if too many videos are bad.
+
+    """
+    plan = plan_frames(config)
+    print(plan.as_text(), flush=True)
+    if open_for_writing(plan.root, plan.spec) is not None:
+        print("sealed, nothing to do")
+        return open_frame_store(plan.root)
+    num_cpus = required_cpus(config.cluster.num_decoders, 0)
+    with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
+        _run_units(plan, run)
+        store = _seal_store(plan, run.run_id)
+        _report(store, run)
+    return store
+
+
+def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
+    """Run every unit that the journal lacks."""
+    finished = finished_units(plan.root)
+    todo = [unit for unit in range(plan.spec.num_units) if unit not in finished]
+    num_videos = num_bad = 0
+    total = sum(len(plan.spec.unit_rows(unit)) for unit in todo)
+    with Progress("prepare", total, "videos") as progress:
+        for summary in _finished_on_ray(plan, todo):
+            num_videos += summary["num_videos"]
+            num_bad += len(summary["failures"])
+            progress.advance(summary["num_videos"])
+            run.log_metrics(
+                num_videos,
+                {
+                    "frames/videos": num_videos,
+                    "frames/failed_videos": num_bad,
+                    "frames/videos_per_second": progress.rate,
+                },
+            )
+            for failure in summary["failures"]:
+                progress.warn(f"bad video: {failure}")
+
+
+def _finished_on_ray(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
+    if not todo:
+        return
+    import ray.data
+
+    configure_streams()
+    per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    summaries: Any = ray.data.from_arrow([plan.block(unit) for unit in todo]).map_batches(
+        UnitPreparer,
+        fn_constructor_args=(plan.config, plan.spec),
+        compute=actor_pool(plan.config.cluster.num_decoders, len(todo)),
+        num_cpus=CPU_SHARE,
+        **per_unit,
+    )
+    for table in summaries.iter_batches(**per_unit):
+        yield from table.to_pylist()
+
+
+class UnitPreparer:
+    """Ray Data actor that prepares the videos of a unit and journals them.
+
+    The JPEGs go straight to the journal; what goes on to the driver is a short summary.
+    """
+
+    def __init__(self, config: ExperimentConfig, spec: FrameSpec) -> None:
+        self._config, self._spec = config, spec
+        self._decoder = DecodeProcess()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Prepare every video of a block; a bad one is journalled with its status and reason."""
+        unit, records = block.column("unit")[0].as_py(), records_of(block)
+        videos = [self._prepare(record) for record in records]
+        write_fragment(self._config.frames_uri, self._spec, unit, videos)
+        bad = [video.record for video in videos if not video.record.good]
+        failures = [f"{record.sample_id}: {record.reason}" for record in bad]
+        summary = {"unit": unit, "num_videos": len(videos), "failures": failures}
+        return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
+
+    def _prepare(self, record: VideoRecord) -> PreparedVideo:
+        if not record.good:
+            return PreparedVideo(record)
+        config = self._config
+        try:
+            return self._decoder.prepare(record, config.dataset.limits, frames=config.frames)
+        except VideoDecodeError as error:
+            return PreparedVideo(replace(record, status=error.status, reason=error.reason))
+
+
+def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
+    """Gather every file in a task of its own, then seal."""
+    import ray
+
+    gather = ray.remote(num_cpus=CPU_SHARE)(gather_file)
+    pending = [gather.remote(plan.root, plan.spec, n) for n in range(plan.spec.num_files)]
+    gathered: list[GatheredFile] = ray.get(pending)
+    _check_failures(plan, [record for file in gathered for record in file.records])
+    provenance = seal_provenance(plan.config, run_id)
+    seal(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)
+    return open_frame_store(plan.root)
+
+
+def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
+    """Stop before sealing when too many videos have no frames."""
+    bad = [record for record in records if not record.good]
+    for record in bad:
+        print(f"no frames: {record.sample_id}: {record.reason}")
+    check_failed_fraction(len(bad), len(records), plan.config.dataset)
+
+
+def _open_run(plan: PreparePlan) -> TrackedRun:
+    return open_run(
+        plan.config,
+        stage="prepare_frames",
+        name=f"frames-q{plan.config.frames.quality}-{plan.spec.fingerprint[:8]}",
+        key=plan.spec.fingerprint,
+        sections=("frames",),
+        tags={"frames.key": plan.spec.fingerprint, "frames.uri": plan.root},
+    )
+
+
+def _report(store: FrameStore, run: TrackedRun) -> None:
+    num_bytes = sum(file.num_bytes for file in store.seal.files)
+    run.log_summary({"frames/bytes": num_bytes})
+    run.log_dataset("frame-store", digest=store.root_digest, uri=store.root, context="frames")
+    print(f"sealed: {store.root}\n  root digest {store.root_digest}\n  {num_bytes:,} bytes")
+    print(run.link)

@@ -1,0 +1,140 @@
+"""What Ray Train runs in each worker: network and state in place, then the loop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+import torch
+
+from pipeline.config.load import resolved_yaml
+from pipeline.errors import PipelineError
+from pipeline.networks.build import start_network
+from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
+from pipeline.training.loop import EpochResult, train
+from pipeline.training.plan import TrainPlan, open_plan_mirror
+from pipeline.training.step import Training
+from pipeline.training.train_start import build_training, fresh_network
+
+T = TypeVar("T")
+NEWS_SECONDS = 2.0  # between two words on how far training is
+
+
+def work(setup: dict[Any, Any]) -> Any:
+    """What Ray Train runs in each worker."""
+    import ray.train
+    import ray.train.torch
+
+    plan: TrainPlan = setup["plan"]
+    torch.set_num_threads(plan.config.cluster.worker_threads)
+    network = fresh_network(plan)
+    resumed = _last_state(plan)
+    if resumed is not None:
+        network.load_state_dict(dict(resumed.weights))
+    elif (report := start_network(network, plan.recipe.model)) is not None:
+        setup["news"].put({"step": 0, "text": report.as_text()})
+    training = build_training(
+        plan, ray.train.torch.prepare_model(network), ray.train.torch.get_device()
+    )
+    if resumed is not None:
+        training.optimiser.load_state_dict(resumed.optimiser)
+    place = RayPlace(
+        plan, network, training, setup["news"], seconds_before=resumed.seconds if resumed else 0.0
+    )
+    try:
+        train(
+            plan,
+            training,
+            place,
+            mirror=open_plan_mirror(plan),
+            first_step=resumed.step if resumed else 0,
+        )
+    except PipelineError as error:
+        if plan.num_workers > 1:
+            raise  # the other workers wait for this one; Ray Train must end them
+        return error  # a restart would only meet it again
+    return None
+
+
+def _last_state(plan: TrainPlan) -> TrainingState | None:
+    """Return the state of the run's last checkpoint, if there is one."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    return None if checkpoint is None else read_checkpoint(plan.checkpoint_uri(checkpoint.path))
+
+
+class RayPlace:
+    """A worker's place among the workers of Ray Train."""
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        network: torch.nn.Module,
+        training: Training,
+        news: Any,
+        *,
+        seconds_before: float,
+    ) -> None:
+        import ray.train
+
+        self.rank: int = ray.train.get_context().get_world_rank()
+        self._plan, self._network, self._training = plan, network, training
+        self._news, self._seconds = news, seconds_before
+        self._said = time.monotonic()
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all workers, in the order of their ranks."""
+        if self._plan.num_workers == 1:
+            return [value]
+        values: list[Any] = [None] * self._plan.num_workers
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def advance(self, step: int) -> None:
+        """Tell the driver, now and then, how far rank 0 is."""
+        if self.rank == 0 and time.monotonic() - self._said > NEWS_SECONDS:
+            self._said = time.monotonic()
+            self._news.put({"step": step})
+
+    def report(self, result: EpochResult) -> None:
+        """Report to the driver; rank 0 adds a checkpoint."""
+        import ray.train
+
+        self._seconds += result.seconds
+        metrics = {
+            "epoch": result.epoch,
+            "step": result.step,
+            "points": result.points,
+            "seconds": self._seconds,
+            **result.val,
+        }
+        name = f"epoch_{result.epoch:04d}"
+        checkpoint = None
+        if self.rank == 0:
+            uri = self._plan.checkpoint_uri(name)
+            self._write(uri, result)
+            checkpoint = ray.train.Checkpoint(uri)
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint,
+            checkpoint_dir_name=name,
+            checkpoint_upload_fn=lambda written, _: written,  # it is where Ray looks for it
+        )
+
+    def _write(self, uri: str, result: EpochResult) -> None:
+        state = TrainingState(
+            step=result.step,
+            seconds=self._seconds,
+            val_logits=result.val_logits,
+            weights=self._network.state_dict(),
+            optimiser=self._training.optimiser.state_dict(),
+        )
+        facts = {
+            "run": self._plan.name,
+            "epoch": str(result.epoch),
+            "root_digest": self._plan.root_digest,
+            "config": resolved_yaml(self._plan.config),
+        }
+        names = self._plan.manifest.class_names
+        write_checkpoint(uri, state, class_names=names, facts=facts)

@@ -1,0 +1,311 @@
+"""One door to storage: a URI is a local path or anything that fsspec opens.
+
+Law 1 lives here: a file is written whole, then named. Locally that is a temporary file, ``fsync``
+and a rename; on an object store a single put. Nothing ever streams into an open remote writer,
+because an exception there publishes a truncated object.
+
+Of an object store, credentials and endpoint come from the environment, and no call takes longer
+than its deadline (``pipeline.storage.s3``): any function here may raise ``StorageUnavailable``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import StorageUnavailable
+from pipeline.storage import s3
+
+# Of what is parsed as a whole: seals, identities, records, configs, annotations. The longest list
+# of a public data set has a third of it.
+MAX_PARSED_BYTES = 128 * 2**20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
+
+
+@dataclass(frozen=True, order=True)
+class StoredFile:
+    """A file below some URI; ``modified`` is in seconds since 1970, by the storage's clock."""
+
+    name: str
+    num_bytes: int
+    modified: float
+
+
+def absolute_uri(uri: str) -> str:
+    """Resolve ``~`` and relative paths; URIs with a scheme stay as they are."""
+    if "://" in uri:
+        return uri
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+def join_uri(root: str, *parts: str) -> str:
+    """Join names below a root."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def is_local(uri: str) -> bool:
+    """Return whether ``uri`` is a path on this machine."""
+    return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
+
+
+def longest_wait_seconds(uri: str) -> float:
+    """Return how long one call waits for the storage of ``uri`` before it gives up; locally 0."""
+    return 0.0 if is_local(uri) else s3.deadline_seconds()
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is something at ``uri``."""
+    filesystem, path = filesystem_of(uri)
+    if isinstance(filesystem, AsyncFileSystem):
+        return s3.exists(filesystem, path)
+    return bool(filesystem.exists(path))
+
+
+def size_bytes(uri: str) -> int:
+    """Return the size of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = filesystem_of(uri)
+    return int(_call(filesystem, "info", path)["size"])
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = filesystem_of(uri)
+    return bytes(_call(filesystem, "cat_file", path))
+
+
+def read_parsed(uri: str) -> bytes:
+    """Read a whole file that is going to be parsed; one that is far too large is left unread.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is larger than any such file can be.
+
+    """
+    if (found := size_bytes(uri)) > MAX_PARSED_BYTES:
+        raise ValueError(f"has {found:,} bytes; more than {MAX_PARSED_BYTES:,} are not read")
+    return read_bytes(uri)
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give a file as a path on this machine: itself, or a copy that is deleted on leaving.
+
+    What was mapped from it stays readable after that.
+
+    Raises:
+        FileNotFoundError: if there is none.
+
+    """
+    filesystem, path = filesystem_of(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="dvflnet-") as folder:
+        copy = Path(folder) / Path(path).name
+        _call(filesystem, "get_file", path, str(copy))
+        yield copy
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Publish ``content`` at ``uri``, all or nothing, replacing what is there."""
+    filesystem, path = filesystem_of(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        with _temporary_file(path, content) as temporary:
+            os.replace(temporary, path)
+    elif isinstance(filesystem, AsyncFileSystem):
+        s3.put(filesystem, path, content)
+    else:
+        filesystem.pipe_file(path, content)
+
+
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Publish ``content`` at ``uri`` unless something is there already; return whether it was.
+
+    Where a server cannot promise that (``pipeline.storage.s3``), it is said in the log.
+    """
+    filesystem, path = filesystem_of(uri)
+    if isinstance(filesystem, AsyncFileSystem):
+        return s3.create(filesystem, path, content)
+    if not isinstance(filesystem, LocalFileSystem):
+        try:
+            filesystem.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    with _temporary_file(path, content) as temporary:
+        try:
+            os.link(temporary, path)  # unlike a rename, a link refuses to replace
+        except FileExistsError:
+            return False
+    return True
+
+
+def list_names(uri: str) -> list[str]:
+    """List the names directly below ``uri``, sorted; an empty list if there is no such folder."""
+    filesystem, path = filesystem_of(uri)
+    try:
+        entries = _call(filesystem, "ls", path, detail=False)
+    except FileNotFoundError:
+        return []
+    below = [entry.rstrip("/") for entry in entries]
+    folder = path.rstrip("/")  # in a bucket it may be an object, too, and then lists itself
+    return sorted(entry.rsplit("/", 1)[-1] for entry in below if entry != folder)
+
+
+def list_tree(uri: str) -> list[str]:
+    """List all files below ``uri``, sorted, by their names relative to it."""
+    filesystem, path = filesystem_of(uri)
+    found = _call(filesystem, "find", path)
+    return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
+
+
+def list_files(uri: str) -> list[StoredFile]:
+    """List all files below ``uri``, sorted; what vanishes meanwhile may be missing."""
+    filesystem, path = filesystem_of(uri)
+    found = _call(filesystem, "find", path, detail=True)
+    start = len(path.rstrip("/")) + 1
+    return sorted(
+        StoredFile(str(name)[start:], int(facts["size"]), _modified(facts))
+        for name, facts in found.items()
+    )
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name, or a path's last part, is one that a file has until it is whole."""
+    return _TEMPORARY.fullmatch(name.rsplit("/", 1)[-1]) is not None
+
+
+def delete(uri: str) -> bool:
+    """Delete a file; return whether it was there."""
+    filesystem, path = filesystem_of(uri)
+    try:
+        _call(filesystem, "rm_file", path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Publish ``value`` as readable JSON."""
+    write_bytes(uri, readable_json(value))
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not JSON, too large or nested too deeply.
+
+    """
+    return parse_json(read_parsed(uri))
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: if it is none, or is nested too deeply.
+
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
+def readable_json(value: Any) -> bytes:
+    """Encode ``value`` for people: sorted and indented."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def sha256_of(content: bytes | memoryview) -> str:
+    """Return the digest of ``content``, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """Return the file system that a URI is on, with our settings, and the path there."""
+    in_bucket = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
+    filesystem, path = fsspec.core.url_to_fs(uri, **(s3.S3_OPTIONS if in_bucket else {}))
+    return filesystem, str(path)
+
+
+def _call(filesystem: Any, operation: str, path: str, *arguments: Any, **options: Any) -> Any:
+    if isinstance(filesystem, AsyncFileSystem):
+        return s3.call(filesystem, operation, path, *arguments, **options)
+    return getattr(filesystem, operation)(path, *arguments, **options)
+
+
+def _modified(facts: dict[str, Any]) -> float:
+    """Read the time of a file's last change; every filesystem has its own word for it."""
+    value = next(facts[key] for key in ("mtime", "LastModified", "created") if key in facts)
+    return float(value.timestamp() if isinstance(value, datetime) else value)
+
+
+@contextmanager
+def _temporary_file(path: str, content: bytes) -> Iterator[Path]:
+    """Write ``content`` beside ``path``, safely on disk; whatever happens, no such file stays."""
+    folder = Path(path).parent
+    temporary = folder / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
+    with writing_to(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing_to(path), open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(uri: str) -> Iterator[None]:
+    """Say of a failed write where it failed and what to do.
+
+    Raises:
+        StorageUnavailable: for an error of the operating system, such as a full disk.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{uri} cannot be written: {error.strerror or error}{_space(uri)}\n"
+            "  Nothing is lost: make room or mend it, then run the same command again."
+        ) from error
+
+
+def _space(uri: str) -> str:
+    """Say how full the disk of a local path is."""
+    if not is_local(uri):
+        return ""
+    folder = next(folder for folder in Path(uri).absolute().parents if folder.exists())
+    usage = shutil.disk_usage(folder)
+    return f" ({usage.free:,} of {usage.total:,} bytes are free)"

@@ -1,0 +1,85 @@
+"""What may be removed below the root of a store, and why no writer misses it.
+
+A store's files have names that follow from its identity alone, so garbage is told without asking
+what is finished or sealed, and a writer that starts, goes on or seals in the meantime changes no
+verdict:
+
+- What is paid for stays, in a store that is sealed as in one that was given up: every fragment of
+  the journal, from which the same command goes on, and every file that the seal lists. Neither
+  depends on the layout in ``identity.json``, which no digest covers.
+- Other files in our folders are orphans, and temporary files are those of writers that were
+  killed, once they are older than any write takes. A live temporary file is seconds old. Were the
+  clocks so far apart that one is removed all the same, its writer fails to give it its name, and
+  the unit is run again: nothing is ever named that is not whole.
+- Files that are not in our folders stay.
+- Journals of sealed stores go only if that is asked for. No reader needs them; but the doctor
+  compares the shards of a logit store with them, a damaged file of frames can be gathered from
+  them again, and a second writer of the same store may be at work on them, which therefore has the
+  same time to end, counted from the seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.storage.files import StoredFile, is_temporary, join_uri
+from pipeline.storage.sealed.journal import is_journalled
+from pipeline.storage.sealed.seal import SEAL_NAME, find_seal
+
+Kind = Literal["temporary file", "orphan", "journal", "mirror", "unfinished upload"]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something that may be removed."""
+
+    kind: Kind
+    uri: str
+    num_bytes: int
+    upload_id: str = ""
+    """Of an unfinished upload; a file may have several."""
+
+
+def judge(
+    root: str,
+    files: Iterable[StoredFile],
+    own: Set[str],
+    folders: tuple[str, ...],
+    *,
+    written_before: float,
+    journals: bool,
+) -> list[Garbage]:
+    """Name the garbage among the files of one store.
+
+    Args:
+        root: of the store.
+        files: all that are below it.
+        own: the names that the store's files may have, beside those of the journal.
+        folders: in which nothing but such files should be; each ends with a slash.
+        written_before: in seconds since 1970; what is younger is not touched.
+        journals: include the journal, if the store was sealed before that.
+
+    Raises:
+        StoreCorrupt: if the seal is damaged.
+
+    """
+    seal = find_seal(root)
+    own = own if seal is None else own | seal.entries.keys()
+    old = [file for file in files if file.modified < written_before]
+    spent = journals and any(file.name == SEAL_NAME for file in old)
+    judged = ((_kind(file.name, own, folders, spent=spent), file) for file in old)
+    return [
+        Garbage(kind, join_uri(root, file.name), file.num_bytes)
+        for kind, file in judged
+        if kind is not None
+    ]
+
+
+def _kind(name: str, own: Set[str], folders: tuple[str, ...], *, spent: bool) -> Kind | None:
+    if is_temporary(name):
+        return "temporary file"
+    if is_journalled(name):
+        return "journal" if spent else None
+    return "orphan" if name.startswith(folders) and name not in own else None

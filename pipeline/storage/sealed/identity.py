@@ -1,0 +1,94 @@
+"""``identity.json``: what a store is, written before its first unit.
+
+The identity decides the content and is fingerprinted. The layout shapes files and not content; but
+units of two sizes must not mix in one journal, so it is compared as well before anything is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import FingerprintMismatch, StoreCorrupt
+from pipeline.logits.identity import differences, fingerprint
+from pipeline.storage.files import create_bytes, join_uri, parse_json, read_parsed, readable_json
+
+IDENTITY_NAME = "identity.json"
+
+Facts = Mapping[str, Any]  # plain JSON values
+
+
+def encode_identity(identity: Facts, layout: Facts) -> bytes:
+    """Encode identity and layout for people and for ``decode_identity``."""
+    return readable_json(
+        {"fingerprint": fingerprint(identity), "identity": identity, "layout": layout}
+    )
+
+
+def decode_identity(content: bytes, *, uri: str, schema_version: int) -> tuple[Facts, Facts]:
+    """Decode identity and layout.
+
+    Raises:
+        FingerprintMismatch: if it has the schema of another version of this program.
+        StoreCorrupt: if it is not exactly what ``encode_identity`` writes.
+
+    """
+    try:
+        values = parse_json(content)
+        if (version := values["identity"]["schema_version"]) != schema_version:
+            raise FingerprintMismatch(uri, {"schema_version": (version, schema_version)})
+        identity, layout = values["identity"], values["layout"]
+        expected = encode_identity(identity, layout)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreCorrupt(uri, expected="the identity of a store", found=repr(error)) from error
+    if content != expected:
+        raise StoreCorrupt(
+            uri,
+            expected=f"what was written for fingerprint {fingerprint(identity)}",
+            found=f"fingerprint {values.get('fingerprint')}, or a file that was edited",
+        )
+    return identity, layout
+
+
+def create_identity(root: str, identity: Facts, layout: Facts) -> None:
+    """Write the identity of a store, or find the same one there.
+
+    Raises:
+        FingerprintMismatch: if the store there is another one, or is cut otherwise.
+        StoreCorrupt: if the identity there is damaged.
+
+    """
+    uri = join_uri(root, IDENTITY_NAME)
+    if create_bytes(uri, encode_identity(identity, layout)):
+        return
+    version = identity["schema_version"]
+    there, cut = decode_identity(read_identity(root), uri=uri, schema_version=version)
+    differing = differences(there, identity) or differences({"layout": cut}, {"layout": layout})
+    if differing:
+        raise FingerprintMismatch(root, differing)
+
+
+def read_identity(root: str) -> bytes:
+    """Read the identity of a store that may not be sealed yet, for ``decode_identity``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StoreCorrupt: if it is far too large.
+
+    """
+    uri = join_uri(root, IDENTITY_NAME)
+    try:
+        return read_parsed(uri)
+    except ValueError as error:
+        raise StoreCorrupt(uri, expected="the identity of a store", found=str(error)) from error
+
+
+def check_identity(root: str, there: Facts, wanted: Facts) -> None:
+    """Refuse a store that was made from other inputs.
+
+    Raises:
+        FingerprintMismatch: naming every part that differs.
+
+    """
+    if differing := differences(there, wanted):
+        raise FingerprintMismatch(root, differing)

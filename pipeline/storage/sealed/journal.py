@@ -1,0 +1,33 @@
+"""The journal of a store: which of its units are finished, told by the names of their fragments.
+
+A fragment's name derives from its unit alone, so a unit that is retried or run twice meets its own
+file. Listing the journal tells what need not be run again, and nothing else: every fragment is
+verified when it is gathered.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.storage.files import join_uri, list_names
+
+JOURNAL_NAME = "journal"
+# Of a fragment, or of what a unit of a logit store inherits.
+_FILE = re.compile(rf"{JOURNAL_NAME}/(unit|inherited)-\d{{6,}}\.parquet")
+_FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
+
+
+def finished_units(root: str) -> set[int]:
+    """Return the numbers of the units that have a fragment."""
+    names = list_names(join_uri(root, JOURNAL_NAME))
+    return {int(match[1]) for name in names if (match := _FRAGMENT.fullmatch(name))}
+
+
+def is_journalled(name: str) -> bool:
+    """Return whether a file below the root of a store is of the journal, whatever its unit."""
+    return _FILE.fullmatch(name) is not None
+
+
+def fragment_name(unit: int) -> str:
+    """Return the name of a unit's fragment, below the root of the store."""
+    return f"{JOURNAL_NAME}/unit-{unit:06d}.parquet"

@@ -1,0 +1,1 @@
+"""MLflow (only here), progress and provenance."""

@@ -1,0 +1,1 @@
+"""Stage two without Ray: plan, order, loop, step, checkpoint, proof of view, sweep."""

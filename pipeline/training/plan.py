@@ -1,0 +1,166 @@
+"""What is decided before training: who is trained, what is seen when, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.logits.identity import TRANSFORM_VERSION, canonical_json
+from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.networks.recipe import Recipe
+from pipeline.storage.files import join_uri, sha256_of
+from pipeline.storage.locks import MIRRORS
+from pipeline.training.order import Order, share
+from pipeline.training.proof import is_audited
+from pipeline.training.step import Schedule, build_schedule
+from pipeline.views.loader import ClipRequest
+from pipeline.views.view import POLICY_VERSION
+
+# Settings of the loop that change neither its order nor its arithmetic.
+INDECISIVE = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A training run, complete but for the weights.
+
+    ``root_digest`` names the generation of the logit store that targets come from, and
+    ``store_uri`` says where it is; both are empty for a run that learns from labels alone, as the
+    teacher does. ``init_digest`` names the weights that training starts from, if any.
+    """
+
+    config: ExperimentConfig
+    recipe: Recipe
+    manifest: Manifest
+    train_rows: tuple[int, ...]
+    val_rows: tuple[int, ...]
+    root_digest: str
+    store_uri: str
+    init_digest: str
+
+    @property
+    def num_workers(self) -> int:
+        """Ray Train workers."""
+        return self.config.cluster.num_workers
+
+    @cached_property
+    def order(self) -> Order:
+        """The rows in the order in which they are seen."""
+        train = self.recipe.train
+        return Order(
+            rows=self.train_rows,
+            epochs=train.epochs,
+            global_batch_size=train.batch_size * self.num_workers,
+            seed=train.seed,
+        )
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The learning rate over the steps."""
+        return build_schedule(
+            self.recipe.optim,
+            global_batch_size=self.order.global_batch_size,
+            steps_per_epoch=self.order.num_steps / self.order.epochs,
+            num_steps=self.order.num_steps,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that decides the trained weights, up to rounding."""
+        recipe = self.recipe
+        decisive = {
+            "role": recipe.role,
+            "model": recipe.model.model_dump(mode="json"),
+            "init_weights": self.init_digest,
+            "loss": recipe.loss.model_dump(mode="json"),
+            "optim": recipe.optim.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", exclude=INDECISIVE),
+            "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
+            "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
+            "transform": TRANSFORM_VERSION,
+            "manifest": self.manifest.digest,
+            "store": self.root_digest,
+            "num_workers": self.num_workers,
+        }
+        return sha256_of(canonical_json(decisive))
+
+    @property
+    def name(self) -> str:
+        """A name that a person can tell from others, and that no other run has."""
+        recipe = self.recipe
+        width = recipe.model.embed_dim or ""
+        what = f"{recipe.role}-{recipe.model.variant}{width}"
+        if recipe.role == "student":
+            weight, temperature = recipe.loss.distill_weight, recipe.loss.temperature
+            what = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
+        return f"{what}-s{recipe.train.seed}-{self.key[:6]}"
+
+    @property
+    def folder(self) -> str:
+        """URI of the folder that the run writes to."""
+        return join_uri(self.config.artefacts, "runs", self.name)
+
+    def checkpoint_uri(self, path: str) -> str:
+        """URI of one of the run's checkpoints; Ray's ``path`` has no scheme."""
+        return join_uri(self.folder, path.rstrip("/").rpartition("/")[2])
+
+    def as_text(self) -> str:
+        """What is printed before training starts, and by ``--dry-run``."""
+        order, train = self.order, self.recipe.train
+        return "\n".join(
+            [
+                f"run     {self.name}",
+                f"videos  {len(self.train_rows)} of train, {len(self.val_rows)} of val",
+                f"steps   {order.num_steps} of {order.global_batch_size} clips "
+                f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs",
+                f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}",
+            ]
+        )
+
+    def evaluated_epochs(self) -> list[int]:
+        """Return the epochs, from 1, after which val is evaluated and a checkpoint is written."""
+        every, last = self.recipe.train.evaluate_every_epochs, self.recipe.train.epochs
+        return sorted({*range(every, last + 1, every), last})
+
+    def train_requests(self, first_step: int, rank: int) -> Iterator[list[ClipRequest]]:
+        """Yield a worker's part of every step that is left."""
+        for step in range(first_step, self.order.num_steps):
+            places = self.order.batch(step, rank=rank, num_workers=self.num_workers)
+            yield [self._train_request(epoch, row) for epoch, row in places]
+
+    def val_requests(self, rank: int) -> Iterator[list[ClipRequest]]:
+        """Yield a worker's part of val, each video once."""
+        rows = share(self.val_rows, rank=rank, num_workers=self.num_workers)
+        size = self.config.evaluate.batch_size
+        for start in range(0, len(rows), size):
+            yield [self._val_request(row) for row in rows[start : start + size]]
+
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """Return the labels of rows."""
+        return [self.manifest.records[row].label for row in rows]
+
+    def _train_request(self, epoch: int, row: int) -> ClipRequest:
+        recipe, record = self.recipe, self._record(row)
+        proved = bool(self.root_digest) and is_audited(
+            recipe.train.seed, epoch, row, recipe.train.audit_rate
+        )
+        return ClipRequest(
+            row, record, recipe.view(record, epoch), recipe.frame_stride, prove=proved
+        )
+
+    def _val_request(self, row: int) -> ClipRequest:
+        record = self._record(row)
+        return ClipRequest(
+            row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride
+        )
+
+    def _record(self, row: int) -> VideoRecord:
+        return self.manifest.records[row]
+
+
+def open_plan_mirror(plan: TrainPlan) -> Mirror | None:
+    """Open this machine's copy of the store, if the run learns from one."""
+    return open_mirror(plan.store_uri, MIRRORS) if plan.root_digest else None

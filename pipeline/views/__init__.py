@@ -1,0 +1,1 @@
+"""Views of videos: which frames, which crop; the clips they yield; how clips are loaded."""

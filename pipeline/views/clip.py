@@ -1,0 +1,87 @@
+"""Clips: what a view yields, ready to travel to a network.
+
+All views of a video come out of one decode pass. A clip travels as uint8 in ``(T, H, W, C)`` memory
+order, which is what the decoder writes and what the channels-last networks read; only the device
+turns it into floats.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config.load import VideoLimits
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.frames.resize import resized
+from pipeline.frames.source import Frame, frames_of
+from pipeline.views.view import Box, View
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The pixels of a view.
+
+    ``frames`` is uint8 ``(T, side, side, 3)``. ``frame_crc`` is uint32 ``(T,)``: CRC-32 of every
+    cropped, flipped RGB frame *before* the resize, the last form that teacher and student share
+    whatever their sides; empty unless asked for.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    frame_crc: npt.NDArray[np.uint32]
+
+
+def clips_of(
+    record: VideoRecord,
+    views: Sequence[View],
+    limits: VideoLimits,
+    *,
+    side: int,
+    prove: bool = True,
+) -> list[Clip]:
+    """Cut all views of a video from one decode pass.
+
+    Args:
+        record: the video.
+        views: the views, of any number of frames each.
+        limits: guards on the decoder.
+        side: height and width of the clips, in pixels.
+        prove: check the file's sha256 and compute the CRC of every frame.
+
+    Raises:
+        VideoDecodeError: if the video does not yield every frame that the views want.
+
+    """
+    clips = [_empty_clip(len(view.frame_indices), side, prove=prove) for view in views]
+    places = defaultdict(list)  # frame index -> the (clip, position, view) that want it
+    for clip, view in zip(clips, views, strict=True):
+        for position, index in enumerate(view.frame_indices):
+            places[index].append((clip, position, view))
+    for index, frame in frames_of(record, list(places), limits, verify=prove):
+        for clip, position, view in places[index]:
+            cut = _cut(frame, view.box, flip=view.flip)
+            clip.frames[position] = resized(cut, side, side)
+            if prove:
+                clip.frame_crc[position] = zlib.crc32(np.ascontiguousarray(cut).data)
+    return clips
+
+
+def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:
+    return Clip(
+        np.empty((num_frames, side, side, 3), np.uint8),
+        np.zeros(num_frames if prove else 0, np.uint32),
+    )
+
+
+def crc_of(frame: Frame, view: View) -> int:
+    """Return the CRC-32 of a frame as a view cuts it, before any resize."""
+    return zlib.crc32(np.ascontiguousarray(_cut(frame, view.box, flip=view.flip)).data)
+
+
+def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
+    cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
+    return cut[:, ::-1] if flip else cut

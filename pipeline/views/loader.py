@@ -1,0 +1,134 @@
+"""Batches of clips in a given order, decoded ahead in processes of their own.
+
+The same decoding processes as in stage one: a thread holds each of them, waits for its pipe and
+does nothing else. Batches come out in the order of the requests, whichever clip is ready first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config.load import VideoLimits
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.views.clip import Clip
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.view import View
+
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip that is wanted: a view of a video, with the proof of its pixels or without.
+
+    ``view`` is the teacher's; the clip has every ``frame_stride``-th of its frames.
+    """
+
+    row: int
+    record: VideoRecord
+    view: View
+    frame_stride: int = 1
+    prove: bool = False
+
+    @property
+    def seen(self) -> View:
+        """The view as the clip shows it."""
+        return self.view.every(self.frame_stride)
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal size, as the device gets them.
+
+    ``frames`` is uint8 ``(B, T, H, W, 3)``, ``jitter`` int16 ``(B, 1 or T, 5)``.
+    """
+
+    requests: tuple[ClipRequest, ...]
+    clips: tuple[Clip, ...]
+    frames: npt.NDArray[np.uint8]
+    jitter: npt.NDArray[np.int16]
+
+
+class ClipLoader:
+    """Decodes batches ahead; close it, or use it in a ``with``."""
+
+    def __init__(self, num_loaders: int, limits: VideoLimits, *, side: int) -> None:
+        self._limits, self._side = limits, side
+        self._threads = ThreadPoolExecutor(num_loaders, thread_name_prefix="clip-loader")
+        self._local = threading.local()
+        self._decoders: list[DecodeProcess] = []
+
+    def __enter__(self) -> ClipLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def batches(self, wanted: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
+        """Yield the batches of ``wanted``, in order.
+
+        Raises:
+            VideoDecodeError: if a clip cannot be decoded, when its batch is due.
+
+        """
+        ahead: deque[tuple[tuple[ClipRequest, ...], list[Future[Clip]]]] = deque()
+        try:
+            for requests in wanted:
+                ahead.append(
+                    (tuple(requests), [self._threads.submit(self._load, r) for r in requests])
+                )
+                if len(ahead) > BATCHES_AHEAD:
+                    yield _collate(*ahead.popleft())
+            while ahead:
+                yield _collate(*ahead.popleft())
+        finally:
+            for _, futures in ahead:
+                for future in futures:
+                    future.cancel()
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for decoder in self._decoders:
+            decoder.close()
+
+    def _load(self, request: ClipRequest) -> Clip:
+        return self._decoder().clips(
+            request.record, [request.seen], self._limits, side=self._side, prove=request.prove
+        )[0]
+
+    def _decoder(self) -> DecodeProcess:
+        """Return this thread's decoder."""
+        if not hasattr(self._local, "decoder"):
+            self._local.decoder = DecodeProcess()
+            self._decoders.append(self._local.decoder)
+        decoder: DecodeProcess = self._local.decoder
+        return decoder
+
+
+def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]]) -> ClipBatch:
+    clips = tuple(future.result() for future in futures)
+    return ClipBatch(
+        requests=requests,
+        clips=clips,
+        frames=np.stack([clip.frames for clip in clips]),
+        jitter=jitter_rows([request.seen for request in requests]),
+    )
+
+
+def jitter_rows(views: Sequence[View]) -> npt.NDArray[np.int16]:
+    """Lay out the photometric parameters of views, ``(B, 1 or T, 5)``."""
+    return np.array([[jitter.as_row for jitter in view.jitters] for view in views], np.int16)

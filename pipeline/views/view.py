@@ -1,0 +1,342 @@
+"""Views: deterministic looks at a video, the same for teacher and student.
+
+A view is a pure function of ``(seed, policy, sample_id, view_index)`` and of the video's frame
+count and size. No process state, epoch, rank or batch enters, so a cached target is valid for a
+student step exactly when both ask for the same view.
+
+Every draw is a keyed hash of its coordinates. Draws come from named streams (``time``, ``crop``,
+``flip``, ``photo``), so that a new draw in one operation never shifts another's numbers, and
+all results are integers: library distributions and ``libm`` differ between versions and machines.
+
+The policy is the published one (spec of the DVFL-Net data path): T equal segments with a random
+frame in each, a random resized crop, flip, colour jitter, grey. Differences, for integers' sake:
+the crop's aspect is uniform in [1, max_aspect] with a coin for its direction, where published it
+is log-uniform over the same range; jitter is drawn once a clip unless ``jitter_per_frame``.
+
+Indices from 0 are training views. -1 is the evaluation view: centred in time and in space. Those of
+a protocol of several clips and crops lie below (``evaluation_views``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from math import isqrt
+
+from pipeline.config.load import ViewsConfig
+from pipeline.dataset.manifest import VideoRecord
+
+POLICY_VERSION = (
+    1  # part of every draw and of the fingerprint; raise it when a draw changes meaning
+)
+EVALUATION_VIEW = -1
+# The published sampler keeps 3 frames free at the end (a "frame interval" of 4 around one frame).
+# Of 32 candidates that would be a tenth of the video, so there none is left out.
+UNUSED_TAIL_FRAMES = 3
+CROP_TRIES = 10
+ASPECT_STEPS = 1024
+AREA_STEPS = 65536
+JITTER_STEPS = 256
+# The published evaluation resizes the short side to 256 and crops 224 from its centre.
+EVALUATION_CROP = (224, 256)
+MAX_PROTOCOL_VIEWS = 999
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop, in pixels of the upright source picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Photometric parameters in steps of 1/256: factors (256 leaves as is) and hue in turns."""
+
+    brightness: int = JITTER_STEPS
+    contrast: int = JITTER_STEPS
+    saturation: int = JITTER_STEPS
+    hue: int = 0
+    grey: int = 0
+
+    @property
+    def as_row(self) -> tuple[int, int, int, int, int]:
+        """The columns that ``dvflnet.photometric`` takes."""
+        return self.brightness, self.contrast, self.saturation, self.hue, self.grey
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a video.
+
+    ``frame_indices`` count decoded frames in presentation order and never decrease. ``jitters``
+    holds one entry for the whole clip, or one a frame.
+    """
+
+    view_index: int
+    frame_indices: tuple[int, ...]
+    box: Box
+    flip: bool
+    jitters: tuple[Jitter, ...] = (Jitter(),)
+
+    @property
+    def digest(self) -> int:
+        """64-bit digest of all parameters, the same on every machine."""
+        box = self.box
+        return keyed_hash(
+            self.view_index,
+            self.frame_indices,
+            (box.top, box.left, box.height, box.width),
+            int(self.flip),
+            tuple(jitter.as_row for jitter in self.jitters),
+        )
+
+    def every(self, stride: int) -> View:
+        """Keep every ``stride``-th frame: the clip of a student that sees fewer frames."""
+        jitters = self.jitters if len(self.jitters) == 1 else self.jitters[::stride]
+        return replace(self, frame_indices=self.frame_indices[::stride], jitters=jitters)
+
+
+def build_view(
+    policy: ViewsConfig, record: VideoRecord, view_index: int, *, num_frames: int
+) -> View:
+    """Return the view ``view_index`` of a video; -1 is the evaluation view.
+
+    Raises:
+        ValueError: if the record was never probed, or the index names no view.
+
+    """
+    _check_probed(record)
+    if view_index == EVALUATION_VIEW:
+        return _evaluation_view(policy, record, num_frames)
+    if view_index < 0:
+        raise ValueError(f"no evaluation view has the index {view_index}")
+    draws, tail = _Draws(policy.seed, record.sample_id, view_index), _unused_tail(record)
+    return View(
+        view_index=view_index,
+        frame_indices=_random_frames(draws, record.num_frames, tail, num_frames),
+        box=_random_box(draws, policy, record.width, record.height),
+        flip=draws.chance("flip", 0, policy.flip_probability),
+        jitters=tuple(
+            _random_jitter(draws, policy, frame)
+            for frame in range(num_frames if policy.jitter_per_frame else 1)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many views make one prediction: ``num_clips`` in time x ``num_crops`` in space.
+
+    Raises:
+        ValueError: if a number is below 1, or there are a thousand views or more.
+
+    """
+
+    num_clips: int = 1
+    num_crops: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.num_clips, self.num_crops) < 1 or self.num_views > MAX_PROTOCOL_VIEWS:
+            raise ValueError(
+                f"a protocol has 1 to {MAX_PROTOCOL_VIEWS} views; "
+                f"{self.num_clips} clips x {self.num_crops} crops are not"
+            )
+
+    @property
+    def num_views(self) -> int:
+        """Views of a video."""
+        return self.num_clips * self.num_crops
+
+    @property
+    def name(self) -> str:
+        """What it is called in metrics, such as ``4x3``."""
+        return f"{self.num_clips}x{self.num_crops}"
+
+
+def evaluation_views(
+    policy: ViewsConfig, record: VideoRecord, protocol: Protocol, *, num_frames: int
+) -> tuple[View, ...]:
+    """Return the views of a protocol, clip by clip; 1 x 1 is the one evaluation view.
+
+    Deterministic, where the published evaluation draws its clips anew each time: clip ``c`` of
+    ``C`` takes from each of the T segments the frame at ``(2c + 1) / 2C`` of it. Several crops are
+    squares of the short side at equal distances along the long one, from its start to its end; one
+    crop is the centre of the evaluation view.
+
+    Raises:
+        ValueError: if the record was never probed, or the policy shows the whole picture anyway.
+
+    """
+    if protocol == Protocol():
+        return (build_view(policy, record, EVALUATION_VIEW, num_frames=num_frames),)
+    if policy.squash and protocol.num_crops > 1:
+        raise ValueError("views.squash shows the whole picture; there is one crop of it, not more")
+    _check_probed(record)
+    tail = _unused_tail(record)
+    looks = [
+        (_centred_frames(record.num_frames, tail, num_frames, clip, protocol.num_clips), box)
+        for clip in range(protocol.num_clips)
+        for box in _evaluation_boxes(policy, record.width, record.height, protocol.num_crops)
+    ]
+    first = -(protocol.num_clips * 1000 + protocol.num_crops) * (MAX_PROTOCOL_VIEWS + 1)
+    return tuple(
+        View(view_index=first - position, frame_indices=frames, box=box, flip=False)
+        for position, (frames, box) in enumerate(looks)
+    )
+
+
+def view_for_epoch(epoch: int, sample_id: str, num_views: int, *, seed: int) -> int:
+    """Return the view that a video shows in an epoch.
+
+    Every cycle of ``num_views`` epochs shows each view once, in an order of its own; the start is
+    shifted from video to video, so that no epoch is "view 7 of everything".
+    """
+    cycle, _ = divmod(epoch, num_views)
+    position = (epoch + keyed_hash(seed, "rotation", sample_id)) % num_views
+    order = sorted(range(num_views), key=lambda view: keyed_hash(seed, "cycle", cycle, view))
+    return order[position]
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """All random numbers of one view, addressed by stream and position."""
+
+    seed: int
+    sample_id: str
+    view_index: int
+
+    def below(self, stream: str, position: int, bound: int) -> int:
+        """Draw an integer in [0, bound); the bias of the remainder is under 2**-40."""
+        return (
+            keyed_hash(self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position)
+            % bound
+        )
+
+    def between(self, stream: str, position: int, low: int, high: int) -> int:
+        """Draw an integer in [low, high]."""
+        return low + self.below(stream, position, high - low + 1)
+
+    def chance(self, stream: str, position: int, probability: float) -> bool:
+        """Draw true with a probability."""
+        return self.below(stream, position, AREA_STEPS) < round(probability * AREA_STEPS)
+
+
+def keyed_hash(*coordinates: object) -> int:
+    """Hash coordinates to 64 bits, the same on every machine: the source of all randomness here."""
+    text = "|".join(map(str, coordinates))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _check_probed(record: VideoRecord) -> None:
+    if record.num_frames < 1 or record.width < 1 or record.height < 1:
+        raise ValueError(f"{record.sample_id} has no known size; index it first")
+
+
+def _unused_tail(record: VideoRecord) -> int:
+    return 0 if record.prepared else UNUSED_TAIL_FRAMES
+
+
+def _random_frames(draws: _Draws, available: int, tail: int, num_frames: int) -> tuple[int, ...]:
+    """Draw one frame from each of ``num_frames`` equal segments, as published."""
+    span = available - tail
+    segment = span // num_frames
+    if segment > 0:
+        picks = (i * segment + draws.below("time", i, segment) for i in range(num_frames))
+        return tuple(picks)
+    if available > max(num_frames, tail + 1):
+        return tuple(sorted(draws.below("time", i, span) for i in range(num_frames)))
+    rounded = (_round_half_even(i * max(span, 0), num_frames) for i in range(num_frames))
+    return tuple(min(index, available - 1) for index in rounded)
+
+
+def _centred_frames(
+    available: int, tail: int, num_frames: int, clip: int = 0, num_clips: int = 1
+) -> tuple[int, ...]:
+    """Take a frame of each of ``num_frames`` equal segments: the middle one, as published.
+
+    Several clips take frames at equal distances within a segment.
+    """
+    span = max(available - tail, 0)
+    steps = 2 * num_clips  # of a segment
+    return tuple(
+        (steps * i + 2 * clip + 1) * span // (steps * num_frames) for i in range(num_frames)
+    )
+
+
+def _round_half_even(numerator: int, denominator: int) -> int:
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
+
+
+def _random_box(draws: _Draws, policy: ViewsConfig, width: int, height: int) -> Box:
+    low, high = round(policy.min_area * AREA_STEPS), round(policy.max_area * AREA_STEPS)
+    steepest = round(policy.max_aspect * ASPECT_STEPS)
+    for attempt in range(CROP_TRIES):
+        area = width * height * draws.between("crop", 5 * attempt, low, high) // AREA_STEPS
+        aspect = draws.between("crop", 5 * attempt + 1, ASPECT_STEPS, steepest)
+        wide = draws.below("crop", 5 * attempt + 2, 2) == 1
+        across, down = (aspect, ASPECT_STEPS) if wide else (ASPECT_STEPS, aspect)
+        if policy.squash:
+            across, down = across * width, down * height
+        box_width, box_height = isqrt(area * across // down), isqrt(area * down // across)
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = draws.between("crop", 5 * attempt + 3, 0, height - box_height)
+            left = draws.between("crop", 5 * attempt + 4, 0, width - box_width)
+            return Box(top, left, box_height, box_width)
+    return Box(0, 0, height, width) if policy.squash else _centre_square(width, height, 1, 1)
+
+
+def _centre_square(width: int, height: int, numerator: int, denominator: int) -> Box:
+    """Return the centred square whose side is a fraction of the short side."""
+    side = max(min(width, height) * numerator // denominator, 1)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def _random_jitter(draws: _Draws, policy: ViewsConfig, frame: int) -> Jitter:
+    """Draw the jitter of one frame; whether there is any is drawn once for the clip."""
+
+    def factor(position: int, strength: float) -> int:
+        spread = round(strength * JITTER_STEPS)
+        return JITTER_STEPS + draws.between("photo", 2 + 4 * frame + position, -spread, spread)
+
+    grey = int(draws.chance("photo", 0, policy.grey_probability))
+    if not draws.chance("photo", 1, policy.jitter_probability):
+        return Jitter(grey=grey)
+    return Jitter(
+        brightness=factor(0, policy.jitter_brightness),
+        contrast=factor(1, policy.jitter_contrast),
+        saturation=factor(2, policy.jitter_saturation),
+        hue=factor(3, policy.jitter_hue) - JITTER_STEPS,
+        grey=grey,
+    )
+
+
+def _evaluation_box(policy: ViewsConfig, width: int, height: int) -> Box:
+    if policy.squash:
+        return Box(0, 0, height, width)
+    return _centre_square(width, height, *EVALUATION_CROP)
+
+
+def _evaluation_boxes(
+    policy: ViewsConfig, width: int, height: int, num_crops: int
+) -> tuple[Box, ...]:
+    if num_crops == 1:
+        return (_evaluation_box(policy, width, height),)
+    side = min(width, height)
+    offsets = [k * (max(width, height) - side) // (num_crops - 1) for k in range(num_crops)]
+    if width > height:
+        return tuple(Box(0, offset, side, side) for offset in offsets)
+    return tuple(Box(offset, 0, side, side) for offset in offsets)
+
+
+def _evaluation_view(policy: ViewsConfig, record: VideoRecord, num_frames: int) -> View:
+    return View(
+        view_index=EVALUATION_VIEW,
+        frame_indices=_centred_frames(record.num_frames, _unused_tail(record), num_frames),
+        box=_evaluation_box(policy, record.width, record.height),
+        flip=False,
+    )

@@ -1,0 +1,333 @@
+"""The schema of an experiment: every problem at once, in words that help."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.config.load import ExperimentConfig, flattened, load_config, resolved_yaml
+from pipeline.errors import ConfigError
+from pipeline.stages.cluster import check_uris_survive
+
+ROOT = Path(__file__).parents[2]
+GOOD = """
+artefacts: /artefacts
+dataset: {name: toy, root: /videos, layout: folders, num_classes: 3}
+"""
+BAD = """
+artefacts: /artefacts
+dataset: {name: toy, rooot: /videos, layout: foldres, num_classes: 0}
+views: {num_view: 4}
+teacher:
+  optim: {lr: fast}
+  train: {epoch: 3}
+stuednt: {variant: nano}
+loss: {distill_weight: 1.5}
+"""
+# Dotted path and the words that must stand behind it, for every mistake in BAD.
+MISTAKES = {
+    "dataset.rooot": "did you mean 'root'?",
+    "dataset.root": "is required",
+    "dataset.layout": "'folders'",
+    "dataset.num_classes": "found 0",
+    "views.num_view": "did you mean 'num_views'?",
+    "teacher.optim.lr": "found 'fast'",
+    "teacher.train.epoch": "did you mean 'epochs'?",
+    "stuednt": "did you mean 'student'?",
+    "loss.distill_weight": "found 1.5",
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a config from text."""
+
+    def load_text(text: str, *overrides: str) -> ExperimentConfig:
+        path = tmp_path / "experiment.yaml"
+        path.write_text(text)
+        return load_config(path, overrides)
+
+    return load_text
+
+
+@pytest.fixture
+def problems(load):
+    """Return what a config is refused for, a line for every problem."""
+
+    def refuse(text: str, *overrides: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(text, *overrides)
+        title, *lines = str(caught.value).splitlines()
+        assert "experiment.yaml" in title
+        return [line.strip() for line in lines]
+
+    return refuse
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_told_at_once(problems):
+    lines = problems(BAD)
+    for key, words in MISTAKES.items():
+        assert any(line.startswith(f"{key}: ") and words in line for line in lines), key
+    assert len(lines) == len(MISTAKES)
+
+
+def test_a_job_says_it_without_a_traceback(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "jobs/cache_teacher.py", str(path), "views.seeed=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"ConfigError: {path} is not a valid experiment:")
+    assert "Traceback" not in done.stderr
+    assert all(key in done.stderr for key in (*MISTAKES, "views.seeed"))
+    # Of CPU, not of the clock, so that a busy machine does not fail.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "loss.temperaturee=3",
+            "loss.temperaturee: there is no such key; did you mean 'temperature'?",
+        ),
+        ("loss.temperature=cold", "loss.temperature: Input should be a valid number"),
+        ("loss.temperature=.nan", "loss.temperature: Input should be a finite number"),
+        ("loss.temperature", "override 'loss.temperature' is not of the form section.key=value"),
+        ("=3", "override '=3' is not of the form section.key=value"),
+        (
+            "artefacts.inner=3",
+            "override 'artefacts.inner=3': artefacts holds a value, not a section",
+        ),
+        ("loss.temperature=[1", "override 'loss.temperature=[1'"),
+        ("dataset.limits.max_frame=3", "did you mean 'max_frames'?"),
+        ("views=3", "views: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_override(problems, override, words):
+    assert words in problems(GOOD, override)[0]
+
+
+def test_overrides_and_file_are_judged_together(problems):
+    lines = problems(GOOD + "clp: {}\n", "loss.temperaturee=3", "nonsense")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is not YAML"),
+        ("\ta: 1", "is not YAML"),
+        (GOOD + "artefacts: /twice\n", "artefacts given twice"),
+        (GOOD + "loss: {temperature: 1, temperature: 2}\n", "temperature given twice"),
+        ("- artefacts\n- dataset\n", "must hold sections, found list"),
+        ("", "must hold sections, found NoneType"),
+        ("just text", "must hold sections, found str"),
+        ("!!python/object/apply:os.system [true]", "is not YAML"),
+        ("{[a, b]: c}", "is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_sections(load, text, words):
+    with pytest.raises(ConfigError, match=r"experiment\.yaml") as caught:
+        load(text)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match="there is no config file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("student.num_frames=3", "student.num_frames: 3 does not divide clip.num_frames 8"),
+        ("views.max_area=0.01", "views.min_area: 0.08 is over views.max_area 0.01"),
+        ("dataset.layout=ucf101", "dataset.annotations: is required for layout ucf101"),
+        ("student.init=imagenet", "student.init_weights: goes with init"),
+        ("teacher.init_weights=/w.pth", "teacher.init_weights: goes with init"),
+        ("train.epochs=20", "optim.warmup_epochs: 20.0 leaves nothing of train.epochs 20"),
+        ("teacher.train.epochs=5", "teacher.optim.warmup_epochs: 20.0 leaves nothing"),
+    ],
+)
+def test_settings_that_contradict_each_other(problems, override, words):
+    assert any(words in line for line in problems(GOOD, override))
+
+
+def test_all_contradictions_are_told_at_once(problems):
+    lines = problems(GOOD, "student.num_frames=3", "views.max_area=0.01", "train.epochs=2")
+    keys = [line.partition(":")[0] for line in lines]
+    assert keys == ["student.num_frames", "views.min_area", "optim.warmup_epochs"]
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E-4", 1e-4),
+        ("1.5e3", 1500.0),
+        ("2.e1", 20.0),
+        ("7", 7.0),
+        ("1_000.5", 1000.5),
+    ],
+)
+def test_numbers_are_numbers(load, text, value):
+    assert load(GOOD + f"optim: {{lr: {text}}}\n").optim.lr == value
+    assert load(GOOD, f"optim.lr={text}").optim.lr == value
+
+
+def test_a_text_that_looks_like_a_number_stays_text(load):
+    assert load(GOOD, "dataset.name='1e4'").dataset.name == "1e4"
+
+
+def test_overrides_reach_every_depth_and_the_last_wins(load):
+    config = load(
+        GOOD,
+        "artefacts=/elsewhere",
+        "dataset.limits.max_frames=9",
+        "teacher.depths=[1, 1, 1, 1]",
+        "train.epochs=30",
+        "train.epochs=40",
+        "optim.lr_batch_size=null",
+        "dataset.name=a=b",
+    )
+    assert config.artefacts == "/elsewhere"
+    assert config.dataset.limits.max_frames == 9
+    assert config.teacher.depths == (1, 1, 1, 1)
+    assert config.train.epochs == 40
+    assert config.optim.lr_batch_size is None
+    assert config.dataset.name == "a=b"
+
+
+def test_yaml_may_share_sections(load):
+    shared = "teacher: {optim: &o {lr: 0.5, momentum: 0.8}}\noptim: {<<: *o, lr: 0.25}\n"
+    config = load(GOOD + shared)
+    assert (config.teacher.optim.lr, config.optim.lr, config.optim.momentum) == (0.5, 0.25, 0.8)
+
+
+def test_an_override_changes_one_of_two_shared_sections(load):
+    config = load(GOOD + "teacher: {optim: &o {lr: 0.5}}\noptim: *o\n", "optim.lr=0.25")
+    assert (config.teacher.optim.lr, config.optim.lr) == (0.5, 0.25)
+
+
+def test_a_config_cannot_be_changed(load):
+    with pytest.raises(ValueError, match="frozen"):
+        load(GOOD).loss.temperature = 3.0
+
+
+@example(lr=1.0, area=1.0, seed=0, name="0E0")  # a text that reads as a number
+@given(
+    lr=st.floats(1e-300, 1e300),
+    area=st.floats(1e-9, 1.0),
+    seed=st.integers(),
+    name=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
+)
+def test_the_resolved_config_loads_back_equal(tmp_path_factory, lr, area, seed, name):
+    values = yaml.safe_load(GOOD) | {
+        "optim": {"lr": lr},
+        "views": {"min_area": area, "seed": seed},
+        "student": {"depths": (1, 2, 3, 4), "num_frames": 4},
+    }
+    values["dataset"]["name"] = name
+    config = ExperimentConfig.model_validate(values)
+    path = tmp_path_factory.getbasetemp() / "resolved.yaml"
+    path.write_text(resolved_yaml(config))
+    assert load_config(path) == config
+
+
+def test_flattened_has_every_setting_once(load):
+    flat = flattened(load(GOOD))
+    assert flat["loss.temperature"] == 10.0
+    assert flat["dataset.limits.max_frames"] == 20_000
+    assert not any(isinstance(value, dict) for value in flat.values())
+
+
+# --- places -------------------------------------------------------------------------------------
+
+
+def test_relative_uris_become_absolute(load, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load(
+        GOOD,
+        "artefacts=a",
+        "dataset.root=~/videos",
+        "dataset.annotations=lists/../l",
+        "teacher.weights=w.pth",
+        "student.init=imagenet",
+        "student.init_weights=i.pth",
+        "store.uri=s3://bucket/store",
+    )
+    assert config.artefacts == str(tmp_path / "a")
+    assert config.dataset.root == "/home/somebody/videos"
+    assert config.dataset.annotations == str(tmp_path / "l")
+    assert config.teacher.weights == str(tmp_path / "w.pth")
+    assert config.student.init_weights == str(tmp_path / "i.pth")
+    assert config.store_uri == "s3://bucket/store"
+    assert config.manifest_uri == f"{tmp_path}/a/manifest.parquet"
+    assert config.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_artefacts_in_a_bucket_need_a_tracking_uri(load, problems):
+    assert "tracking.uri: is required" in problems(GOOD, "artefacts=s3://bucket/a")[0]
+    config = load(GOOD, "artefacts=s3://bucket/a", "tracking.uri=http://host:5000")
+    assert config.tracking_uri == "http://host:5000"
+    assert config.store_uri == "s3://bucket/a/store"
+
+
+@pytest.fixture
+def job_folder(monkeypatch, tmp_path) -> Path:
+    """The folder that ``ray job submit`` unpacks and deletes."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["artefacts=a"],
+        ["artefacts=/elsewhere", "store.uri=store"],
+        ["artefacts=/elsewhere", "tracking.uri=sqlite:///{folder}/mlflow.db"],
+    ],
+)
+def test_a_job_may_not_write_into_its_folder(load, job_folder, overrides):
+    config = load(GOOD, *(word.format(folder=job_folder) for word in overrides))
+    with pytest.raises(ConfigError, match="is deleted with it"):
+        check_uris_survive(config)
+
+
+@pytest.mark.parametrize("tracking", ["http://host:5000", "postgresql://host/db", "databricks"])
+def test_a_job_may_write_elsewhere(load, job_folder, tracking):
+    check_uris_survive(load(GOOD, f"artefacts={job_folder}er/a", f"tracking.uri={tracking}"))
+
+
+def test_outside_a_job_every_place_is_fine(load, job_folder, monkeypatch):
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    check_uris_survive(load(GOOD, "artefacts=a"))

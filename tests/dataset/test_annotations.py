@@ -1,0 +1,520 @@
+"""Official lists, published lists and hostile lists, on trees of empty files."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.load import DatasetConfig
+from pipeline.dataset import layouts
+from pipeline.dataset.annotations import Annotated, read_annotations
+from pipeline.dataset.findings import IndexReport, index_report
+from pipeline.dataset.manifest import Manifest, build_manifest
+from pipeline.errors import DatasetError, Status
+from pipeline.storage.files import list_names
+
+REPOSITORY = Path(__file__).parents[2]
+EXTRACTS = REPOSITORY / "tests" / "data"
+FULL_LISTS = Path(os.environ.get("DVFLNET_LISTS", REPOSITORY.parent / "shared" / "data" / "splits"))
+needs_full_lists = pytest.mark.skipif(
+    not FULL_LISTS.is_dir(), reason=f"no full lists in {FULL_LISTS}; set DVFLNET_LISTS"
+)
+
+
+def make_videos(root: Path, paths) -> None:
+    for folder in {Path(path).parent for path in paths}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        (root / path).touch()
+
+
+def make_lists(folder: Path, **lists: str) -> Path:
+    """Write lists, ``train_csv="..."`` as ``train.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in lists.items():
+        (folder / name.replace("_", ".")).write_bytes(text.encode())
+    return folder
+
+
+def read(layout: str, root: Path, annotations: Path | None, num_classes: int, **more) -> Annotated:
+    return read_annotations(
+        DatasetConfig(
+            name=more.pop("name", "demo"),
+            root=str(root),
+            layout=layout,
+            annotations=None if annotations is None else str(annotations),
+            num_classes=num_classes,
+            **more,
+        )
+    )
+
+
+def counts(annotated: Annotated) -> Counter:
+    return Counter(record.split for record in annotated.records)
+
+
+def report_of(annotated: Annotated) -> IndexReport:
+    return index_report(Manifest("demo", annotated.class_names, annotated.records))
+
+
+def found(report: IndexReport, name: str) -> tuple[str, ...]:
+    return next(finding.found for finding in report.findings if finding.name == name)
+
+
+def ucf_paths(folder: Path, number: int = 1) -> list[str]:
+    lists = [folder / f"{name}list{number:02d}.txt" for name in ("train", "test")]
+    return [line.split()[0] for uri in lists for line in uri.read_text().splitlines()]
+
+
+def hmdb_paths(folder: Path, number: int = 1) -> list[str]:
+    ending = f"_test_split{number}.txt"
+    return [
+        f"{uri.name.removesuffix(ending)}/{line.split()[0]}"
+        for uri in sorted(folder.glob(f"*{ending}"))
+        for line in uri.read_text().splitlines()
+    ]
+
+
+def csv_paths(folder: Path, name: str) -> list[str]:
+    lists = [folder / f"{name}_{split}.csv" for split in ("train", "val")]
+    return [line.split(",")[0] for uri in lists for line in uri.read_text().splitlines()]
+
+
+# --- UCF101 -------------------------------------------------------------------------------------
+
+
+def test_ucf101_with_crlf_and_the_official_class_order(tmp_path):
+    make_videos(tmp_path, ucf_paths(EXTRACTS / "ucf101"))
+    annotated = read("ucf101", tmp_path, EXTRACTS / "ucf101", 101)
+
+    assert counts(annotated) == {"train": 101, "val": 101}
+    assert annotated.class_names[0] == "ApplyEyeMakeup"
+    assert annotated.class_names[100] == "YoYo"
+    assert all(record.good for record in annotated.records)
+    first = annotated.records[0]
+    assert first.sample_id == "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01"
+    assert first.uri == "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"
+    assert (first.label, first.split, first.group) == (0, "train", "ApplyEyeMakeup/g08")
+    assert not found(report_of(annotated), "group in two splits")
+
+
+@pytest.fixture(scope="module")
+def all_of_ucf101(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ucf101")
+    make_videos(root, ucf_paths(FULL_LISTS / "ucf101"))  # the videos of all splits are the same
+    return root
+
+
+@needs_full_lists
+@pytest.mark.parametrize(
+    ("number", "num_train", "num_val"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)]
+)
+def test_full_ucf101(all_of_ucf101, number, num_train, num_val):
+    annotated = read("ucf101", all_of_ucf101, FULL_LISTS / "ucf101", 101, split_number=number)
+    assert counts(annotated) == {"train": num_train, "val": num_val}
+    assert all(record.good for record in annotated.records)
+    assert not any(finding.found for finding in report_of(annotated).findings)
+
+
+@pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups", "handstandpushups"])
+@pytest.mark.parametrize("stem", ["v_HandStandPushups", "v_HandstandPushups"])
+def test_case_of_handstand_pushups_is_forgiven(tmp_path, folder, stem):
+    lists = make_lists(
+        tmp_path / "lists",
+        classInd_txt="1 HandstandPushups\n",
+        trainlist01_txt="HandstandPushups/v_HandStandPushups_g08_c01.avi 1\r\n",
+        testlist01_txt="HandStandPushups/v_HandStandPushups_g01_c01.avi\r\n",
+    )
+    names = [f"{folder}/{stem}_g08_c01.avi", f"{folder}/{stem}_g01_c01.avi"]
+    make_videos(tmp_path / "videos", names)
+    annotated = read("ucf101", tmp_path / "videos", lists, 1)
+    assert [record.uri for record in annotated.records] == names
+    assert [record.label for record in annotated.records] == [0, 0]
+    # The annotation names the video, so that a copy with another case has the same sample_id.
+    assert annotated.records[0].sample_id == "HandstandPushups/v_HandStandPushups_g08_c01"
+
+
+def test_exact_case_wins(tmp_path):
+    lists = make_lists(tmp_path / "lists", train_csv="a/x.avi,0\na/X.avi,0\n", val_csv="a/y.avi,0")
+    make_videos(tmp_path / "videos", ["a/x.avi", "a/X.avi", "a/y.avi"])
+    annotated = read("path_label_csv", tmp_path / "videos", lists, 1)
+    assert [record.uri for record in annotated.records] == ["a/X.avi", "a/x.avi", "a/y.avi"]
+
+
+def ucf_lists(folder: Path, class_ind="1 A\n2 B\n", train="A/a.avi 1\n", test="B/b.avi\n") -> Path:
+    return make_lists(folder, classInd_txt=class_ind, trainlist01_txt=train, testlist01_txt=test)
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"class_ind": "1 A\n3 B\n"}, "classInd.txt: labels must be 1..2"),
+        ({"class_ind": "1 A\n1 B\n"}, "classInd.txt: labels must be 1..2"),
+        ({"class_ind": "A 1\nB 2\n"}, "classInd.txt, line 1: 'A' is not an integer"),
+        ({"test": "B/b.avi\nC/c.avi\n"}, "testlist01.txt, line 2: 'C' is not in classInd.txt"),
+        ({"train": "A/a.avi one\n"}, "trainlist01.txt, line 1: 'one' is not an integer"),
+        ({"train": "A/a.avi 1\nA/a.avi 1\n"}, "listed more than once: A/a"),
+        ({"test": "A/a.avi\n"}, "listed more than once: A/a"),
+    ],
+)
+def test_senseless_ucf101_lists(tmp_path, lists, message):
+    make_videos(tmp_path, ["A/a.avi", "B/b.avi"])
+    with pytest.raises(DatasetError, match=message):
+        read("ucf101", tmp_path, ucf_lists(tmp_path / "lists", **lists), 2)
+
+
+def test_label_that_is_not_of_the_folder_is_reported(tmp_path):
+    make_videos(tmp_path, ["A/a.avi", "B/b.avi"])
+    lists = ucf_lists(tmp_path / "lists", train="A/a.avi 2\n")
+    annotated = read("ucf101", tmp_path, lists, 2)
+    assert found(report_of(annotated), "class folder with another label") == (
+        "A has label 1 of B (1 videos)",
+    )
+
+
+# --- HMDB51 -------------------------------------------------------------------------------------
+
+
+def test_hmdb51_with_codes_and_trailing_blanks(tmp_path):
+    make_videos(tmp_path, hmdb_paths(EXTRACTS / "hmdb51"))
+    annotated = read("hmdb51", tmp_path, EXTRACTS / "hmdb51", 3)
+
+    assert annotated.class_names == ("brush_hair", "climb", "climb_stairs")
+    assert counts(annotated) == {"train": 12, "val": 12}  # four of each code and class
+    groups = {record.sample_id: record.group for record in annotated.records}
+    film = "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman"
+    assert groups[f"climb/{film}_climb_f_cm_np1_ba_med_0"] == film
+    assert groups["climb_stairs/BATMAN_BEGINS_climb_stairs_f_cm_np1_ba_bad_15"] == "BATMAN_BEGINS"
+
+
+@needs_full_lists
+def test_full_hmdb51(tmp_path):
+    make_videos(tmp_path, hmdb_paths(FULL_LISTS / "hmdb51"))
+    annotated = read("hmdb51", tmp_path, FULL_LISTS / "hmdb51", 51)
+    assert counts(annotated) == {"train": 3570, "val": 1530}
+    assert all(record.good and record.group for record in annotated.records)
+    # Clips of a film are kept together in a class, and not across classes.
+    assert len(found(report_of(annotated), "group in two splits")) == 133
+
+
+def test_hmdb51_code_is_checked(tmp_path):
+    (tmp_path / "wave_test_split1.txt").write_text("a.avi 1 \nb.avi 3 \n")
+    with pytest.raises(DatasetError, match="line 2: the code is '3'"):
+        read("hmdb51", tmp_path, tmp_path, 1)
+
+
+# --- path,label lists ---------------------------------------------------------------------------
+
+
+def test_published_hmdb51_labels_are_kept_and_reported(tmp_path):
+    make_videos(tmp_path, csv_paths(EXTRACTS / "published", "hmdb51"))
+    annotated = read("path_label_csv", tmp_path, EXTRACTS / "published", 51)
+
+    assert len(annotated.records) == 102
+    assert {record.label for record in annotated.records} == set(range(2, 53))
+    bad = [record for record in annotated.records if not record.good]
+    assert Counter(record.label for record in bad) == {51: 2, 52: 2}
+    assert {record.status for record in bad} == {Status.LABEL_OUT_OF_RANGE}
+    assert "is not in 0..50" in bad[0].reason
+    assert "hmdb51_train.csv, line " in bad[0].reason
+    assert len(annotated.class_names) == len(set(annotated.class_names)) == 51
+    assert annotated.class_names[:3] == ("label 0", "label 1", "smoke")
+
+    report = report_of(annotated)
+    assert len(found(report, "label not in 0..50")) == 4
+    assert found(report, "class without good train videos") == ("label 0", "label 1")
+    assert not found(report, "class folder with another label")
+
+
+@needs_full_lists
+@pytest.mark.parametrize(
+    ("name", "num_classes", "num_train", "num_val", "num_leaked"),
+    [("ucf50", 50, 5360, 1321, 88), ("ucf101", 101, 10690, 2630, 223)],
+)
+def test_full_published_lists(tmp_path, name, num_classes, num_train, num_val, num_leaked):
+    lists = FULL_LISTS / "dvflnet-repo"
+    make_videos(tmp_path, csv_paths(lists, name))
+    annotated = read("path_label_csv", tmp_path, lists, num_classes, name=name)
+    assert counts(annotated) == {"train": num_train, "val": num_val}
+    assert len(found(report_of(annotated), "val video of a group in train")) == num_leaked
+
+
+def test_folder_with_two_labels_is_reported(tmp_path):
+    lists = make_lists(
+        tmp_path / "lists", train_csv="A/a.avi,0\nA/b.avi,0\nA/c.avi,1\nB/d.avi,1\n", val_csv=""
+    )
+    make_videos(tmp_path, ["A/a.avi", "A/b.avi", "A/c.avi", "B/d.avi"])
+    annotated = read("path_label_csv", tmp_path, lists, 2)
+    assert annotated.class_names == ("A", "B")
+    assert found(report_of(annotated), "class folder with another label") == (
+        "A has label 1 of B (1 videos)",
+    )
+
+
+def test_a_header_is_no_row(tmp_path):
+    lists = make_lists(tmp_path / "lists", train_csv="path,label\nA/a.avi,0\n", val_csv="")
+    with pytest.raises(DatasetError, match=r"train\.csv, line 1: 'label' is not an integer"):
+        read("path_label_csv", tmp_path, lists, 1)
+
+
+def test_ambiguous_lists_are_refused(tmp_path):
+    lists = make_lists(tmp_path, train_csv="", val_csv="")
+    (lists / "other_train.csv").touch()
+    with pytest.raises(DatasetError, match=r"needs one train\.csv or demo_train\.csv; there is"):
+        read("path_label_csv", tmp_path, lists, 1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../A/a.avi",
+        "A/../../a.avi",
+        "/etc/A/a.avi",
+        "A//a.avi",
+        "./A/a.avi",
+        "A\\a.avi",
+        "A/a\0.avi",
+        "file:///A/a.avi",
+        "zip::A/a.avi",
+        "",
+    ],
+)
+def test_paths_that_could_leave_the_root_are_refused(tmp_path, path):
+    lists = make_lists(tmp_path / "lists", train_csv=f"A/x.avi,0\r\n{path},0\r\n", val_csv="")
+    make_videos(tmp_path, ["A/x.avi", "A/a.avi"])
+    with pytest.raises(DatasetError) as caught:
+        read("path_label_csv", tmp_path, lists, len({Path(p).parent.name for p in ("A/x", path)}))
+    assert str(caught.value).startswith(f"train.csv, line 2: {path!r} is not a path below")
+
+
+# --- Kinetics -----------------------------------------------------------------------------------
+
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+
+
+def kinetics_lists(folder: Path) -> Path:
+    return make_lists(
+        folder,
+        train_csv=f'{HEADER}riding a bike,-0aaaaaaaaa,1,11,train\n"a, b",bbbbbbbbbbb,0,10,train\n',
+        validate_csv=f"{HEADER}riding a bike,-0aaaaaaaaa,30,40,validate\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "train/riding a bike/-0aaaaaaaaa_000001_000011.mp4",
+        "train/riding_a_bike/-0aaaaaaaaa_000001_000011.mp4",
+        "train/-0aaaaaaaaa_000001_000011.mp4",
+        "riding a bike/-0aaaaaaaaa_000001_000011.mp4",
+        "riding_a_bike/-0aaaaaaaaa_000001_000011.mp4",
+    ],
+)
+def test_kinetics_layouts(tmp_path, path):
+    make_videos(tmp_path / "videos", [path, "validation/riding_a_bike/x.mp4"])
+    annotated = read("kinetics_csv", tmp_path / "videos", kinetics_lists(tmp_path / "lists"), 2)
+
+    assert annotated.class_names == ("a, b", "riding a bike")
+    videos = {record.sample_id: record for record in annotated.records}
+    video = videos["train/riding a bike/-0aaaaaaaaa_000001_000011"]  # wherever it is
+    assert (video.uri, video.label, video.good) == (path, 1, True)
+    missing = videos["val/riding a bike/-0aaaaaaaaa_000030_000040"]
+    assert (missing.split, missing.status) == ("val", Status.NOT_FOUND)
+    assert missing.reason == "named by validate.csv, line 2, and not there"
+    assert {video.group, missing.group} == {"-0aaaaaaaaa"}  # one recording in two splits
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("youtube_id,split\nx,train\n", "has no column label, time_end, time_start"),
+        ("", "has no column label"),
+        (f"{HEADER}a,b,0,10\n", r"train\.csv, line 2 has 4 values for 5 columns"),
+        (f"{HEADER}a,b,0,10,val\n", "line 2: split 'val' in the list of split 'train'"),
+        (f"{HEADER}a,b,zero,10,train\n", "line 2: 'zero' is not an integer"),
+        (f"{HEADER}../a,b,0,10,train\n", "line 2: 'train/../a/b_000000_000010.mp4' is not a path"),
+    ],
+)
+def test_senseless_kinetics_lists(tmp_path, train, message):
+    lists = make_lists(tmp_path / "lists", train_csv=train, val_csv=HEADER)
+    with pytest.raises(DatasetError, match=message):
+        read("kinetics_csv", tmp_path, lists, 1)
+
+
+# --- Something-Something ------------------------------------------------------------------------
+
+
+def ssv2_lists(folder: Path, train=None, labels=None) -> Path:
+    folder.mkdir()
+    lists = {
+        "labels": labels or {"Putting something": "1", "Holding something": "0"},
+        "train": train or [{"id": "7", "template": "Putting [something]"}],
+        "validation": [{"id": "8", "template": "Holding [something]"}],
+        "test": [{"id": "9"}],  # the official one has no templates
+    }
+    for name, content in lists.items():
+        (folder / f"something-something-v2-{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_ssv2_has_its_own_label_order(tmp_path):
+    make_videos(tmp_path / "videos", ["7.webm", "8.mp4"])
+    annotated = read("ssv2_json", tmp_path / "videos", ssv2_lists(tmp_path / "lists"), 2)
+    assert annotated.class_names == ("Holding something", "Putting something")
+    rows = [(r.sample_id, r.uri, r.label, r.split, r.group) for r in annotated.records]
+    assert rows == [("7", "7.webm", 1, "train", ""), ("8", "8.mp4", 0, "val", "")]
+    assert not found(report_of(annotated), "class folder with another label")
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": [{"id": "7", "template": "Eating"}]}, "entry 1: 'Eating' is not in"),
+        ({"train": [{"id": "7"}]}, "train.json, entry 1 has no id or no template"),
+        ({"train": {"7": "Putting"}}, "holds a dict, not a list"),
+        (
+            {"train": [{"id": "../7", "template": "Putting [something]"}]},
+            r"'\.\./7\.webm' is not a path",
+        ),
+        ({"labels": {"Putting something": "1"}}, "labels must be 0..0, each once"),
+        ({"labels": {"Putting something": None}}, "'None' is not an integer"),
+    ],
+)
+def test_senseless_ssv2_lists(tmp_path, lists, message):
+    with pytest.raises(DatasetError, match=message):
+        read("ssv2_json", tmp_path, ssv2_lists(tmp_path / "lists", **lists), 2)
+
+
+def test_broken_json(tmp_path):
+    (ssv2_lists(tmp_path / "lists") / "something-something-v2-labels.json").write_text("{")
+    with pytest.raises(DatasetError, match="is not JSON"):
+        read("ssv2_json", tmp_path, tmp_path / "lists", 2)
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def test_folders_with_splits(tmp_path):
+    paths = ["train/b/1.avi", "train/a/2.MP4", "val/a/3.avi", "test/b/4.webm"]
+    make_videos(tmp_path, [*paths, "train/a/Thumbs.db", "train/notes/read.txt", "val/a/._3.avi"])
+    annotated = read("folders", tmp_path, None, 2)
+    assert annotated.class_names == ("a", "b")
+    assert {record.uri for record in annotated.records} == set(paths)
+    assert counts(annotated) == {"train": 2, "val": 1, "test": 1}
+
+
+def test_folders_without_splits_keep_groups_together(tmp_path):
+    paths = [
+        f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+        for name in ("A", "B", "C")
+        for group in range(1, 26)
+        for clip in (1, 2)
+    ]
+    make_videos(tmp_path, paths)
+    annotated = read("folders", tmp_path, None, 3)
+    assert counts(annotated) == {"train": 120, "val": 30}  # 5 of 25 groups in each class
+    val = {record.group for record in annotated.records if record.split == "val"}
+    assert len({group.partition("/")[2] for group in val}) == 5  # and the same in all classes
+    assert not found(report_of(annotated), "group in two splits")
+    assert read("folders", tmp_path, None, 3) == annotated
+
+
+def test_folders_without_splits_and_groups_take_a_share_of_each_class(tmp_path):
+    sizes = {"many": 10, "one": 1, "two": 2}
+    make_videos(tmp_path, [f"{name}/{i}.avi" for name, size in sizes.items() for i in range(size)])
+    annotated = read("folders", tmp_path, None, 3)
+    val = Counter(record.label for record in annotated.records if record.split == "val")
+    assert val == {0: 2, 2: 1}
+    assert found(report_of(annotated), "class without good val videos") == ("one",)
+
+
+def test_split_does_not_depend_on_suffixes(tmp_path):
+    for suffix in ("avi", "mp4"):
+        make_videos(tmp_path / suffix, [f"a/{i}.{suffix}" for i in range(20)])
+    avi, mp4 = (read("folders", tmp_path / suffix, None, 1).records for suffix in ("avi", "mp4"))
+    assert [(r.sample_id, r.split) for r in avi] == [(r.sample_id, r.split) for r in mp4]
+
+
+def test_video_outside_the_class_folders(tmp_path):
+    make_videos(tmp_path, ["a/1.avi", "2.avi"])
+    with pytest.raises(DatasetError, match=r"2\.avi is a video outside the class folders"):
+        read("folders", tmp_path, None, 1)
+
+
+def test_two_suffixes_are_one_sample_id(tmp_path):
+    make_videos(tmp_path, ["a/1.avi", "a/1.mp4", "a/2.mp4"])
+    with pytest.raises(DatasetError, match="listed more than once: a/1"):
+        read("folders", tmp_path, None, 1)
+
+
+# --- what all layouts share ---------------------------------------------------------------------
+
+
+def test_missing_videos_are_rows(tmp_path):
+    make_videos(tmp_path, ["A/a.avi"])
+    annotated = read("ucf101", tmp_path, ucf_lists(tmp_path / "lists"), 2)
+    missing = annotated.records[1]
+    assert (missing.sample_id, missing.uri, missing.status) == ("B/b", "B/b.avi", Status.NOT_FOUND)
+    assert missing.reason == "named by testlist01.txt, line 1, and not there"
+
+
+def test_number_of_classes_is_checked(tmp_path):
+    make_videos(tmp_path, ["A/a.avi", "B/b.avi"])
+    with pytest.raises(DatasetError, match=r"num_classes is 50, and .* demo have 2 classes: A, B"):
+        read("ucf101", tmp_path, ucf_lists(tmp_path / "lists"), 50)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("ucf101", r"there is no .*/classInd\.txt; beside it there is notes\.txt"),
+        ("hmdb51", r"has no <class>_test_split1\.txt; there is notes\.txt"),
+        ("path_label_csv", r"needs one train\.csv or demo_train\.csv; there is notes\.txt"),
+        ("kinetics_csv", r"needs one train\.csv or demo_train\.csv; there is notes\.txt"),
+        ("ssv2_json", r"needs one labels\.json or demo_labels\.json; there is notes\.txt"),
+        ("folders", r"has no folders of videos .*; there is notes\.txt"),
+    ],
+)
+def test_nothing_to_read(tmp_path, layout, message):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DatasetError, match=message):
+        read(layout, tmp_path, tmp_path, 2)
+    if layout != "folders":
+        with pytest.raises(DatasetError, match=f"annotations is required for layout {layout}"):
+            read(layout, tmp_path, None, 2)
+
+
+def test_no_video_at_all(tmp_path):
+    lists = ucf_lists(tmp_path / "lists")
+    with pytest.raises(
+        DatasetError, match=r"none of the 2 .* looked for A/a.avi, B/b.avi, .*lists"
+    ):
+        read("ucf101", tmp_path, lists, 2)
+
+
+def test_lists_must_be_text(tmp_path):
+    (ucf_lists(tmp_path / "lists") / "trainlist01.txt").write_bytes(b"A/\xff.avi 1\n")
+    with pytest.raises(DatasetError, match="cannot be read as text"):
+        read("ucf101", tmp_path, tmp_path / "lists", 2)
+
+
+def test_every_folder_is_listed_once(tmp_path, monkeypatch):
+    make_videos(tmp_path, [f"{name}/{i}.avi" for name in "AB" for i in range(9)])
+    listed = Counter()
+
+    def counted(uri: str) -> list[str]:
+        listed[uri] += 1
+        return list_names(uri)
+
+    monkeypatch.setattr(layouts, "list_names", counted)
+    read("folders", tmp_path, None, 2)
+    assert listed == {str(tmp_path): 1, f"{tmp_path}/A": 1, f"{tmp_path}/B": 1}
+
+
+def test_order_is_that_of_the_manifest(tmp_path):
+    make_videos(tmp_path, ["val/b/1.avi", "train/b/2.avi", "train/a/3.avi"])
+    annotated = read("folders", tmp_path, None, 2)
+    manifest = build_manifest("demo", annotated.class_names, annotated.records[::-1])
+    assert manifest.records == annotated.records

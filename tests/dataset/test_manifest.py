@@ -1,0 +1,245 @@
+"""The manifest on disk, and the report about it."""
+
+import csv
+import io
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.dataset.findings import BadVideo, IndexReport, index_report
+from pipeline.dataset.manifest import (
+    DIGESTED,
+    SCHEMA,
+    Manifest,
+    VideoRecord,
+    build_manifest,
+    read_manifest,
+    write_manifest,
+)
+from pipeline.errors import DatasetError, Status, StoreIncomplete
+
+CLASSES = ("Archery", "Bowling")
+
+
+def video(name: str, split: str = "train", **more) -> VideoRecord:
+    """Make a good video of the class that ``name`` starts with; its bytes are its name."""
+    label = CLASSES.index(name.partition("/")[0])
+    facts = {"num_frames": 30, "width": 64, "height": 48, "frame_rate": 25.0, "sha256": name}
+    return VideoRecord(name, f"{name}.avi", **{"label": label, "split": split, **facts, **more})
+
+
+def demo() -> Manifest:
+    names = [f"{name}/{i}" for name in CLASSES for i in range(6)]
+    return build_manifest(
+        "demo",
+        CLASSES,
+        [
+            *(video(name) for name in names[::-1]),
+            *(video(f"{name}v", "val", group=f"{name}") for name in names),
+            video("Archery/x", status=Status.UNREADABLE, reason="zero bytes", num_frames=0),
+        ],
+    )
+
+
+@pytest.fixture
+def uri(tmp_path) -> str:
+    return str(tmp_path / "manifest.parquet")
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def test_there_is_one_order():
+    records = demo().records
+    assert [r.split for r in records] == ["train"] * 13 + ["val"] * 12
+    assert list(records) == sorted(records, key=lambda r: (r.split, r.sample_id))
+    assert build_manifest("demo", CLASSES, records[::-1]) == demo()
+
+
+def test_rows_of_a_split():
+    manifest = demo()
+    bad = [row for row, record in enumerate(manifest.records) if not record.good]
+    assert manifest.rows_of("val") == list(range(13, 25))
+    assert sorted(manifest.rows_of("train") + bad) == manifest.rows_of("train", good=False)
+    assert manifest.rows_of("test") == []
+
+
+def test_repeated_sample_ids_are_named():
+    records = [video("Archery/1"), video("Archery/2"), video("Archery/1", "val")]
+    with pytest.raises(DatasetError, match=r"more than once: Archery/1 \(1 in all\)"):
+        build_manifest("demo", CLASSES, [*records, records[0]])
+
+
+# --- digest -------------------------------------------------------------------------------------
+
+OTHER = {str: "other", int: 7, float: 7.5}
+
+
+@pytest.mark.parametrize("name", [field.name for field in SCHEMA])
+def test_digest_depends_on_what_decides_a_logit_and_nothing_else(name):
+    manifest = demo()
+    first = manifest.records[0]
+    value = getattr(first, name)
+    other = OTHER[int if isinstance(value, int) else type(value)]
+    changed = (replace(first, **{name: other}), *manifest.records[1:])
+    same = Manifest("demo", CLASSES, changed).digest == manifest.digest
+    assert same == (name not in DIGESTED)
+
+
+def test_digest_depends_on_the_order_of_classes():
+    assert Manifest("demo", CLASSES[::-1], demo().records).digest != demo().digest
+
+
+def test_digest_is_known():
+    digest = build_manifest("demo", CLASSES, [video("Archery/1"), video("Bowling/2", "val")]).digest
+    assert digest == "e7c56eda718a5d728cf07e7de3dfe680861b906aad71f7029a85071e37ac02d0"
+
+
+# --- storage ------------------------------------------------------------------------------------
+
+
+def test_round_trip(uri):
+    manifest = demo()
+    write_manifest(manifest, uri, root="/data")
+    again = read_manifest(uri)
+    located = [replace(record, uri=f"/data/{record.uri}") for record in manifest.records]
+    assert again.records == tuple(located)
+    assert (again.dataset, again.class_names) == ("demo", CLASSES)
+    assert again.digest == manifest.digest
+
+
+def test_moved_videos(uri):
+    write_manifest(demo(), uri, root="/data")
+    moved = read_manifest(uri, root="s3://bucket/videos/")
+    assert moved.records[0].uri == "s3://bucket/videos/Archery/0.avi"
+    assert moved.digest == read_manifest(uri).digest
+
+
+def test_no_manifest(uri):
+    with pytest.raises(StoreIncomplete, match=r"run jobs/index_videos\.py first"):
+        read_manifest(uri)
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, -1])
+def test_truncated(uri, tmp_path, length):
+    write_manifest(demo(), uri, root="/data")
+    path = tmp_path / "manifest.parquet"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DatasetError, match="Index the videos again"):
+        read_manifest(uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.append_column("more", pa.array([0] * 25)), "other columns"),
+        (lambda table: table.drop_columns(["group"]), "other columns"),
+        (lambda table: table.replace_schema_metadata(None), "sound manifest"),
+        (lambda table: table.slice(1), "was changed after it was written"),
+    ],
+    ids=["another column", "a column less", "no footer", "a row less"],
+)
+def test_other_tables(uri, change, message):
+    write_manifest(demo(), uri, root="/data")
+    pq.write_table(change(pq.read_table(uri)), uri)
+    with pytest.raises(DatasetError, match=message):
+        read_manifest(uri)
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def report_of(*records: VideoRecord) -> IndexReport:
+    return index_report(build_manifest("demo", CLASSES, records))
+
+
+def findings(report: IndexReport) -> dict[str, tuple[str, ...]]:
+    return {finding.name: finding.found for finding in report.findings if finding.found}
+
+
+def test_nothing_found():
+    clean = [video(f"{name}/{split}", split) for name in CLASSES for split in ("train", "val")]
+    report = report_of(*clean)
+    assert findings(report) == {}
+    assert report.bad == ()
+    assert report.num_videos == report.num_good_videos == {"train": 2, "val": 2}
+
+
+def test_duplicates():
+    report = report_of(
+        video("Archery/1", sha256="a"),
+        video("Archery/2", sha256="a"),
+        video("Archery/3", "val", sha256="a"),
+        video("Bowling/1", sha256="b"),
+        video("Bowling/2", "val", sha256="c"),
+        video("Bowling/3", "val", sha256="c"),
+        video("Bowling/4", "val", sha256="b", status=Status.CHANGED),  # in no measurement
+        video("Bowling/5", sha256=""),
+        video("Bowling/6", sha256=""),  # not hashed
+    )
+    assert findings(report) == {
+        "same bytes in two splits": ("train Archery/1 = train Archery/2 = val Archery/3",),
+        "same bytes twice in a split": ("Archery/1 = Archery/2", "Bowling/2 = Bowling/3"),
+        "changed": ("Bowling/4",),
+    }
+
+
+def test_leaks():
+    report = report_of(
+        video("Archery/1", group="Archery/g01"),
+        video("Archery/2", "val", group="Archery/g01"),
+        video("Archery/3", "val", group="Archery/g01"),
+        video("Bowling/1", group="Bowling/g01"),
+        video("Bowling/2", "val", group="Bowling/g02"),
+        video("Bowling/3", "test", group="Bowling/g02"),
+    )
+    assert findings(report) == {
+        "group in two splits": ("Archery/g01 (train 1, val 2)", "Bowling/g02 (test 1, val 1)"),
+        "val video of a group in train": ("Archery/2", "Archery/3"),
+    }
+
+
+def test_bad_videos_and_empty_classes():
+    report = report_of(
+        video("Archery/1"),
+        video("Archery/2", "val"),
+        video("Bowling/1", status=Status.TOO_SHORT, reason="3 frames"),
+        video("Bowling/2", "val", label=7, status=Status.LABEL_OUT_OF_RANGE, reason="label 7"),
+        video("Bowling/3", "val", label=-1, status=Status.NOT_FOUND, reason="not there"),
+    )
+    assert findings(report) == {
+        "not found": ("Bowling/3",),
+        "too short": ("Bowling/1",),
+        "label not in 0..1": ("Bowling/2 (7)", "Bowling/3 (-1)"),
+        "class without good train videos": ("Bowling",),
+        "class without good val videos": ("Bowling",),
+    }
+    assert report.bad[0] == BadVideo("train", "Bowling/1", "too short", "3 frames")
+    assert (report.num_videos["val"], report.num_good_videos["val"]) == (3, 1)
+
+
+def test_text_is_aligned():
+    bad = [video(f"Archery/{i}", status=Status.UNREADABLE) for i in range(12)]
+    title, empty, *table = report_of(video("Bowling/1"), *bad).as_text(2).splitlines()
+    assert title == "demo: 2 classes; videos: train 1 good of 13"
+    assert empty == ""
+    header = table[0]
+    line = next(line for line in table if line.startswith("unreadable"))
+    assert line[header.index("first") :] == "Archery/0, Archery/1, ..."
+    assert line[: header.index("first")].split() == ["unreadable", "12"]
+    assert line.index("12") + 2 == header.index("count") + len("count")
+    assert len({row.rstrip()[-1] for row in table[3:6]}) == 1  # zeros, one below the other
+
+
+def test_bad_rows_are_a_csv():
+    reason = 'moov "atom", not found'
+    report = report_of(
+        video("Archery/1"), video("Bowling/1", status=Status.UNREADABLE, reason=reason)
+    )
+    text = io.StringIO()
+    csv.writer(text).writerows(report.bad_rows())
+    assert list(csv.DictReader(io.StringIO(text.getvalue()))) == [
+        {"split": "train", "sample_id": "Bowling/1", "status": "unreadable", "reason": reason}
+    ]

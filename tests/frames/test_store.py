@@ -1,0 +1,246 @@
+"""Frame stores: whole, resumable, equal whoever made them, and refused when they are not right."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.config.load import VideoLimits
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.errors import (
+    FingerprintMismatch,
+    Status,
+    StoreCorrupt,
+    StoreIncomplete,
+    VideoDecodeError,
+)
+from pipeline.frames import store, store_journal, store_mirror, video
+from pipeline.frames.resize import resized
+from pipeline.frames.source import frames_of
+from pipeline.frames.store_files import Location
+from pipeline.frames.store_layout import frames_identity, plan_frame_store
+from pipeline.frames.store_reader import open_frame_store
+from pipeline.storage import locks
+from pipeline.storage.sealed.journal import finished_units, fragment_name
+
+LIMITS = VideoLimits()
+FIRST_FILE = "frames-00000.arrow"
+
+
+def damaged(sealed_root: Path, tmp_path: Path, name: str = FIRST_FILE) -> tuple[Path, Path]:
+    """Copy a store, to damage the file that comes back with it."""
+    root = tmp_path / "frames"
+    shutil.copytree(sealed_root, root)
+    return root, root / name
+
+
+def first_record(root: Path | str) -> VideoRecord:
+    return open_frame_store(str(root)).manifest.records[0]
+
+
+def read(record: VideoRecord, *, verify: bool = True) -> list[int]:
+    found = frames_of(record, range(record.num_frames), LIMITS, verify=verify)
+    return [index for index, _ in found]
+
+
+# --- content ------------------------------------------------------------------------------------
+
+
+def test_the_prepared_manifest_is_that_of_the_videos_but_for_the_frames(example, sealed_root):
+    prepared = open_frame_store(str(sealed_root)).manifest
+    for ours, theirs in zip(prepared.records, example.videos.records, strict=True):
+        for name in ("sample_id", "label", "split", "group", "status", "reason"):
+            assert getattr(ours, name) == getattr(theirs, name)
+    assert [record.num_frames for record in prepared.records] == [12, 9, 12, 0, 12]
+    good = [record for record in prepared.records if record.good]
+    assert {(record.width, record.height, record.codec) for record in good} == {
+        (48, 32, "prepared")
+    }
+    assert [Location.parse(record.uri).batch for record in good] == [0, 1, 2, 0]
+    assert prepared.digest != example.videos.digest
+
+
+def test_bad_videos_keep_their_row(example, sealed_root):
+    bad = open_frame_store(str(sealed_root)).manifest.records[3]
+    assert bad.status == Status.NOT_FOUND
+    assert not bad.prepared
+
+
+def test_every_candidate_is_the_frame_it_says(example, sealed_root, read_number):
+    store = open_frame_store(str(sealed_root))
+    original, record = example.videos.records[0], store.manifest.records[0]
+    indices = example.prepared(0).frame_indices
+    expected = dict(video.frames_of(original, indices, LIMITS))
+    for index, frame in frames_of(record, range(12), LIMITS):
+        assert number_near(frame, read_number) == indices[index]
+        difference = frame.astype(int) - resized(expected[indices[index]], 32, 48)
+        assert np.abs(difference).mean() < 4
+
+
+def number_near(frame, read_number):
+    return read_number(frame)
+
+
+def test_frames_come_once_and_in_increasing_order(sealed_root):
+    found = [index for index, _ in frames_of(first_record(sealed_root), [7, 2, 7, 0], LIMITS)]
+    assert found == [0, 2, 7]
+
+
+def test_a_moved_store_is_the_same_store(sealed_root, tmp_path):
+    root, _ = damaged(sealed_root, tmp_path)
+    moved = open_frame_store(str(root))
+    assert moved.manifest.digest == open_frame_store(str(sealed_root)).manifest.digest
+    assert moved.manifest.records[0].uri.startswith(str(root))
+    assert len(read(moved.manifest.records[0])) == 12
+
+
+def test_any_arrow_reader_opens_a_file(sealed_root):
+    with pa.ipc.open_file(sealed_root / FIRST_FILE) as reader:
+        table = reader.read_all()
+    assert table.column_names == ["sample_id", "frame_index", "jpeg"]
+    assert table.num_rows == 12 + 9 + 12
+
+
+def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path):
+    monkeypatch.setattr(store_mirror, "MIRRORS", tmp_path / "mirrors")
+    root = f"memory://{uuid.uuid4().hex}/frames"
+    example.write_store(root)
+    record = first_record(root)
+    assert len(read(record)) == 12
+    (copy,) = (tmp_path / "mirrors" / "frames").glob("*.arrow")
+    files = fsspec.filesystem("memory")
+    files.pipe_file(f"{root}/frames-00001.arrow", b"x" + files.cat_file(f"{root}/{FIRST_FILE}")[1:])
+    last = open_frame_store(root).manifest.records[-1]
+    with pytest.raises(VideoDecodeError, match="damaged"):
+        read(last)
+    assert [copy] == list((tmp_path / "mirrors" / "frames").glob("*.arrow"))
+    assert tmp_path / "mirrors" != locks.MIRRORS
+
+
+# --- making -------------------------------------------------------------------------------------
+
+
+def test_order_of_units_and_second_runs_change_nothing(example, sealed_root, tmp_path):
+    seal = example.write_store(str(tmp_path), backwards=True)
+    assert seal.root_digest == open_frame_store(str(sealed_root)).root_digest
+    assert example.write_store(str(tmp_path)) == seal
+
+
+def test_what_is_missing_is_named(example, tmp_path):
+    root = str(tmp_path)
+    assert store.open_for_writing(root, example.spec) is None
+    example.write_unit(root, 1)
+    assert finished_units(root) == {1}
+    with pytest.raises(StoreIncomplete, match="unit 0"):
+        example.seal(root)
+    with pytest.raises(StoreIncomplete, match=r"jobs/prepare_frames\.py"):
+        open_frame_store(root)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"quality": 80}, "frames.quality: store 90, config 80"),
+        ({"short_side": 48}, "frames.short_side: store 32, config 48"),
+        ({"num_candidates": 16}, "frames.num_candidates: store 12, config 16"),
+        ({"videos_per_unit": 3}, "layout.videos_per_unit: store 2, config 3"),
+    ],
+)
+def test_other_frames_at_the_same_place_are_refused(example, sealed_root, setting, words):
+    other = plan_frame_store(example.config(**setting), example.videos)
+    with pytest.raises(FingerprintMismatch, match=words):
+        store.open_for_writing(str(sealed_root), other)
+
+
+def test_frames_of_other_videos_are_refused(example, sealed_root):
+    first, *rest = example.videos.records
+    videos = replace(example.videos, records=(replace(first, sha256="00"), *rest))
+    with pytest.raises(FingerprintMismatch, match=r"dataset\.manifest_digest"):
+        open_frame_store(str(sealed_root)).check_identity(frames_identity(example.config(), videos))
+
+
+def test_a_unit_with_other_videos_is_refused(example, tmp_path):
+    with pytest.raises(ValueError, match="unit 0 has 2 videos, not 1"):
+        store_journal.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
+def test_a_damaged_fragment_never_becomes_another_file(example, sealed_root, tmp_path, place):
+    root = str(tmp_path)
+    store.open_for_writing(root, example.spec)
+    for unit in range(example.spec.num_units):
+        example.write_unit(root, unit)
+    path = tmp_path / fragment_name(0)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    try:
+        gathered = store.gather_file(root, example.spec, 0)
+    except StoreCorrupt:
+        return
+    # The bit was one that nobody reads, as those of the statistics are.
+    assert gathered.entry == open_frame_store(str(sealed_root)).seal.entries[FIRST_FILE]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_no_source(sealed_root, tmp_path, share):
+    root, path = damaged(sealed_root, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(VideoDecodeError) as caught:
+        read(first_record(root), verify=False)
+    assert caught.value.status == Status.UNREADABLE
+
+
+def test_a_changed_jpeg_is_found_where_it_is_verified(sealed_root, tmp_path):
+    root, path = damaged(sealed_root, tmp_path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\xd8\xff")  # of the first JPEG
+    content[start + 700] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(VideoDecodeError, match="prepare the frames again") as caught:
+        read(first_record(root))
+    assert caught.value.status == Status.CHANGED
+
+
+def test_a_missing_file_is_no_source(sealed_root, tmp_path):
+    root, path = damaged(sealed_root, tmp_path)
+    path.unlink()
+    with pytest.raises(VideoDecodeError) as caught:
+        read(first_record(root))
+    assert caught.value.status == Status.NOT_FOUND
+
+
+def test_a_file_of_something_else_is_no_source(sealed_root, tmp_path):
+    root, path = damaged(sealed_root, tmp_path)
+    with pa.ipc.new_file(path, pa.schema([("a", pa.int32())])) as sink:
+        sink.write_batch(pa.record_batch({"a": pa.array([1], pa.int32())}))
+    with pytest.raises(VideoDecodeError, match="other columns"):
+        read(first_record(root))
+
+
+def test_a_wanted_frame_that_is_not_there_is_an_error(sealed_root):
+    record = first_record(sealed_root)
+    with pytest.raises(VideoDecodeError) as caught:
+        list(frames_of(record, [12], LIMITS))
+    assert caught.value.status == Status.TOO_SHORT
+    with pytest.raises(VideoDecodeError, match="none at 9"):
+        read(replace(record, uri=record.uri.replace("#0", "#9")))
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "identity.json"])
+def test_a_damaged_manifest_or_identity_is_refused(sealed_root, tmp_path, name):
+    root, path = damaged(sealed_root, tmp_path, name)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(StoreCorrupt):
+        open_frame_store(str(root))

@@ -1,0 +1,102 @@
+"""Garbage of a frame store: what no store can hold, and the JPEGs that the journal holds twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.frames import store
+from pipeline.frames.source import frames_of
+from pipeline.frames.store_garbage import find_garbage
+from pipeline.frames.store_reader import open_frame_store
+from pipeline.stages.collect_garbage import run_gc
+from pipeline.storage.files import delete, list_tree
+from pipeline.storage.sealed.journal import finished_units, fragment_name
+from tests.logits.imaginary import Plan, Video, cache
+
+TORN = f"journal/.unit-000001.parquet.{'0a' * 16}.tmp"
+
+
+def collect(root: Path, *, journals: bool = False) -> list[tuple[str, str]]:
+    """Delete all garbage, whatever its age; return kinds and names."""
+    found = find_garbage(str(root), written_before=time.time() + 1e6, journals=journals)
+    assert all(delete(each.uri) for each in found)
+    return sorted((each.kind, each.uri[len(str(root)) + 1 :]) for each in found)
+
+
+@pytest.fixture
+def root(sealed_root, tmp_path) -> Path:
+    """A sealed store of one's own."""
+    return Path(shutil.copytree(sealed_root, tmp_path / "frames"))
+
+
+def test_only_garbage_is_collected(root):
+    own = set(list_tree(str(root)))
+    garbage = [("orphan", "journal/unit-000001.parquet.bak"), ("temporary file", TORN)]
+    for name in ("notes.txt", *(name for _, name in garbage)):
+        (root / name).write_bytes(b"rubbish")
+    assert find_garbage(str(root), written_before=time.time() - 60) == []
+    assert collect(root) == garbage
+    assert set(list_tree(str(root))) == own | {"notes.txt"}
+
+
+def test_beside_a_writer_nothing_is_lost(example, sealed_root, tmp_path):
+    """After every single step of a store, with no regard for age, and journals asked for."""
+    root, spec = tmp_path / "frames", example.spec
+    store.open_for_writing(str(root), spec)
+    for unit in range(spec.num_units):
+        example.write_unit(str(root), unit)
+        assert collect(root, journals=True) == []
+    for number in range(spec.num_files):
+        store.gather_file(str(root), spec, number)
+        assert collect(root, journals=True) == []
+    sealed = open_frame_store(str(sealed_root)).root_digest
+    assert example.seal(str(root)).root_digest == sealed
+
+
+def test_the_journal_of_a_sealed_store_goes_if_that_is_asked_for(example, root):
+    assert collect(root) == []
+    names = [name for _, name in collect(root, journals=True)]
+    assert names == [fragment_name(unit) for unit in range(example.spec.num_units)]
+    assert not finished_units(str(root))
+    limits = example.config().dataset.limits
+    for record in open_frame_store(str(root)).manifest.records:
+        if record.good:
+            wanted = range(record.num_frames)
+            assert [index for index, _ in frames_of(record, wanted, limits)] == list(wanted)
+
+
+def test_a_second_writer_has_time_to_end_with_the_journal(example, root):
+    for unit in range(example.spec.num_units):
+        os.utime(root / fragment_name(unit), (0, 0))
+    sealed_at = (root / "seal.json").stat().st_mtime
+    for written_before, kinds in ((sealed_at - 1, set()), (sealed_at + 1, {"journal"})):
+        found = find_garbage(str(root), written_before=written_before, journals=True)
+        assert {each.kind for each in found} == kinds
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
+    (tmp_path / "journal").mkdir()
+    (tmp_path / TORN).write_bytes(b"of whom?")
+    assert collect(tmp_path, journals=True) == []
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_job_collects_every_store_that_is_there(root, cached, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.stages.collect_garbage.MIRRORS", tmp_path / "mirrors")
+    plan = Plan((Video("a"), Video("b", split="val")), num_views=1)
+    config = plan.config.model_copy(update={"artefacts": str(tmp_path)})
+    assert config.frames_uri == str(root)
+    stores = [config.frames_uri]
+    if cached:
+        cache(config.store_uri, plan)
+        stores.append(config.store_uri)
+    run_gc(config, delete=True, min_age_hours=-1, journals=True)
+    printed = capsys.readouterr().out
+    for root in stores:
+        assert f"journal: {root}/{fragment_name(0)}\n" in printed
+        assert not finished_units(root)

@@ -1,0 +1,313 @@
+"""The one door to pixels: right frames of every kind of file, and a status for every bad one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.load import VideoLimits
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.errors import Status, VideoDecodeError
+from pipeline.frames.video import frames_of, probe_video
+
+LIMITS = VideoLimits()
+B_FRAMES = {"bf": "3", "g": "12", "b_strategy": "0", "preset": "fast", "crf": "16"}
+# Name -> file name and what `make_video` is told.
+KINDS = {
+    "mpeg4 in avi": ("a.avi", {"codec": "mpeg4"}),
+    "mpeg4 with B-frames in avi": ("b.avi", {"codec": "mpeg4", "options": {"bf": "2", "g": "9"}}),
+    "h264 with B-frames in mp4": ("c.mp4", {"codec": "libx264", "options": B_FRAMES}),
+    "header first in mp4": ("n.mp4", {"codec": "libx264", "container": {"movflags": "faststart"}}),
+    "h264 in matroska": ("d.mkv", {"codec": "libx264"}),
+    "vp9 in webm": ("e.webm", {"codec": "libvpx-vp9"}),
+    "mjpeg in avi": ("f.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+    "hevc in mp4": ("g.mp4", {"codec": "libx265"}),
+    "10-bit h264": ("h.mp4", {"codec": "libx264", "pix_fmt": "yuv420p10le"}),
+    "10-bit hevc": ("i.mp4", {"codec": "libx265", "pix_fmt": "yuv420p10le"}),
+    "odd sides": ("j.mp4", {"codec": "libx264", "pix_fmt": "yuv444p", "width": 67, "height": 51}),
+    "odd sides, subsampled colour": ("k.avi", {"codec": "mpeg4", "width": 67, "height": 51}),
+    "variable rate in mp4": (
+        "l.mp4",
+        {"codec": "libx264", "milliseconds": [40 * i + 300 * (i > 9) + i % 3 for i in range(24)]},
+    ),
+    "variable rate in webm": (
+        "m.webm",
+        {"codec": "libvpx-vp9", "milliseconds": [25 * i + 11 * (i % 2) for i in range(24)]},
+    ),
+}
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="session")
+def video_of(folder, make_video, make_record) -> Callable[[str], VideoRecord]:
+    """Return the probed record of a kind of video; files are made once."""
+    probed: dict[str, VideoRecord] = {}
+
+    def find(kind: str) -> VideoRecord:
+        if kind not in probed:
+            name, settings = KINDS[kind]
+            probed[kind] = probe_video(make_record(make_video(folder / name, **settings)), LIMITS)
+        return probed[kind]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def avi(video_of) -> VideoRecord:
+    return video_of("mpeg4 in avi")
+
+
+def status_of(record: VideoRecord, limits: VideoLimits = LIMITS) -> Status:
+    """Probe a video that must be refused, and return the status that it gets."""
+    with pytest.raises(VideoDecodeError) as caught:
+        probe_video(record, limits)
+    assert record.sample_id in str(caught.value)
+    return caught.value.status
+
+
+# --- good files ---------------------------------------------------------------------------------
+
+
+@every_kind
+def test_probe_fills_in_the_facts(kind, video_of):
+    record, (_, wanted) = video_of(kind), KINDS[kind]
+    assert record.num_frames == 24
+    assert (record.width, record.height) == (wanted.get("width", 64), wanted.get("height", 48))
+    assert record.rotation == 0
+    assert record.num_bytes == Path(record.uri).stat().st_size
+    if "milliseconds" not in wanted:
+        assert record.frame_rate == pytest.approx(25, rel=0.05)
+
+
+@every_kind
+def test_every_frame_says_its_own_number(kind, video_of, read_number):
+    record = video_of(kind)
+    frames = list(frames_of(record, range(record.num_frames), LIMITS))
+    assert [index for index, _ in frames] == list(range(24))
+    assert [read_number(frame) for _, frame in frames] == list(range(24))
+
+
+@every_kind
+def test_wanted_frames_equal_those_of_a_whole_decode(kind, video_of):
+    record = video_of(kind)
+    with av.open(record.uri) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    wanted = [23, 4, 11, 4, 17, 0]
+    for index, frame in frames_of(record, wanted, LIMITS):
+        assert frame.dtype == np.uint8
+        assert np.array_equal(frame, whole[index])
+
+
+@given(wanted=st.lists(st.integers(0, 23), max_size=8))
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_frames_come_once_and_in_order(wanted, avi, read_number):
+    found = [(index, read_number(frame)) for index, frame in frames_of(avi, wanted, LIMITS)]
+    assert found == [(index, index) for index in sorted(set(wanted))]
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_turned_videos_come_upright(
+    quarter_turns, tmp_path, make_video, make_record, read_number, draw_picture
+):
+    path = make_video(tmp_path / "t.mp4", 6, codec="libx264", quarter_turns=quarter_turns)
+    record = probe_video(make_record(path), LIMITS)
+    assert (record.width, record.height) == (64, 48)
+    assert record.rotation % 360 != 0
+    for index, frame in frames_of(record, range(6), LIMITS):
+        assert frame.shape == (48, 64, 3)
+        assert read_number(frame) == index
+        assert np.abs(frame.astype(int) - draw_picture(index, 64, 48)).mean() < 12
+
+
+def test_hidden_frames_before_a_cut_do_not_count(tmp_path, make_video, make_record, read_number):
+    """Cutting an mp4 without encoding it again keeps what lies from key frame to cut, hidden."""
+    whole = make_video(tmp_path / "w.mp4", 48, codec="libx264", options={"g": "12", "bf": "2"})
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        key_frame, start = (int(Fraction(n, 25) / stream.time_base) for n in (12, 18))
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.pts >= key_frame:
+                packet.pts, packet.dts = packet.pts - start, packet.dts - start
+                packet.stream = copy
+                target.mux(packet)
+    record = probe_video(make_record(cut), LIMITS)
+    with av.open(str(cut)) as container:
+        assert record.num_frames < container.streams.video[0].frames
+    numbers = [read_number(frame) for _, frame in frames_of(record, range(48 - 19), LIMITS)]
+    assert numbers == list(range(19, 48))
+
+
+def test_remote_videos_take_the_same_path(avi, read_number):
+    import fsspec
+
+    uri = "memory://videos/a.avi"
+    with fsspec.open(uri, "wb") as file:
+        file.write(Path(avi.uri).read_bytes())
+    remote = replace(avi, uri=uri)
+    assert probe_video(remote, LIMITS) == remote
+    assert [read_number(frame) for _, frame in frames_of(remote, [5, 9], LIMITS)] == [5, 9]
+
+
+# --- bad files ----------------------------------------------------------------------------------
+
+
+def test_missing(tmp_path, make_record):
+    assert status_of(make_record(tmp_path / "nothing.avi")) == Status.NOT_FOUND
+
+
+def test_below_a_file(avi, make_record):
+    assert status_of(make_record(Path(avi.uri) / "inside.avi")) == Status.NOT_FOUND
+
+
+def test_a_folder(tmp_path, make_record):
+    assert status_of(make_record(tmp_path)) == Status.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_forbidden(tmp_path, make_record):
+    path = tmp_path / "secret.avi"
+    path.touch(mode=0)
+    assert status_of(make_record(path)) == Status.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a video\n" * 50, b"RIFF\0\0\0\0AVI LIST", b"\0" * 5000, b"\x89PNG\r\n\x1a\n"],
+    ids=["zero bytes", "text", "a header alone", "zeros", "a picture's start"],
+)
+def test_not_a_video(content, tmp_path, make_record):
+    path = tmp_path / "bad.avi"
+    path.write_bytes(content)
+    assert status_of(make_record(path)) == Status.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "kind", ["mpeg4 in avi", "h264 with B-frames in mp4", "header first in mp4"]
+)
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_truncated(kind, kept, video_of, tmp_path, make_record):
+    content = Path(video_of(kind).uri).read_bytes()
+    path = tmp_path / f"cut{Path(video_of(kind).uri).suffix}"
+    path.write_bytes(content[: int(kept * len(content))])
+    assert status_of(make_record(path)) == Status.UNREADABLE
+
+
+def test_audio_only(tmp_path, make_record):
+    path = tmp_path / "song.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = np.zeros((1, 8000), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, 0, Fraction(1, 8000)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert status_of(make_record(path)) == Status.NO_VIDEO_STREAM
+
+
+def test_one_frame_is_a_short_video(tmp_path, make_video, make_record):
+    # Whether it is too short is for dataset.min_frames to say, which the index stage asks.
+    assert probe_video(make_record(make_video(tmp_path / "one.avi", 1)), LIMITS).num_frames == 1
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_pixels": 64 * 48 - 1},
+        {"max_frames": 23},
+        {"max_duration_seconds": 0.9},
+        {"max_bytes": 99},
+    ],
+    ids=lambda limits: next(iter(limits)),
+)
+def test_over_a_limit(limits, avi):
+    assert status_of(avi, VideoLimits(**limits)) == Status.OVER_LIMIT
+
+
+def test_at_the_limits(avi):
+    limits = VideoLimits(
+        max_pixels=64 * 48, max_frames=24, max_duration_seconds=1.0, max_bytes=avi.num_bytes
+    )
+    assert probe_video(avi, limits) == avi
+
+
+def test_slower_than_the_limit(avi):
+    assert status_of(avi, VideoLimits(decode_seconds=1e-9)) == Status.TIMED_OUT
+
+
+def changed_video(avi: VideoRecord, path: Path, place: int) -> VideoRecord:
+    content = bytearray(Path(avi.uri).read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    return replace(avi, uri=str(path))
+
+
+@pytest.mark.parametrize("place", [40, -500, -1])
+def test_bytes_that_changed_after_indexing(place, avi, tmp_path):
+    with pytest.raises(VideoDecodeError) as caught:
+        list(frames_of(changed_video(avi, tmp_path / "a.avi", place), [0], LIMITS))
+    assert caught.value.status == Status.CHANGED
+
+
+def test_another_size_is_a_change_even_unverified(avi, tmp_path):
+    path = tmp_path / "a.avi"
+    path.write_bytes(Path(avi.uri).read_bytes() + b"\0")
+    with pytest.raises(VideoDecodeError) as caught:
+        list(frames_of(replace(avi, uri=str(path)), [0], LIMITS, verify=False))
+    assert caught.value.status == Status.CHANGED
+
+
+def test_a_frame_that_is_not_there(avi):
+    with pytest.raises(
+        VideoDecodeError, match="ended at frame 24; its manifest row says 24"
+    ) as caught:
+        list(frames_of(avi, [3, 24], LIMITS))
+    assert caught.value.status == Status.TOO_SHORT
+
+
+@given(data=st.data())
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_never_ends_in_a_foreign_exception(data, avi, folder):
+    content = bytearray(Path(avi.uri).read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / "fuzz.avi"
+    path.write_bytes(content)
+    record = replace(avi, uri=str(path))
+    try:
+        status = Status(probe_video(record, LIMITS).status)
+    except VideoDecodeError as error:
+        status = error.status
+    expected = {Status.GOOD, Status.UNREADABLE, Status.OVER_LIMIT, Status.NO_VIDEO_STREAM}
+    assert status in expected
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile {name}\n",
+        "#EXTM3U\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{path}\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["concat", "m3u", "hls"],
+)
+def test_playlists_open_no_other_file(playlist, avi, tmp_path, monkeypatch, make_record):
+    other = Path(avi.uri)
+    monkeypatch.chdir(other.parent)
+    path = tmp_path / "list.avi"
+    path.write_text(playlist.format(name=other.name, path=other))
+    assert status_of(make_record(path)) == Status.UNREADABLE

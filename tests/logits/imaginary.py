@@ -1,0 +1,221 @@
+"""Stage one with an imaginary teacher, step by step, so that a test can stop it anywhere.
+
+What the teacher says of a cell is a pure function of the video's content and of the view, as it is
+with a real one; and it counts its forward passes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
+from pipeline.errors import Status
+from pipeline.logits import generations, inheritance, journal, layout, writer
+from pipeline.logits.cells import Cells, joined, unit_of
+from pipeline.logits.encoding import centre
+from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.seal import Seal
+from pipeline.views.view import build_view, keyed_hash
+
+K, T = 4, 2
+Cell = tuple[str, str, int]  # sample_id, sha256, view_index: all that its logits depend on
+
+
+@dataclass(frozen=True)
+class Video:
+    """What there is to say of an imaginary video; another ``version`` is another content."""
+
+    name: str
+    split: str = "train"
+    version: int = 0
+    good: bool = True
+    label: int | None = None
+
+    @property
+    def record(self) -> VideoRecord:
+        return VideoRecord(
+            sample_id=self.name,
+            uri=f"{self.name}.avi",
+            label=keyed_hash(self.name) % K if self.label is None else self.label,
+            split=self.split,
+            num_frames=9,
+            width=64,
+            height=48,
+            sha256=f"{self.name} {self.version}",
+            status=Status.GOOD if self.good else Status.UNREADABLE,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config of stage one: which videos, how many views, and the rest."""
+
+    videos: tuple[Video, ...]
+    num_views: int
+    format: str = "parquet"
+    seed: int = 0
+    units_per_shard: int = 2
+
+    @cached_property
+    def config(self) -> ExperimentConfig:
+        return ExperimentConfig.model_validate(
+            {
+                "artefacts": "/artefacts",
+                "dataset": {
+                    "name": "imaginary",
+                    "root": "/videos",
+                    "layout": "folders",
+                    "num_classes": K,
+                },
+                "clip": {"num_frames": T},
+                "views": {"num_views": self.num_views, "seed": self.seed},
+                "store": {
+                    "format": self.format,
+                    "clips_per_unit": 4,
+                    "units_per_shard": self.units_per_shard,
+                },
+            }
+        )
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        names = [f"class {label}" for label in range(K)]
+        return build_manifest("imaginary", names, [video.record for video in self.videos])
+
+    @cached_property
+    def spec(self) -> layout.StoreSpec:
+        return layout.plan_store(self.config, manifest=self.manifest, teacher_digest="ab" * 32)
+
+    @cached_property
+    def units(self) -> list[layout.Unit]:
+        return layout.plan_units(self.spec, self.manifest.records)
+
+    @cached_property
+    def cells(self) -> dict[tuple[int, int], Cell]:
+        """The cells that hold logits once it is sealed, by (row, view_index)."""
+        records = self.manifest.records
+        return {
+            (row, view): (records[row].sample_id, records[row].sha256, view)
+            for unit in self.units
+            for row, view in unit.coordinates
+            if records[row].good
+        }
+
+
+@dataclass
+class Teacher:
+    """Answers for cells, and counts how often it was asked about each."""
+
+    forwards: Counter[Cell] = field(default_factory=Counter)
+    lost: frozenset[Cell] = frozenset()  # cells whose decoder runs out of time
+
+    def run(self, plan: Plan, places: Sequence[tuple[int, int]]) -> Cells:
+        """Decode and run cells, given by (row, view_index)."""
+        cells = [self._cell(plan, row, view) for row, view in places]
+        return joined(cells, plan.spec)
+
+    def _cell(self, plan: Plan, row: int, view_index: int) -> Cells:
+        record = plan.manifest.records[row]
+        cell = (record.sample_id, record.sha256, view_index)
+        status = Status.TIMED_OUT if record.good and cell in self.lost else Status(record.status)
+        content: dict[str, Any] = {
+            "logits": np.zeros((1, K), np.float16),
+            "logit_offset": np.zeros(1, np.float32),
+            "view_digest": np.zeros(1, np.uint64),
+            "frame_crc": np.zeros((1, T), np.uint32),
+        }
+        if status == Status.GOOD:
+            self.forwards[cell] += 1
+            content = self._logits(plan, record, view_index, cell)
+        return Cells(
+            row=np.array([row], np.int32),
+            view_index=np.array([view_index], np.int16),
+            status=np.array([status], np.uint8),
+            **content,
+        )
+
+    @staticmethod
+    def _logits(plan: Plan, record: VideoRecord, view_index: int, cell: Cell) -> dict[str, Any]:
+        draws = np.random.default_rng(keyed_hash(*cell))
+        raw = draws.normal(0, 1, (1, K)).astype(np.float32)
+        raw[0, keyed_hash(record.sample_id) % K] += 9
+        logits, offset = centre(raw)
+        view = build_view(plan.config.views, record, view_index, num_frames=T)
+        return {
+            "logits": logits,
+            "logit_offset": offset,
+            "view_digest": np.array([view.digest], np.uint64),
+            "frame_crc": draws.integers(0, 2**32, (1, T), np.uint32),
+        }
+
+
+@dataclass
+class Writer:
+    """One job of stage one. ``steps`` stops after everything that a kill could come between."""
+
+    root: str
+    plan: Plan
+    teacher: Teacher
+    home: str = ""
+    seal: Seal | None = None
+
+    def steps(self) -> Iterator[str]:
+        """Do what is missing of the store; yield a name after each step."""
+        plan, spec = self.plan, self.plan.spec
+        self.home = generations.place_generation(self.root, spec, plan.manifest)
+        yield "place"
+        self.seal = writer.open_for_writing(self.home, spec)
+        yield "open"
+        generations.record_videos(self.home, plan.manifest)
+        yield "record"
+        if self.seal is not None:
+            return
+        shards = layout.plan_shards(spec, plan.units)
+        donors = inheritance.find_donors(self.root, self.home, spec, plan.manifest)
+        yield "donors"
+        known: dict[int, frozenset[tuple[int, int]]] = {}
+        for shard in shards if donors else ():
+            finished = finished_units(self.home)
+            known |= inheritance.inherit_units(self.home, spec, shard, donors, finished)
+            yield "inherit"
+        finished = finished_units(self.home)
+        for unit in plan.units:
+            if unit.number not in finished:
+                self._run(unit, known)
+                yield "unit"
+        entries = []
+        for shard in shards:
+            records = plan.manifest.records[shard.rows.start : shard.rows.stop]
+            entries += writer.gather_shard(self.home, spec, shard, records)
+            yield "gather"
+        self.seal = writer.seal(self.home, spec, entries, provenance={})
+        yield "seal"
+
+    def finish(self) -> Seal:
+        """Run to the end."""
+        for _ in self.steps():
+            pass
+        assert self.seal is not None
+        return self.seal
+
+    def _run(self, unit: layout.Unit, known: dict[int, frozenset[tuple[int, int]]]) -> None:
+        missing = [p for p in unit.coordinates if p not in known.get(unit.number, ())]
+        cells = self.teacher.run(self.plan, missing)
+        if known:
+            cells = inheritance.with_inherited(self.home, self.plan.spec, unit.number, cells)
+        whole = unit_of(self.plan.spec, unit.number, cells)
+        journal.write_fragment(self.home, self.plan.spec, whole, cells)
+
+
+def cache(root: str, plan: Plan, teacher: Teacher | None = None) -> Writer:
+    """Run stage one from start to seal."""
+    job = Writer(root, plan, teacher or Teacher())
+    job.finish()
+    return job

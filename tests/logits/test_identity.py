@@ -1,0 +1,149 @@
+"""Fingerprints change with everything that decides a logit, and with nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.load import ExperimentConfig, ViewsConfig
+from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
+from pipeline.logits.identity import build_identity, differences, fingerprint
+
+LEAVES = st.sampled_from([None, True, 0, 1, 1.0, 0.08, "", "nothing", "1"])
+KEYS = st.sampled_from("abc")
+PARTS = st.dictionaries(KEYS, LEAVES, max_size=3)
+IDENTITIES = st.dictionaries(KEYS, LEAVES | PARTS, max_size=3)
+
+
+def example_config(**sections: dict[str, object]) -> ExperimentConfig:
+    dataset = {"name": "toy", "root": "/videos", "layout": "folders", "num_classes": 2}
+    return ExperimentConfig.model_validate({"artefacts": "/a", "dataset": dataset} | sections)
+
+
+def example_manifest(sha256: str = "00", classes: tuple[str, ...] = ("jump", "run")) -> Manifest:
+    return build_manifest("toy", classes, [VideoRecord("v", "v.avi", 0, "train", sha256=sha256)])
+
+
+def identity_of(config: ExperimentConfig, manifest: Manifest | None = None) -> dict[str, object]:
+    return build_identity(config, manifest=manifest or example_manifest(), teacher_digest="ab")
+
+
+CHANGED_VIEWS = {
+    "seed": 1,
+    "num_views": 4,
+    "min_area": 0.2,
+    "max_area": 0.9,
+    "max_aspect": 1.5,
+    "squash": True,
+    "flip_probability": 0.0,
+    "jitter_probability": 0.0,
+    "jitter_brightness": 0.1,
+    "jitter_contrast": 0.1,
+    "jitter_saturation": 0.1,
+    "jitter_hue": 0.2,
+    "jitter_per_frame": True,
+    "grey_probability": 0.0,
+}
+
+
+def test_every_view_setting_is_tried():
+    assert CHANGED_VIEWS.keys() == ViewsConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("views", key, value) for key, value in CHANGED_VIEWS.items()]
+    + [("clip", "num_frames", 16), ("clip", "side", 112)]
+    + [("teacher", "variant", "tiny"), ("teacher", "embed_dim", 32)]
+    + [("teacher", "depths", (1, 1, 1, 1)), ("teacher", "precision", "bfloat16")],
+)
+def test_settings_that_decide_a_logit_are_named(section, key, value):
+    before, after = (
+        identity_of(example_config()),
+        identity_of(example_config(**{section: {key: value}})),
+    )
+    assert fingerprint(before) != fingerprint(after)
+    assert list(differences(before, after)) == [f"{section}.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("cluster", "teacher_batch_size", 2),
+        ("cluster", "num_teachers", 3),
+        ("cluster", "teacher_threads", 2),
+        ("store", "uri", "/elsewhere"),
+        ("store", "format", "parquet"),
+        ("store", "clips_per_unit", 8),
+        ("store", "units_per_shard", 8),
+        ("teacher", "weights", "/elsewhere.safetensors"),
+        ("student", "variant", "tiny"),
+        ("loss", "temperature", 2.0),
+        ("train", "batch_size", 2),
+        ("frames", "quality", 50),  # of frames that are not used
+        ("evaluate", "batch_size", 2),
+    ],
+)
+def test_other_settings_leave_the_fingerprint(section, key, value):
+    changed = example_config(**{section: {key: value}})
+    assert fingerprint(identity_of(changed)) == fingerprint(identity_of(example_config()))
+
+
+def test_videos_classes_and_weights_are_part_of_it():
+    config = example_config()
+    before = identity_of(config)
+    assert list(differences(before, identity_of(config, example_manifest("11")))) == [
+        "dataset.manifest_digest"
+    ]
+    assert list(
+        differences(before, identity_of(config, example_manifest("00", ("run", "jump"))))
+    ) == [
+        "dataset.class_names_sha256",
+        "dataset.manifest_digest",
+    ]
+    other = build_identity(config, manifest=example_manifest(), teacher_digest="cd")
+    assert differences(before, other) == {"teacher.weights_sha256": ("ab", "cd")}
+
+
+def test_prepared_frames_are_part_of_it_by_name():
+    videos = identity_of(example_config())
+    prepared, other = (
+        identity_of(example_config(frames={"source": "prepared", "quality": quality}))
+        for quality in (90, 80)
+    )
+    assert {"frames.quality", "frames.num_candidates"} <= differences(videos, prepared).keys()
+    assert differences(prepared, other) == {"frames.quality": (90, 80)}
+
+
+def test_identity_survives_json():
+    identity = identity_of(example_config(teacher={"depths": (1, 1, 1, 1)}))
+    assert json.loads(json.dumps(identity)) == identity
+
+
+def test_differences_show_what_one_side_lacks():
+    store, config = {"views": {"num_views": 4, "seed": 0}}, {"views": {"num_views": 4.0}, "x": 1}
+    assert differences(store, config) == {
+        "views.num_views": (4, 4.0),
+        "views.seed": (0, "nothing"),
+        "x": ("nothing", 1),
+    }
+
+
+@given(IDENTITIES, IDENTITIES)
+def test_differences_are_empty_exactly_when_fingerprints_agree(first, second):
+    assert (not differences(first, second)) == (fingerprint(first) == fingerprint(second))
+    assert not differences(first, json.loads(json.dumps(first)))
+
+
+def test_nan_has_no_fingerprint():
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint({"views": {"min_area": float("nan")}})
+
+
+def test_golden_fingerprint():
+    # printf '{"a":{"c":"\\u00e9","d":true},"b":[1,0.08,null]}' | sha256sum
+    expected = "d7da3a243c69e087b4786a40e6d7197593f33bbff5dbd53d9441dcea3da42bb4"
+    assert fingerprint({"b": [1, 0.08, None], "a": {"c": "é", "d": True}}) == expected

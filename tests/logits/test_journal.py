@@ -1,0 +1,74 @@
+"""The journal takes only whole, sane units, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.errors import Status, StoreCorrupt
+from pipeline.logits import journal
+from pipeline.storage.sealed.journal import finished_units
+
+
+def test_a_fragment_is_written_once(example, root):
+    unit = example.units[0]
+    cells = example.compute(unit)
+    first = journal.write_fragment(root, example.spec, unit, cells)
+    assert journal.write_fragment(root, example.spec, unit, cells) == first
+    assert (first.unit, first.num_cells, first.num_good) == (0, 9, 9)
+    other = replace(cells, logit_offset=cells.logit_offset + 1)
+    with pytest.raises(StoreCorrupt, match=r"unit-000000\.parquet"):
+        journal.write_fragment(root, example.spec, unit, other)
+    found = journal.read_fragment(root, example.spec, unit)
+    assert all((vars(found)[name] == value).all() for name, value in vars(cells).items())
+
+
+def test_bad_videos_are_counted(example, root):
+    record = journal.write_fragment(
+        root, example.spec, example.units[2], example.compute(example.units[2])
+    )
+    assert (record.num_cells, record.num_good) == (9, 6)
+
+
+def spoil(cells, name, value):
+    values = getattr(cells, name).copy()
+    values[1] = value
+    return replace(cells, **{name: values})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("row", 9, "are not those of"),
+        ("view_index", 0, "are not those of"),
+        ("status", Status.MISSING, "missing or of unknown status"),
+        ("status", 99, "missing or of unknown status"),
+        ("status", Status.CRASHED, "in cells that are not good"),
+        ("logits", np.nan, "bad or not centred"),
+        ("logits", -np.inf, "bad or not centred"),
+        ("logits", 0, "bad or not centred"),
+        ("logits", [1, 0, 0, 0, 0], "bad or not centred"),
+        ("logits", [-1, -2, -3, -4, -5], "bad or not centred"),
+    ],
+)
+def test_insane_cells_are_refused(example, local_root, name, value, message):
+    unit = example.units[0]
+    with pytest.raises(ValueError, match=message):
+        journal.write_fragment(
+            local_root, example.spec, unit, spoil(example.compute(unit), name, value)
+        )
+    assert finished_units(local_root) == set()
+
+
+def test_other_shapes_and_dtypes_are_refused(example, local_root):
+    unit = example.units[0]
+    cells = example.compute(unit)
+    for wrong in (
+        replace(cells, logits=cells.logits.astype(np.float32)),
+        replace(cells, frame_crc=cells.frame_crc[:, :1]),
+        replace(cells, status=cells.status[:-1]),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            journal.write_fragment(local_root, example.spec, unit, wrong)

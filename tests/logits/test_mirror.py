@@ -1,0 +1,106 @@
+"""The mirror gives what the store holds, to many processes, and heals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import StoreCorrupt, StoreIncomplete
+from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.logits.store import open_store
+from pipeline.storage.files import sha256_of
+
+ARRAYS = ("status", "logits", "logit_offset", "view_digest", "frame_crc", "label")
+
+
+def content_of(mirror: Mirror) -> str:
+    return sha256_of(b"".join(getattr(mirror, name).tobytes() for name in ARRAYS))
+
+
+def test_mirror_equals_store(sealed, tmp_path):
+    _, root = sealed
+    store = open_store(root)
+    grid, mirror = store.read_all(), open_mirror(root, tmp_path)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(mirror, name), getattr(grid, name))
+        assert isinstance(getattr(mirror, name), np.memmap)
+    rows, views = np.array([0, 3, 3, 25]), np.array([2, 0, 1, -1])
+    logits = mirror.teacher_logits(rows, views)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, grid.logits[rows, [2, 0, 1, 3]])
+    assert mirror.root_digest == store.root_digest
+    assert mirror.view_digest_of(3, 1) == grid.view_digest[3, 1]
+    np.testing.assert_array_equal(mirror.frame_crc_of(25, -1), grid.frame_crc[25, 3])
+
+
+def test_cells_without_logits_are_an_error(sealed, tmp_path):
+    mirror = open_mirror(sealed[1], tmp_path)
+    with pytest.raises(StoreIncomplete, match="row 7, view 1 holds no logits: UNREADABLE"):
+        mirror.teacher_logits([0, 7], [0, 1])
+    with pytest.raises(StoreIncomplete, match="row 25, view 0 holds no logits: MISSING"):
+        mirror.teacher_logits([25], [0])
+    with pytest.raises(StoreIncomplete, match="MISSING"):
+        mirror.view_digest_of(25, 0)
+
+
+def test_two_processes_share_one_mirror(parquet_store, tmp_path):
+    _, root = parquet_store
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.starmap(open_mirror, [(root, tmp_path)] * 2)
+    assert content_of(first) == content_of(second) == content_of(open_mirror(root, tmp_path))
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
+    assert names == [open_store(root).root_digest]
+
+
+def test_damage_is_named_and_healed(parquet_store, tmp_path, caplog):
+    _, root = parquet_store
+    before = content_of(open_mirror(root, tmp_path))
+    folder = tmp_path / open_store(root).root_digest
+    draws = random.Random(0)
+    for number in range(70):
+        path = sorted(folder.iterdir())[number % 7]
+        content = bytearray(path.read_bytes())
+        bit = draws.randrange(8 * len(content))
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        caplog.clear()
+        assert content_of(open_mirror(root, tmp_path)) == before
+        if caplog.records:
+            assert str(folder) in caplog.text
+        else:
+            assert path.name == "mirror.json"
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["mirror.json", "logits.npy"])
+def test_missing_and_swapped_files_are_healed(parquet_store, tmp_path, caplog, name):
+    _, root = parquet_store
+    before = content_of(open_mirror(root, tmp_path))
+    folder = tmp_path / open_store(root).root_digest
+    (folder / name).unlink()
+    assert content_of(open_mirror(root, tmp_path)) == before
+    assert f"{name} is damaged" in caplog.text
+    (folder / "label.npy").replace(folder / "status.npy")
+    assert content_of(open_mirror(root, tmp_path)) == before
+
+
+def test_a_build_that_was_killed_is_swept_up(parquet_store, tmp_path):
+    _, root = parquet_store
+    building = tmp_path / f"{open_store(root).root_digest}.building"
+    building.mkdir()
+    (building / "logits.npy").write_bytes(b"half")
+    open_mirror(root, tmp_path)
+    assert not building.exists()
+
+
+def test_a_damaged_store_makes_no_mirror(example, local_root, tmp_path):
+    example.write_store(local_root)
+    path = Path(local_root) / open_store(local_root).seal.files[-1].name
+    path.write_bytes(b"")
+    with pytest.raises(StoreCorrupt, match=path.name):
+        open_mirror(local_root, tmp_path / "mirrors")
+    assert not (tmp_path / "mirrors" / open_store(local_root).root_digest).exists()

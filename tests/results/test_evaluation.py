@@ -1,0 +1,200 @@
+"""Evaluation without Ray: every video once, numbers as by hand, nothing dropped silently."""
+
+import math
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.dataset.manifest import Manifest
+from pipeline.errors import ConfigError, DatasetError, Status, WeightsMismatch
+from pipeline.networks.build import build_network
+from pipeline.networks.trained import load_trained
+from pipeline.networks.weight_files import write_weights
+from pipeline.results.evaluation import Evaluation
+from pipeline.stages.evaluate import collect, plan_evaluation
+from pipeline.stages.evaluate_steps import Scorer, ViewCutter, looks_of, videos_block
+from tests.untrained_student import write_student
+
+NAMES = ("a", "b", "c")
+LABELS = np.array([0, 1, 2, 1])
+TEACHER = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8], [0.4, 0.35, 0.25]])
+STUDENT = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.2, 0.2, 0.6], [0.3, 0.6, 0.1]])
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    return Evaluation(
+        protocol="4x3",
+        class_names=NAMES,
+        rows=(3, 5, 6, 9),
+        sample_ids=("v3", "v5", "v6", "v9"),
+        labels=LABELS,
+        probabilities={"teacher": TEACHER, "student": STUDENT},
+        failures={"v4": "v4: truncated"},
+    )
+
+
+def test_metrics_are_those_of_a_hand_computation(evaluation):
+    metrics = evaluation.metrics("student")
+    right = [0.6, 0.4, 0.6, 0.6]
+    assert metrics["top1"] == 0.75
+    assert metrics["top5"] == 1.0  # there are three classes
+    assert metrics["nll"] == pytest.approx(-np.log(right).mean())
+    assert metrics["agreement"] == 0.5
+    kl = (TEACHER * np.log(TEACHER / STUDENT)).sum(axis=1).mean()
+    assert metrics["kl_to_teacher"] == pytest.approx(kl)
+    assert "agreement" not in evaluation.metrics("teacher")
+
+
+def test_differences_are_taken_video_by_video(evaluation):
+    difference = evaluation.difference("student", "teacher")
+    assert difference["top1"].mean == 0.0  # one lost, one won
+    nll = np.log(TEACHER[range(4), LABELS]) - np.log(STUDENT[range(4), LABELS])
+    assert difference["nll"].mean == pytest.approx(nll.mean())
+
+
+def test_the_summary_names_everything_and_the_text_shows_it(evaluation):
+    summary = evaluation.summary
+    assert summary["num_videos"] == 4
+    assert summary["failed_videos"] == {"v4": "v4: truncated"}
+    assert [(d["network"], d["against"]) for d in summary["differences"]] == [
+        ("student", "teacher")
+    ]
+    text = evaluation.text
+    assert "4 videos of val, 4x3 clips x crops, 1 failed" in text
+    assert "student against teacher: top-1 +0.0 points" in text
+    assert "may be chance" in text
+
+
+def test_predictions_have_a_row_for_each_video_and_network(evaluation):
+    table = evaluation.predictions().to_pylist()
+    assert len(table) == 8
+    assert table[5] == {
+        "row": 5,
+        "sample_id": "v5",
+        "class": "b",
+        "network": "student",
+        "predicted": "a",
+        "correct": False,
+        "probability": 0.5,
+        "probabilities": pytest.approx([0.5, 0.4, 0.1]),
+    }
+
+
+def test_a_probability_of_zero_is_a_large_number_and_not_an_infinite_one(evaluation):
+    sure = np.eye(3)[[1, 1, 2, 1]]
+    wrong = replace(evaluation, probabilities={"sure": sure})
+    assert math.isfinite(wrong.metrics("sure")["nll"])
+
+
+# --- plan and actors --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(dataset, tmp_path):
+    config = dataset.config(tmp_path / "artefacts")
+    dataset.publish(config)
+    return config
+
+
+@pytest.fixture
+def plan(config, dataset, tmp_path):
+    names = dataset.manifest.class_names
+    files = [write_student(config, tmp_path / f"{s}.safetensors", names, seed=s) for s in (1, 2)]
+    return plan_evaluation(config, num_clips=2, num_crops=3, checkpoints=files, with_teacher=False)
+
+
+def scores(plan, rows=None):
+    candidates, manifest = plan.candidates, plan.manifest
+    scorer = Scorer(candidates, manifest.class_names, plan.protocol, plan.config)
+    rows = plan.rows if rows is None else rows
+    block = videos_block(rows, [manifest.records[row] for row in rows])
+    limits = plan.config.dataset.limits
+    with closing(ViewCutter(looks_of(candidates), plan.protocol, limits)) as cutter:
+        return scorer(cutter(block)).to_pylist()
+
+
+def test_every_video_of_val_is_counted_once(plan, dataset):
+    evaluation = collect(plan, scores(plan))
+    assert list(evaluation.rows) == dataset.manifest.rows_of("val")
+    assert set(evaluation.probabilities) == {"student-1", "student-2"}
+    for probabilities in evaluation.probabilities.values():
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+
+
+def test_networks_of_equal_looks_share_one_decoding(plan):
+    assert len(looks_of(plan.candidates)) == 1
+
+
+def test_scores_do_not_depend_on_how_videos_are_grouped(plan):
+    alone = [score for row in plan.rows for score in scores(plan, [row])]
+    together = scores(plan)
+    key = lambda score: (score["row"], score["network"])  # noqa: E731
+    for one, other in zip(sorted(alone, key=key), sorted(together, key=key), strict=True):
+        np.testing.assert_allclose(one["probabilities"], other["probabilities"], rtol=1e-5)
+
+
+def test_a_bad_video_is_named_and_left_out_for_all(plan, config, dataset):
+    row = plan.rows[0]
+    broken = replace(dataset.manifest.records[row], uri=str(config.artefacts))
+    records = list(dataset.manifest.records)
+    records[row] = broken
+    plan = replace(plan, manifest=Manifest("tiny", dataset.manifest.class_names, tuple(records)))
+    found = scores(plan)
+    assert {s["status"] for s in found if s["row"] == row}.isdisjoint({Status.GOOD})
+    evaluation = collect(plan, found)
+    assert row not in evaluation.rows
+    assert list(evaluation.failures) == [broken.sample_id]
+    assert broken.sample_id in evaluation.failures[broken.sample_id]
+
+
+def test_a_video_too_few_or_too_many_is_an_error(plan):
+    found = scores(plan)
+    with pytest.raises(DatasetError, match="did not see 1 videos"):
+        collect(plan, found[1:])
+    with pytest.raises(DatasetError, match="evaluated twice"):
+        collect(plan, [*found, found[0]])
+
+
+def test_a_file_that_changed_under_the_run_is_refused(plan, config, dataset, tmp_path):
+    write_student(config, tmp_path / "1.safetensors", dataset.manifest.class_names, seed=7)
+    with pytest.raises(WeightsMismatch, match="other weights"):
+        scores(plan)
+
+
+def test_a_network_of_other_classes_is_refused(config, dataset, tmp_path):
+    names = tuple(reversed(dataset.manifest.class_names))
+    file = write_student(config, tmp_path / "s.safetensors", names, seed=1)
+    with pytest.raises(WeightsMismatch, match="not those of the manifest"):
+        plan_evaluation(config, checkpoints=[file], with_teacher=False)
+
+
+def test_the_same_network_twice_is_refused(config, dataset, tmp_path):
+    file = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
+    with pytest.raises(ConfigError, match="given twice"):
+        plan_evaluation(config, checkpoints=[file, file], with_teacher=False)
+
+
+def test_weights_that_do_not_say_what_they_are_are_refused(config, dataset, tmp_path):
+    network = build_network(config.student, num_classes=2, num_frames=4)
+    uri = str(tmp_path / "bare.safetensors")
+    write_weights(uri, network.state_dict(), {})
+    with pytest.raises(WeightsMismatch, match="does not say how it was trained"):
+        load_trained(uri)
+
+
+def test_a_trained_network_answers_as_in_training(config, dataset, tmp_path):
+    uri = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
+    trained = load_trained(uri)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
+    jitter = np.tile(np.array([[256, 256, 256, 0, 0]], np.int16), (5, 1, 1))
+    one, other = (
+        trained.probabilities(frames, jitter, torch.device("cpu"), batch_size=size)
+        for size in (5, 2)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert trained.class_names == dataset.manifest.class_names
+    assert trained.name == "student-1"

@@ -1,0 +1,212 @@
+"""Real exports of a small student, run by the runtimes that they are for."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dvflnet.deployed import ClipClassifier
+from pipeline.config.load import resolved_yaml
+from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
+from pipeline.networks.trained import load_trained
+from pipeline.results.export import formats, onnx, pt2
+from pipeline.results.export.contract import build_contract
+from pipeline.results.export.formats import check_formats
+from pipeline.results.export.measured import NETWORK, Measured
+from pipeline.results.latency import Latency, measure_latency
+from pipeline.stages.export import _check, plan_export, run_export
+from pipeline.storage.files import read_json, sha256_of
+from pipeline.tracking.server import find_runs
+from tests.conftest import CLASS_NAMES
+from tests.exported_programs import check_logits, clips_of
+from tests.untrained_student import write_student
+
+pytestmark = pytest.mark.timeout(600)  # the exporters are slow to start
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "pt2 float32": ("student.pt2", pt2),
+    "onnx float32": ("student.onnx", onnx),
+    "onnx int8": ("student-int8.onnx", onnx),
+}
+
+
+@pytest.fixture(scope="module")
+def config(dataset, tmp_path_factory):
+    """An experiment whose student sees every second frame of its teacher's clips."""
+    folder = tmp_path_factory.mktemp("export")
+    config = dataset.config(
+        folder / "artefacts",
+        clip={"num_frames": 8, "motion_only": True},
+        student={"variant": "nano", "embed_dim": 8, "depths": (1, 1, 1, 1), "num_frames": 4},
+        tracking={"uri": f"sqlite:///{folder / 'mlflow.db'}"},
+    )
+    dataset.publish(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def weights(config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "last.safetensors"
+    return write_student(config, path, CLASS_NAMES, seed=1)
+
+
+@pytest.fixture(scope="module")
+def plan(config, weights):
+    return plan_export(config, weights=weights, formats=["onnx", "pt2"], num_calibration_clips=12)
+
+
+@pytest.fixture(scope="module")
+def result(plan):
+    torch.set_num_threads(1)
+    return run_export(plan)
+
+
+@pytest.fixture(scope="module")
+def programs(plan, result):
+    return {name: module.load(Path(plan.folder, file)) for name, (file, module) in FILES.items()}
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_any_batch_gets_the_logits_of_the_network(plan, programs, count):
+    check_logits(programs, ClipClassifier(plan.trained.network, motion_only=True), count)
+
+
+def test_int8_is_smaller_and_not_the_same(plan, result, programs):
+    sizes = {name: entry["num_bytes"] for name, entry in result["files"].items()}
+    assert sizes["onnx int8"] < 0.7 * sizes["onnx float32"]
+    assert result["measured"]["onnx int8"]["max_difference"] > 0
+    assert not np.array_equal(
+        programs["onnx int8"](clips_of(2)), programs["onnx float32"](clips_of(2))
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 32, 32, 3), (1, 4, 64, 64, 3), (1, 4, 3, 32, 32)])
+def test_other_clips_are_refused(programs, shape):
+    for program in programs.values():
+        with pytest.raises(Exception, match=r"(?i)expected|invalid|guard"):
+            program(np.zeros(shape, np.uint8))
+
+
+def test_onnx_refuses_floats(programs):
+    with pytest.raises(Exception, match=r"expected: \(tensor\(uint8\)\)"):
+        programs["onnx float32"](clips_of(1).astype(np.float32))
+
+
+def test_files_explain_themselves_and_say_nothing_of_this_machine(plan, result):
+    for file, module in FILES.values():
+        path = Path(plan.folder, file)
+        metadata = module.read_metadata(path)
+        assert {**metadata, **plan.contract.metadata} == metadata
+        assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
+        assert str(ROOT).encode() not in path.read_bytes()
+    assert metadata["input"].startswith("clip: uint8 (batch, 4, 32, 32, 3), RGB")
+    assert metadata["frames"].endswith("8 equal parts of the video, of which every 2th is kept")
+
+
+def test_the_record_holds_what_lies_there(plan, result):
+    assert read_json(f"{plan.folder}/export.json") == json.loads(json.dumps(result))
+    for entry in result["files"].values():
+        content = Path(plan.folder, entry["file"]).read_bytes()
+        assert entry["num_bytes"] == len(content)
+        assert entry["sha256"] == sha256_of(content)
+    assert result["num_val_videos"] == len(plan.val_rows) == 4
+    assert set(result["measured"]) == {NETWORK, *FILES}
+    for values in result["measured"].values():
+        assert values["top1"] * 4 == int(values["top1"] * 4)
+        assert 0 < values["latency"]["p50_ms"] <= values["latency"]["p95_ms"]
+
+
+def test_the_card_says_where_it_comes_from(plan, result):
+    card = Path(plan.folder, "MODEL_CARD.md").read_text()
+    for fact in (result["text"], plan.trained.digest, plan.manifest.digest, *CLASS_NAMES):
+        assert fact in card
+    assert "Teacher digest: not known here" in card
+    assert "student-int8.onnx" in card
+
+
+def test_the_run_has_the_files(config, plan, result):
+    (run,) = find_runs(config.tracking_uri, "tiny", "tags.stage = 'export'")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["exported.sha256"] == plan.trained.digest
+    top1 = result["measured"]["onnx int8"]["top1"]
+    assert run.data.metrics["onnx int8/top1"] == top1
+    folder = Path(run.info.artifact_uri, "export")
+    files = {file for file, _ in FILES.values()}
+    assert {path.name for path in folder.iterdir()} == {*files, "MODEL_CARD.md", "export.json"}
+
+
+def test_done_stays_done(plan, result, capsys):
+    assert run_export(plan) == json.loads(json.dumps(result))
+    assert "exported already, nothing to do" in capsys.readouterr().out
+
+
+def test_calibration_clips_are_of_train(plan):
+    splits = {plan.manifest.records[row].split for row in plan.calibration_rows}
+    assert splits == {"train"}
+    assert len(set(plan.calibration_rows)) == 12
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_a_file_that_computes_something_else_is_refused():
+    latency = Latency(1.0, 1.0, 5)
+    off = Measured(0.5, 1.0, 1.0, 0.1, latency)
+    _check({"onnx int8": off})
+    with pytest.raises(ExportMismatch, match=r"onnx float32 differs .* up to 0.5"):
+        _check({"onnx float32": off})
+    with pytest.raises(ExportMismatch):
+        _check({"pt2 float32": Measured(float("nan"), 1.0, 1.0, 0.1, latency)})
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(formats.PACKAGES, "executorch", ("executorch_of_nobody",))
+    with pytest.raises(ConfigError, match=r"executorch_of_nobody\. Run make install-export, or"):
+        check_formats([])
+    assert check_formats(["onnx", "pt2"]) == ("pt2", "onnx")
+    with pytest.raises(ConfigError, match="no format 'tflite'; there are pt2, onnx, executorch"):
+        check_formats(["tflite"])
+
+
+def test_numbers_and_classes_are_checked(config, weights, tmp_path):
+    with pytest.raises(ConfigError, match="calibration-clips must be at least 1, got 0"):
+        plan_export(config, weights=weights, formats=["pt2"], num_calibration_clips=0)
+    other = write_student(config, tmp_path / "other.safetensors", ("A", "B", "C"), seed=0)
+    with pytest.raises(WeightsMismatch, match="tells 3 classes apart"):
+        plan_export(config, weights=other, formats=["pt2"])
+
+
+def test_the_job_leaves_with_2(weights, tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(resolved_yaml(load_trained(weights).config))
+    words = ["--weights", str(tmp_path / "gone.safetensors"), "--formats", "pt2"]
+    job = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "export_student.py"), str(path), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert job.returncode == 2
+    assert re.match(r"WeightsMismatch: there is no weights file .*gone", job.stderr)
+
+
+def test_contract_of_whole_pictures(config, weights):
+    trained = load_trained(weights)
+    assert "centred square of 224/256" in build_contract(trained).picture
+    squashed = trained.recipe.policy.model_copy(update={"squash": True})
+    whole = replace(trained, recipe=replace(trained.recipe, policy=squashed))
+    assert "whole picture" in build_contract(whole).picture
+
+
+def test_latency_counts_calls():
+    calls: list[int] = []
+    found = measure_latency(lambda: calls.append(1))
+    assert found.num_calls == len(calls) - 2 == 50
+    assert found.p50_ms <= found.p95_ms

@@ -1,0 +1,92 @@
+"""Figures can be drawn at every size, and tables say what the arrays say."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pipeline.results.figures import (
+    Bins,
+    ModelScore,
+    Prediction,
+    ShownVideo,
+    comparison_table,
+    confusion_figure,
+    per_class_table,
+    predictions_figure,
+    reliability_figure,
+)
+
+
+def confusion_of(num_classes: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 9, (num_classes, num_classes))
+
+
+def texts_of(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def drawn(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("num_classes", [2, 8, 101])
+def test_confusion_names_every_class(num_classes: int) -> None:
+    names = [f"class {label}" for label in range(num_classes)]
+    figure = confusion_figure(confusion_of(num_classes), names)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert drawn(figure).startswith(b"\x89PNG")
+
+
+def test_confusion_counts_and_survives_a_class_without_videos() -> None:
+    figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["left", "right"])
+    assert texts_of(figure) == ["3", "1"]
+    assert figure.axes[0].get_title(loc="left") == "3 of 4 videos right (75.0%)"
+
+
+def test_per_class_table_starts_with_the_worst() -> None:
+    confusion = np.array([[9, 1, 0], [3, 5, 2], [0, 0, 4]])
+    rows = list(csv.DictReader(io.StringIO(per_class_table(confusion, ["a", "b, c", "d"]))))
+    assert [row["class"] for row in rows] == ["b, c", "a", "d"]
+    assert rows[0]["top1"] == "0.5000"
+    assert rows[0]["most_confused_with"] == "a"
+    assert rows[2]["most_confused_with"] == ""
+
+
+def test_reliability_names_the_calibration_error() -> None:
+    bins = Bins(np.array([0.0, 10.0]), np.array([0.0, 8.0]), np.array([0.0, 6.0]))
+    figure = reliability_figure({"student": bins, "teacher": bins})
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "student, calibration error 20.0%",
+        "teacher, calibration error 20.0%",
+    ]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("num_videos", [1, 14])
+def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
+    frames = np.zeros((8, 20, 30, 3), np.uint8)
+    predictions = {"student": Prediction("right", 0.7), "teacher": Prediction("left", 0.99)}
+    video = ShownVideo("v", frames, "left", predictions)
+    figure = predictions_figure([video] * num_videos)
+    expected = ["true: left", "student: right  70%", "teacher: left  99%"]
+    assert texts_of(figure) == expected * num_videos
+    assert drawn(figure)
+
+
+def test_comparison_is_aligned() -> None:
+    teacher = ModelScore("teacher, base", 157_082_741, 220_646_052_864, 0.941, 0.99, 0.31, 0.02)
+    student = ModelScore(
+        "distilled", 22_214_723, 27_140_878_080, 0.712, 0.9, 1.02, 0.113, 0.82, 95.0
+    )
+    assert comparison_table([teacher, student]).splitlines() == [
+        "model          params (M)  GMAC  top-1  top-5   NLL    ECE  agreement  train time",
+        "teacher, base         157   221  94.1%  99.0%  0.31   2.0%          -           -",
+        "distilled            22.2  27.1  71.2%  90.0%  1.02  11.3%      82.0%  1 min 35 s",
+    ]

@@ -1,0 +1,120 @@
+"""The forecast of a run: which part is slowest, and what a cache is worth."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+
+from dvflnet import build_model
+from pipeline.errors import ConfigError
+from pipeline.networks.weight_files import write_weights
+from pipeline.results.forecast import ClusterShape, UnitCosts, Workload, forecast, stage_one_rate
+from pipeline.stages.run_forecast import forecast_experiment, write_costs
+
+COSTS = UnitCosts(
+    decode_seconds=0.03,
+    teacher_seconds=0.002,
+    journal_seconds=0.0001,
+    student_decode_seconds=0.01,
+    student_step_seconds=0.001,
+)
+WORKLOAD = Workload(
+    num_cached_clips=9_000, num_classes=400, num_frames=8, num_train_clips=1_000, num_epochs=10
+)
+GPU_NODE = ClusterShape(num_nodes=1, cpus_per_node=10, gpus_per_node=1)
+
+
+def test_a_gpu_waits_for_decoders():
+    rate = stage_one_rate(COSTS, GPU_NODE)
+    assert rate.bottleneck == "decode"
+    assert rate.clips_per_second == pytest.approx(10 / 0.0301)  # decoding and journal
+
+
+def test_decoders_wait_for_a_gpu():
+    rate = stage_one_rate(COSTS, replace(GPU_NODE, cpus_per_node=32))
+    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(500), "teacher")
+
+
+def test_without_gpus_everything_shares_the_cpus():
+    rate = stage_one_rate(COSTS, replace(GPU_NODE, gpus_per_node=0))
+    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(10 / 0.0321), "CPUs")
+
+
+def test_few_actors_are_a_bottleneck_of_their_own():
+    costs = replace(COSTS, teacher_seconds=0.1)
+    shape = replace(GPU_NODE, gpus_per_node=0, max_decoders=4, max_devices=2)
+    rate = stage_one_rate(costs, shape)
+    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(2 / 0.1), "teacher")
+    rate = stage_one_rate(COSTS, replace(shape, max_devices=10))
+    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(4 / 0.03), "decode")
+
+
+def test_nodes_multiply():
+    one, four = (stage_one_rate(COSTS, replace(GPU_NODE, num_nodes=n)) for n in (1, 4))
+    assert four.clips_per_second == pytest.approx(4 * one.clips_per_second)
+
+
+def test_the_cache_is_paid_when_the_teachers_time_is_saved():
+    shape = replace(GPU_NODE, cpus_per_node=320)
+    run = forecast(COSTS, shape, WORKLOAD)
+    saved_seconds = WORKLOAD.num_train_clips * COSTS.teacher_seconds  # an epoch
+    stage_one_seconds = WORKLOAD.num_cached_clips * COSTS.teacher_seconds
+    assert run.break_even_epochs == pytest.approx(stage_one_seconds / saved_seconds)
+    assert run.break_even_students == pytest.approx(run.break_even_epochs / 10)
+    assert run.teacher_cores == pytest.approx(0.0301 / 0.002)
+    assert run.student_cores == pytest.approx(10)
+    assert "9.0 epochs, 0.90 students" in run.as_text()
+
+
+def test_a_cache_gains_nothing_where_decoding_is_the_bottleneck():
+    """The table of the specification: from source files, caching logits alone gains 1.0."""
+    run = forecast(replace(COSTS, student_decode_seconds=0.1), GPU_NODE, WORKLOAD)
+    assert run.cached_training == run.live_training
+    assert run.cached_training.bottleneck == "decode"
+    assert math.isinf(run.break_even_epochs)
+    assert "never" in run.as_text()
+
+
+def test_bytes_are_those_of_the_cells():
+    assert WORKLOAD.num_bytes == 9_000 * (800 + 13 + 32)
+
+
+@pytest.mark.parametrize("name", asdict(COSTS))
+def test_a_cost_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive"):
+        forecast(replace(COSTS, **{name: 0.0}), GPU_NODE, WORKLOAD)
+
+
+@pytest.fixture
+def config(dataset, tmp_path):
+    config = dataset.config(tmp_path)
+    dataset.publish(config)
+    return config
+
+
+def test_costs_are_measured_with_the_stages_own_parts(config, dataset, tmp_path):
+    network = build_model("nano", 2, 4, embed_dim=8, depths=(1, 1, 1, 1))
+    names = dataset.manifest.class_names
+    write_weights(config.teacher_weights_uri, network.state_dict(), {}, class_names=names)
+    found = forecast_experiment(config, ClusterShape(2, 4, 0))
+    assert all(0 < seconds < 10 for seconds in asdict(found.costs).values())
+    assert found.run.workload.num_cached_clips == 20 * 3 + 4
+    uri = str(tmp_path / "costs.json")
+    write_costs(uri, found.costs)
+    assert forecast_experiment(config, ClusterShape(2, 4, 0), costs_uri=uri) == found
+
+
+@pytest.mark.parametrize("content", ["{}", "nonsense", json.dumps(asdict(COSTS) | {"more": 1})])
+def test_a_wrong_file_of_costs_is_refused(config, tmp_path, content):
+    path = tmp_path / "costs.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="must be a JSON object with decode_seconds"):
+        forecast_experiment(config, ClusterShape(1, 1, 0), costs_uri=str(path))
+
+
+def test_a_cluster_without_cpus_is_refused(config, tmp_path):
+    uri = str(tmp_path / "costs.json")
+    write_costs(uri, COSTS)
+    with pytest.raises(ConfigError, match="a cluster needs CPUs"):
+        forecast_experiment(config, ClusterShape(1, 0, 1), costs_uri=uri)

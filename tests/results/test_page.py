@@ -1,0 +1,101 @@
+"""The report's page before any student is trained, and its charts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config.load import ExperimentConfig
+from pipeline.errors import StoreIncomplete
+from pipeline.logits.store import open_store
+from pipeline.results.page.charts import Dot, accuracy_chart, confusion_chart, curves_chart
+from pipeline.results.page.gather import gather_facts
+from pipeline.results.page.page import render, write_report
+from pipeline.storage.files import read_bytes
+from tests.html_page import Page
+
+SECTIONS = [
+    "result",
+    "comparison",
+    "efficiency",
+    "disagreements",
+    "confusion",
+    "curves",
+    "dataset",
+    "teacher",
+    "store",
+    "lineage",
+]
+
+
+@pytest.fixture(scope="module")
+def config(dataset: Any, sealed_store: str, tmp_path_factory: Any) -> ExperimentConfig:
+    """A data set and a sealed store, and nothing that was trained."""
+    artefacts = tmp_path_factory.mktemp("report") / "artefacts"
+    config: ExperimentConfig = dataset.config(artefacts, store={"uri": sealed_store})
+    dataset.publish(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def page(config: ExperimentConfig) -> Page:
+    return Page(read_bytes(write_report(config)).decode())
+
+
+def test_the_page_needs_no_network(page: Page) -> None:
+    assert page.images > 0
+    assert page.scripts == 0
+    assert all(resource.startswith("data:image/jpeg;base64,") for resource in page.loaded)
+
+
+def test_every_section_is_there(page: Page) -> None:
+    assert list(page.sections) == SECTIONS
+
+
+def test_what_is_there_is_shown(config: ExperimentConfig, page: Page) -> None:
+    store = open_store(config.store_uri)
+    assert store.root_digest in page.sections["store"]
+    assert "sound" in page.sections["store"]
+    assert "64 of 64" in page.sections["store"]  # 20 videos x 3 views and 4 of val
+    assert "20 videos" in page.sections["dataset"]
+    assert "Archery" in page.sections["dataset"]
+    assert store.spec.fingerprint[:16] in page.sections["lineage"]
+
+
+def test_what_is_missing_is_named(page: Page) -> None:
+    assert "no student has been trained from the cache yet" in page.sections["result"]
+    assert "is not trained yet (python jobs/train_student.py)" in page.sections["disagreements"]
+    assert "is not trained yet (python jobs/train_teacher.py)" in page.sections["curves"]
+
+
+def test_a_data_set_alone_is_a_page_too(dataset: Any, tmp_path: Any) -> None:
+    config = dataset.config(tmp_path / "artefacts", frames={"source": "prepared"})
+    dataset.publish(config)
+    page = Page(render(gather_facts(config)))
+    assert list(page.sections) == SECTIONS
+    for name in ("dataset", "store", "disagreements"):
+        assert "Not there: no frame store is sealed" in page.sections[name]
+
+
+def test_where_nothing_is_there_is_no_page(dataset: Any, tmp_path: Any) -> None:
+    config = dataset.config(tmp_path / "elsewhere")
+    with pytest.raises(StoreIncomplete, match=r"no manifest at .*elsewhere.*jobs/index_videos\.py"):
+        write_report(config)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_charts_write_their_numbers_and_escape_names() -> None:
+    chart = accuracy_chart([Dot("student", "A & B", 0.75, 0.7, 0.8)], chance=0.5)
+    assert "A &amp; B" in chart
+    assert "75.0%" in chart
+    confusion = confusion_chart(np.array([[3, 1], [0, 4]]), ["<b>", "c"])
+    assert "&lt;b&gt;" in confusion
+    assert confusion.count('class="cell wrong"') == 1
+    assert confusion.count('class="cell right"') == 2
+
+
+def test_curves_without_points_are_no_chart() -> None:
+    assert not curves_chart({"student": []}, title="Top-1", percent=True)
+    chart = curves_chart({"student": [(1, 0.0), (2, 1.0)]}, title="Top-1", percent=True)
+    assert chart.count("<polyline") == 1
+    assert "100%" in chart

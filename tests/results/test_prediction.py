@@ -1,0 +1,149 @@
+"""Prediction needs a weights file and a video: any, even long and broken ones."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
+from pipeline.networks.trained import load_trained
+from pipeline.results.prediction import Predictor, Windows, find_videos, look_at_all, plan_looks
+from pipeline.results.prediction_pages import prediction_table, write_pages
+from pipeline.views.view import Protocol
+from tests.untrained_student import write_student
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("Archery", "Bowling", "Curling")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make_video):
+    """Two videos of a second, one of four seconds, one that is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    make_video(folder / "a.mp4", 25, first_number=3)
+    make_video(folder / "more" / "b.avi", 25, first_number=60)
+    make_video(folder / "more" / "long.mp4", 100, codec="libx264", first_number=100)
+    (folder / "bad.mp4").write_bytes(b"this is no video")
+    (folder / "notes.txt").write_text("neither is this")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(dataset, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "last.safetensors"
+    return write_student(dataset.config(path.parent), path, NAMES, seed=3)
+
+
+@pytest.fixture
+def predictor(weights):
+    with Predictor(load_trained(weights)) as predictor:
+        yield predictor
+
+
+def test_a_video_gets_a_distribution_over_the_classes(predictor, folder):
+    found = predictor.predict(str(folder / "a.mp4"))
+    assert found.overall.sum() == pytest.approx(1.0)
+    names = [name for name, _ in found.top(5)]
+    assert sorted(names) == sorted(NAMES)
+    probabilities = [probability for _, probability in found.top(5)]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_a_folder_is_searched_and_a_file_is_itself(folder):
+    names = [Path(uri).relative_to(folder).as_posix() for uri in find_videos(str(folder))]
+    assert names == ["a.mp4", "bad.mp4", "more/b.avi", "more/long.mp4"]
+    assert find_videos("s3://bucket/x.mp4") == ["s3://bucket/x.mp4"]
+    with pytest.raises(DatasetError, match="neither a video nor a folder"):
+        find_videos(str(folder / "notes.txt"))
+
+
+def test_a_broken_video_is_named_and_the_others_are_looked_at(predictor, folder):
+    predictions, failures = look_at_all(predictor, find_videos(str(folder)))
+    assert [found.record.sample_id for found in predictions] == ["a", "b", "long"]
+    (failure,) = failures
+    assert isinstance(failure, VideoDecodeError)
+    assert str(folder / "bad.mp4") in str(failure)
+
+
+def test_windows_see_what_a_cut_of_the_video_would_show(weights, folder, make_video):
+    """The second window of the long video shows the numbers that a video of its own shows."""
+    alone = make_video(folder.parent / "cut.mp4", 25, codec="libx264", first_number=125)
+    trained = load_trained(weights)
+    with Predictor(trained, windows=Windows(1.0, 1.0)) as predictor:
+        found = predictor.predict(str(folder / "more" / "long.mp4"))
+    assert [(span.start, span.stop) for span in found.spans] == [
+        (0, 25),
+        (25, 50),
+        (50, 75),
+        (75, 100),
+    ]
+    with Predictor(trained) as predictor:
+        cut = predictor.predict(str(alone))
+    np.testing.assert_allclose(found.probabilities[1], cut.overall, atol=0.02)  # coded apart
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "num_frames", "expected"),
+    [
+        (1.0, 0.5, 40, [(0, 10), (5, 15), (10, 20), (15, 25), (20, 30), (25, 35), (30, 40)]),
+        (1.0, 1.0, 25, [(0, 10), (10, 20), (15, 25)]),
+        (9.0, 1.0, 25, [(0, 25)]),
+        (0.01, 1.0, 25, [(0, 1), (10, 11), (20, 21), (24, 25)]),
+    ],
+)
+def test_windows_cover_the_video_to_its_last_frame(window, stride, num_frames, expected):
+    spans = Windows(window, stride).spans(num_frames, 10.0)
+    assert [(span.start, span.stop) for span in spans] == expected
+
+
+def test_many_windows_go_in_several_passes_and_say_the_same(weights, folder, monkeypatch):
+    uri, trained = str(folder / "more" / "long.mp4"), load_trained(weights)
+    with Predictor(trained, windows=Windows(1.0, 0.2), protocol=Protocol(2, 1)) as predictor:
+        at_once = predictor.predict(uri)
+        monkeypatch.setattr("pipeline.results.prediction.CLIPS_PER_PASS", 6)
+        in_parts = predictor.predict(uri)
+    np.testing.assert_allclose(in_parts.probabilities, at_once.probabilities, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words", [(0, 1, None, None), (1, 1, None, 1.0), (1, 1, -1.0, None), (1, 1, 1.0, 0.0)]
+)
+def test_looks_that_make_no_sense_are_refused(words):
+    with pytest.raises(ConfigError):
+        plan_looks(*words)
+
+
+def test_pages_show_the_timeline_and_the_video_with_the_answer(weights, folder, tmp_path):
+    with Predictor(load_trained(weights), windows=Windows(1.0, 1.0)) as predictor:
+        predictions, _ = look_at_all(predictor, [str(folder / "more" / "long.mp4")] * 2)
+    written = write_pages(predictions, tmp_path, predictor.limits, annotate=True)
+    assert sorted(path.name for path in written) == [
+        "long-2.mp4",
+        "long-2.png",
+        "long.mp4",
+        "long.png",
+    ]
+    with av.open(str(tmp_path / "long.mp4")) as container:
+        pictures = list(container.decode(video=0))
+    assert len(pictures) == 100
+    assert pictures[0].width == 64
+    assert pictures[0].height > 48  # there is a bar below the picture
+    assert "long.mp4" in prediction_table(predictions, 2)
+
+
+def test_the_job_prints_json_and_leaves_with_3_after_a_bad_video(weights, folder):
+    command = [sys.executable, "jobs/predict.py", weights, str(folder), "--json", "--top", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "1 of 4 videos are bad" in done.stderr
+    assert "Traceback" not in done.stderr
+    answers = json.loads(done.stdout)
+    assert [Path(answer["uri"]).name for answer in answers] == ["a.mp4", "b.avi", "long.mp4"]
+    for answer in answers:
+        (likeliest,) = answer["predictions"]
+        assert likeliest["class"] in NAMES
+        assert 1 / 3 <= likeliest["probability"] <= 1

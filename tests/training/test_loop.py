@@ -1,0 +1,245 @@
+"""The bare loop of one worker, without Ray, on real videos and a sealed store."""
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from dvflnet.metrics import evaluate_logits
+from pipeline.config.load import ExperimentConfig
+from pipeline.errors import TrainingDiverged, ViewMismatch
+from pipeline.logits.mirror import open_mirror
+from pipeline.networks.build import build_network
+from pipeline.networks.recipe import student_recipe, teacher_recipe
+from pipeline.training.loop import EpochResult, StepLog, evaluate, mean_points, train
+from pipeline.training.plan import TrainPlan
+from pipeline.training.step import StepResult, Training
+from pipeline.views.loader import ClipLoader
+from pipeline.views.view import EVALUATION_VIEW
+
+
+@dataclass
+class OnlyPlace:
+    """The place of a worker that is alone; it keeps what it is told."""
+
+    training: Training
+    rank: int = 0
+    steps: list[int] = field(default_factory=list)
+    reports: list[EpochResult] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
+
+    def gather(self, value):
+        return [value]
+
+    def advance(self, step):
+        self.steps.append(step)
+
+    def report(self, epoch):
+        self.reports.append(epoch)
+        self.states.append(copy.deepcopy(state_of(self.training)))
+
+
+def state_of(training: Training) -> dict[str, Any]:
+    return {
+        "network": training.network.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def mirror(sealed_store, tmp_path_factory):
+    return open_mirror(sealed_store, tmp_path_factory.mktemp("mirrors"))
+
+
+@pytest.fixture(scope="module")
+def plan(dataset, tiny_config, mirror) -> TrainPlan:
+    return plan_of(tiny_config, dataset.manifest, mirror.root_digest)
+
+
+def plan_of(config: ExperimentConfig, manifest, root_digest: str) -> TrainPlan:
+    recipe = student_recipe(config) if root_digest else teacher_recipe(config)
+    rows = [tuple(manifest.rows_of(split)) for split in ("train", "val")]
+    return TrainPlan(config, recipe, manifest, *rows, root_digest, "", init_digest="")
+
+
+def start_training(plan: TrainPlan, seed: int = 0) -> Training:
+    torch.manual_seed(seed)
+    return Training(
+        build_network(plan.recipe.model, num_classes=2, num_frames=4 // plan.recipe.frame_stride),
+        loss=plan.recipe.loss,
+        optim=plan.recipe.optim,
+        train=plan.recipe.train,
+        schedule=plan.schedule,
+        device=torch.device("cpu"),
+        motion_only=plan.config.clip.motion_only,
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(plan, mirror) -> OnlyPlace:
+    """A whole run."""
+    place = OnlyPlace(start_training(plan))
+    train(plan, place.training, place, mirror=mirror)
+    return place
+
+
+def same_report(first: EpochResult, second: EpochResult) -> bool:
+    names = ("epoch", "step", "points", "val")
+    equal = all(getattr(first, name) == getattr(second, name) for name in names)
+    return equal and torch.equal(first.val_logits, second.val_logits)
+
+
+def test_every_epoch_is_reported_with_its_points(straight):
+    assert straight.steps == list(range(1, 16))  # 20 videos, 4 a step, 3 epochs
+    assert [(report.epoch, report.step) for report in straight.reports] == [
+        (1, 5),
+        (2, 10),
+        (3, 15),
+    ]
+    points = [[step for step, _ in report.points] for report in straight.reports]
+    assert points == [[2, 4, 5], [6, 8, 10], [12, 14, 15]]
+    for report in straight.reports:
+        assert report.seconds > 0
+        for _, metrics in report.points:
+            assert metrics["train/distill_loss"] > 0
+            assert metrics["train/lr"] > 0
+
+
+def test_every_video_of_val_is_evaluated_once(straight, plan, mirror):
+    report, training = straight.reports[-1], straight.training
+    assert report.val_logits.shape == (len(plan.val_rows), 2)
+    with ClipLoader(1, plan.config.dataset.limits, side=32) as loader:
+        for row, logits in zip(plan.val_rows, report.val_logits, strict=True):
+            (batch,) = loader.batches([[plan._val_request(row)]])
+            torch.testing.assert_close(training.predict(batch)[0], logits, rtol=1e-4, atol=1e-5)
+    labels = torch.tensor(plan.labels(plan.val_rows))
+    cached = mirror.teacher_logits(list(plan.val_rows), [EVALUATION_VIEW] * len(plan.val_rows))
+    expected = evaluate_logits(report.val_logits, labels, torch.from_numpy(cached))
+    assert report.val == {f"val/{name}": value for name, value in expected.items()}
+
+
+@dataclass
+class OneOfMany:
+    """The place of a worker whose fellows have worked already."""
+
+    rank: int
+    others: list[Any]
+
+    def gather(self, value):
+        return [*self.others, value]
+
+
+@pytest.mark.parametrize("num_workers", [2, 5])
+def test_evaluation_does_not_depend_on_the_number_of_workers(num_workers, straight, plan):
+    cluster = plan.config.cluster.model_copy(update={"num_workers": num_workers})
+    shared = replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
+    parts: list[Any] = []
+
+    class Collect(Exception):
+        pass
+
+    class Collector(OneOfMany):
+        def gather(self, value):
+            parts.append(value)
+            raise Collect
+
+    with ClipLoader(1, plan.config.dataset.limits, side=32) as loader:
+        for rank in range(num_workers - 1):
+            with pytest.raises(Collect):
+                evaluate(shared, straight.training, loader, Collector(rank, []))
+        last = OneOfMany(num_workers - 1, parts)
+        logits = evaluate(shared, straight.training, loader, last)
+    torch.testing.assert_close(logits, straight.reports[-1].val_logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_resumed_run_is_the_straight_one_bit_for_bit(epoch, straight, plan, mirror):
+    place = OnlyPlace(start_training(plan, seed=99))
+    place.training.network.load_state_dict(straight.states[epoch - 1]["network"])
+    place.training.optimiser.load_state_dict(straight.states[epoch - 1]["optimiser"])
+    train(plan, place.training, place, mirror=mirror, first_step=straight.reports[epoch - 1].step)
+    pairs = zip(place.reports, straight.reports[epoch:], strict=True)
+    assert all(same_report(ours, theirs) for ours, theirs in pairs)
+    for name, tensor in straight.states[-1]["network"].items():
+        assert torch.equal(place.states[-1]["network"][name], tensor)
+
+
+def test_a_finished_run_has_nothing_left_to_do(straight, plan, mirror):
+    place = OnlyPlace(straight.training)
+    train(plan, place.training, place, mirror=mirror, first_step=plan.order.num_steps)
+    assert place.steps == place.reports == []
+
+
+def test_evaluation_may_be_rare(dataset, tiny_config, mirror):
+    section = tiny_config.train.model_copy(update={"evaluate_every_epochs": 2, "epochs": 3})
+    config = tiny_config.model_copy(update={"train": section})
+    plan = plan_of(config, dataset.manifest, mirror.root_digest)
+    place = OnlyPlace(start_training(plan))
+    train(plan, place.training, place, mirror=mirror)
+    assert [report.epoch for report in place.reports] == [2, 3]
+
+
+def test_the_teacher_learns_from_labels_alone(dataset, tmp_path):
+    config = dataset.config(
+        tmp_path,
+        teacher={"train": {"epochs": 1, "batch_size": 10}, "optim": {"warmup_epochs": 0.5}},
+    )
+    plan = plan_of(config, dataset.manifest, "")
+    place = OnlyPlace(start_training(plan))
+    train(plan, place.training, place, mirror=None)
+    (report,) = place.reports
+    assert report.step == 2
+    assert report.points[-1][1]["train/distill_loss"] == 0.0
+    assert not any("teacher" in name for name in report.val)
+
+
+def test_a_student_of_other_views_is_stopped(dataset, tiny_config, mirror):
+    views = tiny_config.views.model_copy(update={"seed": 1})
+    plan = plan_of(
+        tiny_config.model_copy(update={"views": views}), dataset.manifest, mirror.root_digest
+    )
+    place = OnlyPlace(start_training(plan))
+    with pytest.raises(ViewMismatch, match="policy or seed"):
+        train(plan, place.training, place, mirror=mirror)
+    assert place.steps == []
+
+
+def test_divergence_names_the_videos(dataset, tiny_config, mirror):
+    optim = tiny_config.optim.model_copy(update={"lr": 1e30, "warmup_epochs": 0.0})
+    plan = plan_of(
+        tiny_config.model_copy(update={"optim": optim}), dataset.manifest, mirror.root_digest
+    )
+    place = OnlyPlace(start_training(plan))
+    with pytest.raises(TrainingDiverged, match=r"of step [12] is .*\n.*(Archery|Bowling)/"):
+        train(plan, place.training, place, mirror=mirror)
+
+
+# --- points -------------------------------------------------------------------------------------
+
+
+def result(loss: float) -> StepResult:
+    return StepResult(loss, 0.0, loss, 1.0, 0.1)
+
+
+def test_points_average_the_steps_since_the_last_one():
+    log = StepLog(every=2)
+    for step, loss in enumerate([1.0, 3.0, 5.0], start=1):
+        log.add(step, result(loss))
+    points = log.take(3)
+    assert [(step, metrics["train/loss"]) for step, metrics in points] == [(2, 2.0), (3, 5.0)]
+    assert log.take(3) == []
+    log.add(4, result(7.0))
+    assert [(step, metrics["train/loss"]) for step, metrics in log.take(4)] == [(4, 7.0)]
+
+
+def test_points_of_workers_are_averaged_step_by_step():
+    parts = [[(2, {"a": 1.0}), (4, {"a": 2.0})], [(2, {"a": 3.0}), (4, {"a": 4.0})]]
+    assert mean_points(parts) == [(2, {"a": 2.0}), (4, {"a": 3.0})]
+    assert mean_points([[], []]) == []

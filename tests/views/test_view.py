@@ -1,0 +1,382 @@
+"""Views: pinned for ever, inside the video, and each draw on its own."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.load import ViewsConfig
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.views.view import (
+    EVALUATION_VIEW,
+    UNUSED_TAIL_FRAMES,
+    Box,
+    Jitter,
+    Protocol,
+    View,
+    _centred_frames,
+    build_view,
+    evaluation_views,
+    view_for_epoch,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECIPE = json.loads((GOLDEN / "recipe-golden.json").read_text())
+POLICY = ViewsConfig()
+
+VIDEOS = st.builds(
+    VideoRecord,
+    sample_id=st.text(max_size=20),
+    uri=st.just("v.avi"),
+    label=st.just(0),
+    split=st.just("train"),
+    num_frames=st.integers(1, 3000),
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+)
+POLICIES = st.builds(
+    lambda seed, areas, **more: ViewsConfig(
+        seed=seed, min_area=min(areas), max_area=max(areas), **more
+    ),
+    seed=st.integers(-(2**40), 2**40),
+    areas=st.tuples(st.floats(0.001, 1.0), st.floats(0.001, 1.0)),
+    max_aspect=st.floats(1.0, 20.0),
+    flip_probability=st.floats(0.0, 1.0),
+    jitter_probability=st.floats(0.0, 1.0),
+    jitter_hue=st.floats(0.0, 0.5),
+    grey_probability=st.floats(0.0, 1.0),
+    jitter_per_frame=st.booleans(),
+    squash=st.booleans(),
+)
+
+
+def video(name: str = "a", num_frames: int = 100, width: int = 320, height: int = 240):
+    return VideoRecord(name, "v.avi", 0, "train", num_frames=num_frames, width=width, height=height)
+
+
+# --- pinned -------------------------------------------------------------------------------------
+
+
+def digests() -> dict[str, str]:
+    """Return the digests of 1,000 views of many kinds of video under four policies."""
+    policies = {
+        "published": POLICY,
+        "seed 7": ViewsConfig(seed=7),
+        "per frame": ViewsConfig(jitter_per_frame=True),
+        "directional": ViewsConfig(seed=-3, flip_probability=0.0, min_area=0.5, max_aspect=1.0),
+    }
+    shapes = [(1, 9, 7), (8, 320, 240), (29, 240, 320), (100, 1920, 1080), (301, 427, 240)]
+    return {
+        f"{name}, {num_frames} of {width} x {height}, view {index}, {length}": f"{view.digest:016x}"
+        for name, policy in policies.items()
+        for num_frames, width, height in shapes
+        for index in range(-1, 24)
+        for length in (8, 16)
+        for view in [
+            build_view(policy, video("Ä/v_x", num_frames, width, height), index, num_frames=length)
+        ]
+    }
+
+
+def test_a_thousand_views_are_pinned():
+    """Should this fail, every store ever made is of other views: raise POLICY_VERSION."""
+    expected = json.loads((GOLDEN / "view-digests.json").read_text())
+    assert len(expected) == 1000
+    assert digests() == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "num_frames"),
+    [("test_mode_8_segments_interval4", 8), ("test_mode_16_segments_interval4", 16)],
+)
+def test_centred_frames_are_the_published_ones(table, num_frames):
+    for available, expected in RECIPE["sampling"][table].items():
+        found = _centred_frames(int(available), UNUSED_TAIL_FRAMES, num_frames)
+        assert list(found) == expected, available
+
+
+@pytest.mark.parametrize(
+    "available", RECIPE["sampling"]["train_mode_8_segments_interval4_observed_bounds"]
+)
+def test_random_frames_lie_in_the_published_bounds(available):
+    bounds = RECIPE["sampling"]["train_mode_8_segments_interval4_observed_bounds"][available]
+    drawn = [
+        build_view(POLICY, video(num_frames=int(available)), index, num_frames=8).frame_indices
+        for index in range(300)
+    ]
+    columns = list(zip(*drawn, strict=True))
+    for column, low, high in zip(columns, bounds["min"], bounds["max"], strict=True):
+        assert low <= min(column)
+        assert max(column) <= high
+
+
+@pytest.mark.parametrize("sides", RECIPE["geometry"])
+def test_the_evaluation_box_is_the_published_one(sides):
+    """Published: resize the short side to 256, cut 224 from the centre. Here: cut, then resize."""
+    width, height = map(int, sides.split("x"))
+    published = RECIPE["geometry"][sides]["center"]
+    box = build_view(POLICY, video(width=width, height=height), -1, num_frames=8).box
+    across, down = (
+        resized / side
+        for resized, side in zip(published["resized_wh"], (width, height), strict=True)
+    )
+    ours = [
+        box.left * across,
+        box.top * down,
+        (box.left + box.width) * across,
+        (box.top + box.height) * down,
+    ]
+    # A pixel of the source is more than one of the resized picture where that is larger.
+    assert ours == pytest.approx(published["box"], abs=max(1.0, across))
+
+
+# --- inside the video ---------------------------------------------------------------------------
+
+
+@given(POLICIES, VIDEOS, st.integers(-1, 50), st.integers(1, 32))
+def test_a_view_is_inside_its_video(policy, record, index, num_frames):
+    view = build_view(policy, record, index, num_frames=num_frames)
+    assert len(view.frame_indices) == num_frames
+    assert list(view.frame_indices) == sorted(view.frame_indices)
+    assert 0 <= view.frame_indices[0] <= view.frame_indices[-1] < record.num_frames
+    box = view.box
+    assert box.top >= 0 <= box.left
+    assert box.height >= 1 <= box.width
+    assert box.top + box.height <= record.height
+    assert box.left + box.width <= record.width
+    assert 0 <= view.digest < 2**64
+    per_frame = policy.jitter_per_frame and index >= 0
+    assert len(view.jitters) == (num_frames if per_frame else 1)
+    for jitter in view.jitters:
+        assert min(jitter.as_row[:3]) >= 0
+        assert -128 <= jitter.hue <= 128
+
+
+@given(POLICIES, VIDEOS, st.integers(-1, 50))
+def test_a_view_is_a_function_of_its_arguments(policy, record, index):
+    assert build_view(policy, record, index, num_frames=8) == build_view(
+        ViewsConfig(**policy.model_dump()), record, index, num_frames=8
+    )
+
+
+def test_the_size_and_form_of_crops_is_that_of_the_policy():
+    policy = ViewsConfig(min_area=0.3, max_area=0.6, max_aspect=1.5)
+    boxes = [build_view(policy, video(), index, num_frames=1).box for index in range(300)]
+    areas = [box.width * box.height / (320 * 240) for box in boxes]
+    aspects = [box.width / box.height for box in boxes]
+    assert 0.29 < min(areas) < 0.33
+    assert 0.57 < max(areas) <= 0.6
+    assert 1 / 1.52 < min(aspects) < 0.75
+    assert 1.35 < max(aspects) < 1.52
+    wide = sum(aspect > 1 for aspect in aspects)
+    assert 100 < wide < 200
+
+
+def test_crops_reach_every_edge():
+    boxes = [build_view(POLICY, video(), index, num_frames=1).box for index in range(400)]
+    assert min(box.left for box in boxes) < 3 > min(box.top for box in boxes)
+    assert max(box.left + box.width for box in boxes) > 317
+    assert max(box.top + box.height for box in boxes) > 237
+
+
+def test_a_crop_that_never_fits_falls_back_to_the_centre():
+    sliver = video(width=1000, height=10)
+    policy = ViewsConfig(min_area=0.9, max_aspect=1.0)
+    assert build_view(policy, sliver, 0, num_frames=1).box == Box(0, 495, 10, 10)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_certain_things_are_certain(probability):
+    policy = ViewsConfig(flip_probability=probability, grey_probability=probability)
+    views = [build_view(policy, video(), index, num_frames=1) for index in range(300)]
+    assert {view.flip for view in views} == {bool(probability)}
+    assert {view.jitters[0].grey for view in views} == {int(probability)}
+
+
+def test_chances_are_about_right():
+    views = [build_view(POLICY, video(), index, num_frames=1) for index in range(1000)]
+    assert sum(view.flip for view in views) == pytest.approx(500, abs=80)
+    assert sum(view.jitters[0].grey for view in views) == pytest.approx(200, abs=60)
+    plain = sum(view.jitters[0].as_row[:4] == Jitter().as_row[:4] for view in views)
+    assert plain == pytest.approx(200, abs=60)
+
+
+@pytest.mark.parametrize("index", [-2, -7])
+def test_unknown_views_are_refused(index):
+    with pytest.raises(ValueError, match=f"{index}"):
+        build_view(POLICY, video(), index, num_frames=8)
+
+
+def test_a_video_of_unknown_size_has_no_views():
+    with pytest.raises(ValueError, match="index it first"):
+        build_view(POLICY, video(num_frames=0), 0, num_frames=8)
+
+
+# --- each draw on its own -----------------------------------------------------------------------
+
+PARTS = {
+    "frame_indices": {},
+    "box": {"min_area": 0.5},
+    "flip": {"flip_probability": 0.9},
+    "jitters": {"jitter_brightness": 0.1, "grey_probability": 0.9},
+}
+
+
+@pytest.mark.parametrize("changed", PARTS)
+def test_a_setting_moves_no_other_draw(changed):
+    policy = ViewsConfig(**PARTS[changed])
+    before, after = (
+        [build_view(p, video(), index, num_frames=8) for index in range(60)]
+        for p in (POLICY, policy)
+    )
+    for part in PARTS:
+        equal = [getattr(b, part) == getattr(a, part) for b, a in zip(before, after, strict=True)]
+        assert all(equal) == (part != changed or not PARTS[changed])
+
+
+def test_one_jitter_setting_moves_no_other_number():
+    policy = ViewsConfig(jitter_contrast=0.1)
+    for index in range(60):
+        before, after = (
+            build_view(p, video(), index, num_frames=1).jitters[0].as_row for p in (POLICY, policy)
+        )
+        assert before[:1] + before[2:] == after[:1] + after[2:]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        build_view(ViewsConfig(seed=1), video(), 3, num_frames=8),
+        build_view(POLICY, video("b"), 3, num_frames=8),
+        build_view(POLICY, video(), 4, num_frames=8),
+    ],
+    ids=["seed", "sample_id", "view_index"],
+)
+def test_views_differ(other):
+    view = build_view(POLICY, video(), 3, num_frames=8)
+    assert other.digest != view.digest
+    assert other.frame_indices != view.frame_indices
+    assert other.box != view.box
+
+
+def test_one_number_of_a_view_changes_its_digest():
+    view = View(0, (1, 2), Box(3, 4, 50, 60), False, (Jitter(),))
+    others = [
+        View(1, (1, 2), Box(3, 4, 50, 60), False, (Jitter(),)),
+        View(0, (1, 3), Box(3, 4, 50, 60), False, (Jitter(),)),
+        View(0, (1, 2), Box(4, 4, 50, 60), False, (Jitter(),)),
+        View(0, (1, 2), Box(3, 5, 50, 60), False, (Jitter(),)),
+        View(0, (1, 2), Box(3, 4, 51, 60), False, (Jitter(),)),
+        View(0, (1, 2), Box(3, 4, 50, 61), False, (Jitter(),)),
+        View(0, (1, 2), Box(3, 4, 50, 60), True, (Jitter(),)),
+        View(0, (1, 2), Box(3, 4, 50, 60), False, (Jitter(hue=1),)),
+        View(0, (1, 2), Box(3, 4, 50, 60), False, (Jitter(grey=1),)),
+        View(0, (1, 2), Box(3, 4, 50, 60), False, (Jitter(), Jitter())),
+    ]
+    assert len({view.digest for view in [view, *others]}) == 11
+
+
+def test_the_evaluation_view_depends_on_the_video_alone():
+    view = build_view(POLICY, video("a"), EVALUATION_VIEW, num_frames=8)
+    other = build_view(ViewsConfig(seed=5, min_area=0.9), video("b"), EVALUATION_VIEW, num_frames=8)
+    assert view == other
+    assert not view.flip
+    assert view.jitters == (Jitter(),)
+
+
+# --- which view, and how much of it -------------------------------------------------------------
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.text(max_size=9), st.integers())
+def test_every_cycle_shows_every_view_once(cycle, num_views, sample_id, seed):
+    epochs = range(cycle * num_views, (cycle + 1) * num_views)
+    shown = [view_for_epoch(epoch, sample_id, num_views, seed=seed) for epoch in epochs]
+    assert sorted(shown) == list(range(num_views))
+
+
+def test_an_epoch_shows_all_views():
+    for epoch in range(5):
+        shown = Counter(view_for_epoch(epoch, f"v{i}", 8, seed=0) for i in range(800))
+        assert sorted(shown) == list(range(8))
+        assert max(shown.values()) < 150
+
+
+def test_cycles_differ_in_order():
+    orders = {
+        tuple(view_for_epoch(8 * cycle + i, "v", 8, seed=0) for i in range(8)) for cycle in range(9)
+    }
+    assert len(orders) == 9
+
+
+@given(st.integers(0, 20), st.sampled_from([1, 2, 4, 8]), st.booleans())
+def test_every_keeps_frames_and_their_jitter_together(index, stride, per_frame):
+    policy = ViewsConfig(jitter_per_frame=per_frame)
+    view = build_view(policy, video(), index, num_frames=8)
+    part = view.every(stride)
+    assert part.frame_indices == view.frame_indices[::stride]
+    assert part.jitters == (view.jitters[::stride] if per_frame else view.jitters)
+    assert (part.box, part.flip, part.view_index) == (view.box, view.flip, index)
+    assert (part == view) == (stride == 1)
+
+
+# --- evaluation protocols -------------------------------------------------------------------------
+
+
+@given(VIDEOS, st.integers(1, 5), st.integers(1, 4), st.integers(1, 16))
+def test_views_of_a_protocol_lie_inside_the_video(record, num_clips, num_crops, num_frames):
+    protocol = Protocol(num_clips, num_crops)
+    views = evaluation_views(POLICY, record, protocol, num_frames=num_frames)
+    assert len({view.view_index for view in views}) == len(views) == protocol.num_views
+    assert all(view.view_index < 0 for view in views)
+    for view in views:
+        assert list(view.frame_indices) == sorted(view.frame_indices)
+        assert view.frame_indices[0] >= 0
+        assert view.frame_indices[-1] < record.num_frames
+        box = view.box
+        assert min(box.top, box.left) >= 0
+        assert box.top + box.height <= record.height
+        assert box.left + box.width <= record.width
+
+
+def test_one_clip_and_crop_is_the_cached_evaluation_view():
+    record = video()
+    (view,) = evaluation_views(POLICY, record, Protocol(), num_frames=8)
+    assert view == build_view(POLICY, record, EVALUATION_VIEW, num_frames=8)
+
+
+def test_indices_of_different_protocols_never_meet():
+    seen = [
+        view.view_index
+        for num_clips, num_crops in ((1, 1), (1, 3), (4, 1), (4, 3), (3, 4), (10, 3))
+        for view in evaluation_views(POLICY, video(), Protocol(num_clips, num_crops), num_frames=4)
+    ]
+    assert len(set(seen)) == len(seen)
+
+
+def test_three_crops_are_the_two_ends_and_the_middle_of_the_long_side():
+    lying, standing = video(width=320, height=240), video(width=240, height=320)
+    boxes = [v.box for v in evaluation_views(POLICY, lying, Protocol(1, 3), num_frames=4)]
+    assert boxes == [Box(0, left, 240, 240) for left in (0, 40, 80)]
+    boxes = [v.box for v in evaluation_views(POLICY, standing, Protocol(1, 3), num_frames=4)]
+    assert boxes == [Box(top, 0, 240, 240) for top in (0, 40, 80)]
+
+
+def test_clips_share_a_segment_at_equal_distances():
+    record = video(num_frames=8 * 8 + UNUSED_TAIL_FRAMES)
+    views = evaluation_views(POLICY, record, Protocol(4, 1), num_frames=8)
+    assert [view.frame_indices[0] for view in views] == [1, 3, 5, 7]
+    assert [view.frame_indices[1] for view in views] == [9, 11, 13, 15]
+
+
+def test_several_crops_of_a_squashed_picture_are_refused():
+    with pytest.raises(ValueError, match="whole picture"):
+        evaluation_views(ViewsConfig(squash=True), video(), Protocol(1, 3), num_frames=4)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (40, 30)])
+def test_a_protocol_has_a_sensible_number_of_views(numbers):
+    with pytest.raises(ValueError, match="views"):
+        Protocol(*numbers)
