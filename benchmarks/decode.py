@@ -28,7 +28,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from benchmarks.section import say
-from pipeline.config.load import VideoLimits, ViewsConfig
+from pipeline.config.schema import VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.video import frames_of, probe_video
 from pipeline.views.clip import clips_of

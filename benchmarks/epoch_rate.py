@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from benchmarks.prepared_frames import LIMITS, drawn, write_video
 from benchmarks.section import print_section, say
 from dvflnet import build_model
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifest
 from pipeline.frames import store as frame_writer
-from pipeline.frames.sources import read_source
+from pipeline.frames.source import read_source
 from pipeline.frames.video import probe_video
-from pipeline.logits import writer as logit_writer
+from pipeline.logits import store as logit_writer
 from pipeline.logits.layout import plan_shards
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.build import build_network
@@ -42,8 +42,7 @@ from pipeline.stages.cache import plan_cache
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.training.loop import EpochResult, proven_targets, train
-from pipeline.training.plan import TrainPlan
-from pipeline.training.plan_training import plan_training
+from pipeline.training.plan import TrainPlan, plan_training
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training
 from pipeline.views.clip import clips_of

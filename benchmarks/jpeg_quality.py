@@ -22,10 +22,11 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from benchmarks.section import say
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.candidates import candidate_indices
-from pipeline.frames.sources import read_videos
+from pipeline.frames.source import read_videos
 from pipeline.frames.store_files import Location, encode_frames
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.views.decoder import DecodeProcess

@@ -31,11 +31,10 @@ from PIL import Image
 
 from benchmarks.decode import read_sequentially
 from benchmarks.section import say
-from pipeline.config.load import FramesConfig, VideoLimits, ViewsConfig
+from pipeline.config.schema import FramesConfig, VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.candidates import PreparedVideo, prepare_video
-from pipeline.frames.pictures import decode_jpeg, encode_jpeg
-from pipeline.frames.resize import resized
+from pipeline.frames.pictures import decode_jpeg, encode_jpeg, resized
 from pipeline.frames.source import frames_of
 from pipeline.frames.store_files import Location, encode_frames, mapped_jpegs
 from pipeline.frames.video import probe_video

@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from benchmarks.section import print_section
 from benchmarks.small_experiment import build_experiment
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import Status
 from pipeline.logits.layout import StoreSpec
-from pipeline.logits.writer import open_for_writing
+from pipeline.logits.store import open_for_writing
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
 from pipeline.stages import cache
 from pipeline.stages.cache import CachePlan, plan_cache

@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.logits.writer import open_for_writing
+from pipeline.logits.store import open_for_writing
 from pipeline.stages import cache
 from pipeline.stages.cache import CachePlan, plan_cache
 from pipeline.stages.cluster import LOCAL, ray_session, required_cpus

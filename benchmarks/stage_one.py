@@ -21,9 +21,10 @@ from pathlib import Path
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.logits.layout import plan_shards
-from pipeline.logits.writer import gather_shard, open_for_writing, seal
+from pipeline.logits.store import gather_shard, open_for_writing, seal
 from pipeline.results.costs import memory_bytes
 from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block

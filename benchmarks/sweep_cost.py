@@ -15,7 +15,7 @@ import tempfile
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
 from pipeline.results.forecast import ClusterShape
-from pipeline.stages.run_forecast import ExperimentForecast, forecast_experiment
+from pipeline.stages.forecast import ExperimentForecast, forecast_experiment
 
 ONE_CORE = ClusterShape(num_nodes=1, cpus_per_node=1, gpus_per_node=0)
 NUM_STUDENTS = (1, 3, 9, 36)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 

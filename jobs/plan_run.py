@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Measure or read the costs and print the forecast."""
     from pipeline.results.forecast import ClusterShape
-    from pipeline.stages.run_forecast import forecast_experiment, write_costs
+    from pipeline.stages.forecast import forecast_experiment, write_costs
 
     shape = ClusterShape(arguments.nodes, arguments.cpus_per_node, arguments.gpus_per_node)
     found = forecast_experiment(config, shape, costs_uri=arguments.costs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
@@ -36,7 +36,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.training.plan_training import plan_student
+    from pipeline.training.plan import plan_student
 
     print(plan_student(config).as_text())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
@@ -23,7 +23,7 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
-    from pipeline.training.plan_training import plan_teacher
+    from pipeline.training.plan import plan_teacher
 
     print(plan_teacher(config).as_text())
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.manifest import (
     Manifest,
@@ -28,9 +28,8 @@ from pipeline.dataset.manifest import (
 )
 from pipeline.errors import Status
 from pipeline.frames.video import probe_video
-from pipeline.logits import journal, layout, writer
-from pipeline.logits.cells import Cells
-from pipeline.logits.encoding import centre
+from pipeline.logits import journal, layout, store
+from pipeline.logits.cells import Cells, centre
 from pipeline.views.clip import clips_of
 from pipeline.views.view import build_view
 from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
@@ -246,17 +245,17 @@ def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
     config, manifest = tiny_config, dataset.manifest
     spec = layout.plan_store(config, manifest=manifest, teacher_digest="ab" * 32)
     root, units = config.store_uri, layout.plan_units(spec, manifest.records)
-    writer.open_for_writing(root, spec)
+    store.open_for_writing(root, spec)
     for unit in units:
         journal.write_fragment(root, spec, unit, _cells(config, manifest, unit))
     entries = [
         entry
         for shard in layout.plan_shards(spec, units)
-        for entry in writer.gather_shard(
+        for entry in store.gather_shard(
             root, spec, shard, manifest.records[shard.rows.start : shard.rows.stop]
         )
     ]
-    writer.seal(root, spec, entries, provenance={})
+    store.seal(root, spec, entries, provenance={})
     return root
 
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.results.export.formats import Program
+from pipeline.results.export.contract import Program
 
 
 def clips_of(count: int) -> NDArray[np.uint8]:

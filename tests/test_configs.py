@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config.load import ExperimentConfig, load_config, resolved_yaml
+from pipeline.config.load import load_config, resolved_yaml
+from pipeline.config.schema import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = ROOT / "pipeline" / "config.py"
+SCHEMA = ROOT / "pipeline" / "config" / "schema.py"
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 GUIDES = [path for name in ("README.md", "CONTRIBUTING.md") if (path := ROOT / name).exists()]
 

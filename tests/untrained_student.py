@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config.load import ExperimentConfig, resolved_yaml
+from pipeline.config.load import resolved_yaml
+from pipeline.config.schema import ExperimentConfig
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
 

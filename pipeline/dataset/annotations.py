@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config.load import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.layouts import READERS, Entry, Folders, group_of, sample_id_of
 from pipeline.dataset.lists import shorten
 from pipeline.dataset.manifest import VideoRecord, build_manifest

@@ -31,7 +31,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.config.load import DatasetConfig, Layout
+from pipeline.config.schema import DatasetConfig, Layout
 from pipeline.dataset.lists import (
     annotations_uri,
     find_lists,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pipeline.config.load import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.errors import DatasetError
 from pipeline.storage.files import join_uri, list_names, parse_json, read_parsed
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipeline.config.load import FramesConfig, VideoLimits
+from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import PREPARED, VideoRecord
-from pipeline.frames.pictures import encode_jpeg
-from pipeline.frames.resize import resized
+from pipeline.frames.pictures import encode_jpeg, resized
 from pipeline.frames.video import frames_of
 from pipeline.storage.files import sha256_of
 

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import PipelineError, Status, StorageUnavailable, VideoDecodeError
 from pipeline.frames.pictures import decode_jpeg
-from pipeline.frames.store_files import Location, mapped_jpegs
-from pipeline.frames.store_mirror import local_file
+from pipeline.frames.store_files import Location, local_file, mapped_jpegs
 from pipeline.frames.video import Frame
 from pipeline.storage.files import sha256_of
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.config.load import VideoLimits
-from pipeline.dataset.manifest import VideoRecord
+from pipeline.config.schema import ExperimentConfig, VideoLimits
+from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
 from pipeline.frames import prepared, video
+from pipeline.frames.store import open_frame_store
+from pipeline.frames.store_files import frames_identity
 from pipeline.frames.video import Frame
 
 __all__ = ["Frame", "frames_of"]
@@ -30,3 +32,35 @@ def frames_of(
     if record.prepared:
         return prepared.frames_of(record, frame_indices, verify=verify)
     return video.frames_of(record, frame_indices, limits, verify=verify)
+
+
+# FOLDED frames/sources
+# Which manifest the stages after indexing start from: of the videos, or of prepared frames.
+
+
+def read_videos(config: ExperimentConfig) -> Manifest:
+    """Read the manifest of the video files.
+
+    Raises:
+        StoreIncomplete: if there is none.
+        DatasetError: if it is damaged.
+
+    """
+    return read_manifest(config.manifest_uri, root=config.dataset.root)
+
+
+def read_source(config: ExperimentConfig) -> Manifest:
+    """Read the manifest that ``frames.source`` names.
+
+    Raises:
+        StoreIncomplete: if it is not there, or the frame store is not sealed.
+        FingerprintMismatch: if the frames were prepared otherwise, or from other videos.
+        DatasetError, StoreCorrupt: if it is damaged.
+
+    """
+    videos = read_videos(config)
+    if config.frames.source == "videos":
+        return videos
+    store = open_frame_store(config.frames_uri)
+    store.check_identity(frames_identity(config, videos))
+    return store.manifest

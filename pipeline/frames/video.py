@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.skipping import (

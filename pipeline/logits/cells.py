@@ -7,11 +7,12 @@ takes them for logits, because the status decides and a constant is never stored
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.logits.layout import StoreSpec, Unit, cut_unit
@@ -114,3 +115,89 @@ def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]
     columns = cell_shapes(spec)
     columns |= {"row": (np.dtype(np.int32), ()), "view_index": (np.dtype(np.int16), ())}
     return columns
+
+
+# FOLDED logits/encoding
+# Logits as they are stored: float16 with the largest at 0, and an offset that adds back.
+#
+# Softmax does not see the offset. Centred at the maximum, the classes that matter lie near 0, where
+# float16 is finest: the error of a logit is at most 2**-11 of its distance from the top one.
+
+
+LOWEST = np.finfo(np.float16).min  # of a centred logit; its softmax is 0 at any sane temperature
+
+
+def centre(logits: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Split finite logits into centred logits and their offset.
+
+    Args:
+        logits: (n, K).
+
+    Returns:
+        (n, K) with a maximum of exactly 0 in every row, and the maxima that were taken off, (n,).
+
+    """
+    offset = logits.max(axis=1)
+    with np.errstate(over="ignore"):  # a distance beyond float32 is one beyond float16
+        centred = np.maximum(logits - offset[:, None], LOWEST)
+    return centred.astype(np.float16), offset
+
+
+def bad_logits(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which rows of (n, K) hold NaN, infinity or one constant, none of which teaches."""
+    bad: NDArray[np.bool_] = ~np.isfinite(logits).all(axis=1)
+    bad |= logits.max(axis=1) == logits.min(axis=1)
+    return bad
+
+
+# FOLDED logits/tables
+# Cells as Arrow tables, and back.
+
+
+def cell_schema(spec: StoreSpec) -> pa.Schema:
+    """Return the columns of ``Cells``; fixed-size lists, so that the shape is in the schema."""
+    return pa.schema(
+        [
+            _required("row", pa.int32()),
+            _required("view_index", pa.int16()),
+            _required("status", pa.uint8()),
+            _required("logits", _fixed_list(pa.float16(), spec.num_classes)),
+            _required("logit_offset", pa.float32()),
+            _required("view_digest", pa.uint64()),
+            _required("frame_crc", _fixed_list(pa.uint32(), spec.num_frames)),
+        ]
+    )
+
+
+def to_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Build a table of the schema from arrays of one or two axes."""
+    arrays = [_to_arrow(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def to_cells(table: pa.Table) -> Cells:
+    """Take the cells out of a table that has their columns."""
+    names = Cells.__dataclass_fields__
+    return Cells(**{name: _to_numpy(table.column(name)) for name in names})
+
+
+def _required(name: str, type_: pa.DataType) -> pa.Field[Any]:
+    return pa.field(name, type_, nullable=False)
+
+
+def _fixed_list(type_: pa.DataType, size: int) -> pa.DataType:
+    return pa.list_(_required("element", type_), size)
+
+
+def _to_arrow(values: Any, type_: Any) -> Any:
+    if not pa.types.is_fixed_size_list(type_):
+        return pa.array(values, type_)
+    lists: Any = pa.FixedSizeListArray
+    return lists.from_arrays(pa.array(values.ravel(), type_.value_type), type=type_)
+
+
+def _to_numpy(column: Any) -> NDArray[Any]:
+    array = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(array.type):
+        return np.asarray(array)
+    return np.asarray(array.flatten()).reshape(len(array), array.type.list_size)

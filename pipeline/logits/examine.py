@@ -18,20 +18,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.load import ViewsConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StoreCorrupt
-from pipeline.logits.backends import backend_of
-from pipeline.logits.cells import Cells, Grid, cell_shapes, pick
-from pipeline.logits.encoding import bad_logits
+from pipeline.logits.cells import Cells, Grid, bad_logits, cell_shapes, pick
 from pipeline.logits.garbage import own_names
 from pipeline.logits.generations import GENERATIONS, find_videos
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.layout import Shard, StoreSpec, plan_shards, plan_units
-from pipeline.logits.store import LogitStore
+from pipeline.logits.store import LogitStore, backend_of
 from pipeline.storage.files import is_temporary, list_tree
-from pipeline.storage.sealed.files import read_verified
 from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.seal import read_verified
 from pipeline.tracking.progress import Progress
 from pipeline.views.view import build_view
 

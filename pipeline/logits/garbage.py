@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipeline.logits import parquet_shards, zarr_shards
-from pipeline.logits.backends import backend_of
 from pipeline.logits.generations import (
     GENERATIONS,
     VIDEOS_NAME,
@@ -12,6 +11,7 @@ from pipeline.logits.generations import (
 )
 from pipeline.logits.journal import inherited_name
 from pipeline.logits.layout import StoreSpec
+from pipeline.logits.store import backend_of
 from pipeline.storage.files import list_files
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME

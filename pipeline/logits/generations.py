@@ -23,12 +23,11 @@ from typing import Any
 
 from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
-from pipeline.logits.identity import cell_identity, differences, fingerprint
-from pipeline.logits.identity_file import decode_spec
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits.identity import cell_identity
+from pipeline.logits.layout import StoreSpec, decode_spec
 from pipeline.storage.files import join_uri, list_names, read_bytes, sha256_of
-from pipeline.storage.sealed.files import publish
-from pipeline.storage.sealed.identity import IDENTITY_NAME, read_identity
+from pipeline.storage.sealed.identity import IDENTITY_NAME, differences, fingerprint, read_identity
+from pipeline.storage.sealed.seal import publish
 
 GENERATIONS = "generations"
 VIDEOS_NAME = "videos.json"

@@ -10,32 +10,19 @@ logit; and how a store is cut into units, shards and files, which its layout say
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.storage.files import sha256_of
+from pipeline.storage.sealed.identity import (
+    canonical_json,
+)
 from pipeline.views.view import POLICY_VERSION
 
 SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array changes meaning
 TRANSFORM_VERSION = 1  # resizer, photometric operations, normalisation; raise it when pixels change
-
-
-def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Return the sha256 of an identity, in hexadecimal.
-
-    Raises:
-        ValueError: if it holds NaN or infinity, for which JSON has no words.
-
-    """
-    return sha256_of(canonical_json(identity))
-
-
-def canonical_json(value: Any) -> bytes:
-    """Encode ``value`` in the one way that has a digest: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def cell_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,22 +34,6 @@ def cell_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     dataset = {name: v for name, v in identity["dataset"].items() if name != "manifest_digest"}
     views = {name: v for name, v in identity["views"].items() if name != "num_views"}
     return {**identity, "dataset": dataset, "views": views}
-
-
-def differences(
-    store_identity: Mapping[str, Any], config_identity: Mapping[str, Any]
-) -> dict[str, tuple[object, object]]:
-    """Map the dotted key of every part that differs to its value in the store and in the config.
-
-    A part that one side lacks is shown as "nothing". The result is empty exactly when the
-    fingerprints are equal.
-    """
-    store, config = dict(_leaves(store_identity)), dict(_leaves(config_identity))
-    return {
-        key: (store.get(key, "nothing"), config.get(key, "nothing"))
-        for key in sorted(store.keys() | config.keys())
-        if _encoded(store, key) != _encoded(config, key)
-    }
 
 
 def build_identity(
@@ -101,16 +72,3 @@ def build_identity(
         "logits": {"dtype": "float16", "centred": True},
         **prepared,
     }
-
-
-def _leaves(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in part.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _encoded(leaves: Mapping[str, Any], key: str) -> bytes | None:
-    """Encode a leaf for comparison: to a fingerprint 1, 1.0 and true are three values."""
-    return canonical_json(leaves[key]) if key in leaves else None

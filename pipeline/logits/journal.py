@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import Status, StoreCorrupt
-from pipeline.logits.cells import Cells, cell_shapes
-from pipeline.logits.encoding import bad_logits
+from pipeline.logits.cells import Cells, bad_logits, cell_schema, cell_shapes, to_cells, to_table
 from pipeline.logits.layout import StoreSpec, Unit
-from pipeline.logits.tables import cell_schema, to_cells, to_table
 from pipeline.storage.files import create_bytes, join_uri, read_bytes
-from pipeline.storage.sealed.files import publish
 from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_name
+from pipeline.storage.sealed.seal import publish
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 

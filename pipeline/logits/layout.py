@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
-from pipeline.errors import ConfigError, StoreIncomplete
-from pipeline.logits.identity import build_identity, fingerprint
+from pipeline.errors import ConfigError, StoreCorrupt, StoreIncomplete
+from pipeline.logits.identity import SCHEMA_VERSION, build_identity
+from pipeline.storage.sealed.identity import decode_identity, encode_identity, fingerprint
 from pipeline.views.view import EVALUATION_VIEW
 
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: what a task holds in memory and an object store likes
@@ -202,3 +203,28 @@ def plan_shards(spec: StoreSpec, units: Sequence[Unit]) -> list[Shard]:
         Shard(number, tuple(units[first : first + size]))
         for number, first in enumerate(range(0, len(units), size))
     ]
+
+
+# FOLDED logits/identity_file
+# The spec of a logit store as it stands in its ``identity.json``.
+
+
+def encode_spec(spec: StoreSpec) -> bytes:
+    """Encode a spec for people and for ``decode_spec``."""
+    return encode_identity(spec.identity, spec.layout)
+
+
+def decode_spec(content: bytes, *, uri: str) -> StoreSpec:
+    """Decode a spec.
+
+    Raises:
+        FingerprintMismatch: if it has the schema of another version of this program.
+        StoreCorrupt: if it is not exactly what ``encode_spec`` writes.
+
+    """
+    identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
+    try:
+        tuples = {name: tuple(layout[name]) for name in ("class_names", "view_indices")}
+        return StoreSpec(identity=identity, **{**layout, **tuples})
+    except (TypeError, KeyError) as error:
+        raise StoreCorrupt(uri, expected="the layout of a store", found=repr(error)) from error

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipeline.logits.cells import Grid, pick, scatter
-from pipeline.logits.identity import canonical_json
+from pipeline.logits.cells import Grid, cell_schema, pick, scatter, to_cells, to_table
 from pipeline.logits.layout import StoreSpec
-from pipeline.logits.tables import cell_schema, to_cells, to_table
+from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import decode_table, encode_table
 
 FOLDER = "logits.parquet"

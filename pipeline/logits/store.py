@@ -6,23 +6,34 @@ the sealed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import StoreCorrupt, StoreIncomplete
-from pipeline.logits.backends import backend_of
-from pipeline.logits.cells import Grid, cell_shapes
-from pipeline.logits.identity_file import decode_spec
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits import parquet_shards, zarr_shards
+from pipeline.logits.cells import Cells, Grid, cell_shapes, joined, scatter
+from pipeline.logits.journal import read_fragment
+from pipeline.logits.layout import Shard, StoreSpec, decode_spec, encode_spec
 from pipeline.storage.files import exists, join_uri
-from pipeline.storage.sealed.files import read_verified
-from pipeline.storage.sealed.identity import IDENTITY_NAME, read_identity
+from pipeline.storage.sealed.identity import IDENTITY_NAME, create_identity, read_identity
 from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.seal import Seal, read_seal, read_sealed
+from pipeline.storage.sealed.seal import (
+    FileEntry,
+    Seal,
+    build_seal,
+    find_seal,
+    publish,
+    read_seal,
+    read_sealed,
+    read_verified,
+    write_seal,
+)
 
 
 @dataclass(frozen=True)
@@ -110,3 +121,120 @@ def _progress(root: str) -> str:
         f"{root} is not sealed: its journal holds {len(finished_units(root))} of "
         f"{spec.num_units} units; run jobs/cache_teacher.py"
     )
+
+
+# FOLDED logits/backends
+# The two sealed formats behind one pure interface: a shard's grid to named bytes, and back.
+#
+# Backends never touch storage. The bytes of a shard are made in memory and published whole, so
+# nothing half-written can be found, and a read decodes only bytes whose sha256 was right. That
+# matters for Zarr above all, which reads a missing object as fill values.
+
+
+class Backend(Protocol):
+    """What a module must offer to be a format. All names are below the root of the store."""
+
+    def shared_files(self, spec: StoreSpec) -> dict[str, bytes]:
+        """Return the files that belong to no shard."""
+
+    def shard_names(self, number: int) -> list[str]:
+        """Return the names of a shard's files."""
+
+    def encode_shard(self, spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
+        """Encode exactly one whole shard; ValueError for anything else."""
+
+    def decode_shard(self, spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Grid:
+        """Decode a shard from its files and the shared ones, all verified."""
+
+
+def backend_of(spec: StoreSpec) -> Backend:
+    """Return the backend of a store's format."""
+    return zarr_shards if spec.format == "zarr" else parquet_shards
+
+
+# FOLDED logits/writer
+# Making a store: open it, gather its shards from the journal, seal it.
+#
+# Each function may be called again after any end, and by anyone at the same time.
+
+
+def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
+    """Make sure that ``root`` is this store and no other; return its seal if it has one already.
+
+    Raises:
+        FingerprintMismatch: if there is another store at ``root``.
+        StoreCorrupt: if the identity or the seal there is damaged.
+
+    """
+    create_identity(root, spec.identity, spec.layout)
+    return find_seal(root)
+
+
+def gather_shard(
+    root: str, spec: StoreSpec, shard: Shard, records: Sequence[VideoRecord]
+) -> list[FileEntry]:
+    """Write one whole shard from the fragments of its units.
+
+    Args:
+        root: of the store.
+        spec: of the store.
+        shard: to write.
+        records: of the manifest, those of the shard's rows only.
+
+    Raises:
+        StoreIncomplete: if units are not in the journal.
+        StoreCorrupt: if a fragment is damaged, or a file of the shard is there and differs.
+
+    """
+    grid = scatter(
+        _read_units(root, spec, shard),
+        shard.rows,
+        spec,
+        label=[record.label for record in records],
+        sample_id=[record.sample_id for record in records],
+    )
+    files = backend_of(spec).encode_shard(spec, shard.number, grid)
+    return [publish(root, name, content) for name, content in files.items()]
+
+
+def seal(
+    root: str, spec: StoreSpec, entries: Iterable[FileEntry], *, provenance: Mapping[str, Any]
+) -> Seal:
+    """Seal a store whose shards are all gathered.
+
+    Args:
+        root: of the store.
+        spec: of the store.
+        entries: that ``gather_shard`` returned, of all shards in any order.
+        provenance: resolved config, environment, time. Recorded, and part of no digest.
+
+    Raises:
+        StoreIncomplete: if files are not among the entries.
+        StoreCorrupt: if the store is sealed already, with other files.
+
+    """
+    entries = list(entries)
+    backend = backend_of(spec)
+    wanted = {name for number in range(spec.num_shards) for name in backend.shard_names(number)}
+    if missing := sorted(wanted - {entry.name for entry in entries}):
+        raise StoreIncomplete(
+            f"{root} cannot be sealed: {len(missing)} of {len(wanted)} files are not written, "
+            f"{', '.join(missing[:5])} the first of them; run jobs/cache_teacher.py"
+        )
+    shared = backend.shared_files(spec) | {IDENTITY_NAME: encode_spec(spec)}
+    entries += [publish(root, name, content) for name, content in shared.items()]
+    return write_seal(root, build_seal(spec.fingerprint, entries, provenance))
+
+
+def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
+    found, missing = [], []
+    for unit in shard.units:
+        try:
+            found.append(read_fragment(root, spec, unit))
+        except FileNotFoundError:
+            missing.append(unit.number)
+    if missing:
+        raise StoreIncomplete(
+            f"{root}: shard {shard.number} lacks the units {missing}; run jobs/cache_teacher.py"
+        )
+    return joined(found, spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config.load import (
+from pipeline.config.schema import (
     ExperimentConfig,
     LossConfig,
     ModelConfig,

@@ -10,10 +10,9 @@ import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
 from dvflnet.weights import state_digest
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import load_network
-from pipeline.networks.device import autocast, prepare_clips, round_weights
+from pipeline.networks.build import autocast, load_network, prepare_clips, round_weights
 from pipeline.networks.weight_files import WeightFile, read_weights
 
 

@@ -15,10 +15,10 @@ import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
 from dvflnet.weights import state_digest
-from pipeline.config.load import ExperimentConfig, parse_config
+from pipeline.config.load import parse_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import load_network
-from pipeline.networks.device import autocast, prepare_clips
+from pipeline.networks.build import autocast, load_network, prepare_clips
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.networks.weight_files import WeightFile, read_weights
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.layouts import is_video_name
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError

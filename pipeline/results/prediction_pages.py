@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.frames.source import frames_of
 from pipeline.results.figures import DPI
 from pipeline.results.prediction import VideoPrediction

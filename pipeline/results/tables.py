@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.results.figures import ModelScore, comparison_table
+from pipeline.tracking.progress import duration
 
 
 def compare_results(
@@ -53,3 +55,74 @@ def _score(
         agreement=metrics.get(f"{prefix}agreement"),
         train_seconds=cost["train/seconds"],
     )
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A row of the comparison: what a network costs and how good it is."""
+
+    model: str
+    num_parameters: int
+    num_macs: int
+    top1: float
+    top5: float
+    nll: float
+    ece: float
+    agreement: float | None = None  # with the teacher
+    train_seconds: float | None = None
+
+
+def comparison_table(scores: Sequence[ModelScore]) -> str:
+    """Lay networks out as aligned text, a line each."""
+    header = (
+        "model",
+        "params (M)",
+        "GMAC",
+        "top-1",
+        "top-5",
+        "NLL",
+        "ECE",
+        "agreement",
+        "train time",
+    )
+    rows = [header, *(_comparison_row(score) for score in scores)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _comparison_row(score: ModelScore) -> tuple[str, ...]:
+    return (
+        score.model,
+        f"{score.num_parameters / 1e6:.3g}",
+        f"{score.num_macs / 1e9:.3g}",
+        f"{score.top1:.1%}",
+        f"{score.top5:.1%}",
+        f"{score.nll:.2f}",
+        f"{score.ece:.1%}",
+        "-" if score.agreement is None else f"{score.agreement:.1%}",
+        "-" if score.train_seconds is None else duration(score.train_seconds),
+    )
+
+
+def markdown_table(
+    header: Sequence[str], lines: Sequence[Sequence[str]], *, num_words: int = 1
+) -> str:
+    """Lay texts out as a Markdown table that is also readable as it stands.
+
+    Args:
+        header: of the columns.
+        lines: a text for each column.
+        num_words: how many columns, from the left, hold words; the others are numbers.
+
+    """
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    left, right = widths[:num_words], widths[num_words:]
+    rule = ["-" * width for width in left] + ["-" * (width - 1) + ":" for width in right]
+    padded = [
+        [*map(str.ljust, line[:num_words], left), *map(str.rjust, line[num_words:], right)]
+        for line in (header, *lines)
+    ]
+    rows = [padded[0], rule, *padded[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

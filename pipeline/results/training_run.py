@@ -28,8 +28,7 @@ from pipeline.storage.files import join_uri, read_bytes, write_bytes
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.checkpoint import WEIGHTS, TrainingState, read_checkpoint
 from pipeline.training.loop import val_teacher_logits
-from pipeline.training.plan import TrainPlan
-from pipeline.training.train_start import plan_network
+from pipeline.training.plan import TrainPlan, plan_network
 from pipeline.views.decoder import DecodeProcess
 
 NUM_SHOWN = 12  # videos on the sheet of predictions

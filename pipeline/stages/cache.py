@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
 from pipeline.errors import Status, WeightsMismatch
-from pipeline.frames.sources import read_source
+from pipeline.frames.source import read_source
 from pipeline.logits.generations import place_generation, record_videos
 from pipeline.logits.inheritance import Donor, find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
@@ -35,8 +35,7 @@ from pipeline.logits.layout import (
     plan_store,
     plan_units,
 )
-from pipeline.logits.store import LogitStore, open_store
-from pipeline.logits.writer import gather_shard, open_for_writing, seal
+from pipeline.logits.store import LogitStore, gather_shard, open_for_writing, open_store, seal
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import PipelineError, Status, VideoDecodeError
-from pipeline.logits.cells import Cells, unit_of
-from pipeline.logits.encoding import bad_logits, centre
+from pipeline.logits.cells import Cells, bad_logits, centre, unit_of
 from pipeline.logits.inheritance import with_inherited
 from pipeline.logits.journal import write_fragment
 from pipeline.logits.layout import StoreSpec, Unit

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StoreIncomplete
-from pipeline.frames import store_garbage as frame_garbage
+from pipeline.frames import store as frame_garbage
 from pipeline.logits import garbage as logit_garbage
 from pipeline.logits.mirror import find_superseded, remove_mirror
 from pipeline.stages.unfinished_uploads import abort_upload, find_uploads

@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from pipeline.config.load import ExperimentConfig, load_config, resolved_yaml
+from pipeline.config.load import load_config, resolved_yaml
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError
 from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
 from pipeline.tracking.progress import Progress

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from pipeline.config.load import ExperimentConfig
-from pipeline.errors import StoreUnsound
-from pipeline.frames.sources import read_source
-from pipeline.logits.examine import examine
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.manifest import Manifest
+from pipeline.errors import Status, StoreUnsound
+from pipeline.frames.source import read_source
+from pipeline.logits.cells import centre
+from pipeline.logits.examine import Diagnosis, Finding, examine
 from pipeline.logits.generations import find_generation, read_spec
 from pipeline.logits.identity import build_identity
-from pipeline.logits.store import open_store
-from pipeline.stages.doctor_report import report_text, report_values
-from pipeline.stages.live_check import check_against_teacher
+from pipeline.logits.store import LogitStore, open_store
+from pipeline.networks.teacher import TeacherPredictor
 from pipeline.storage.files import write_json
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.loader import jitter_rows
+from pipeline.views.view import build_view, keyed_hash
 
 
 def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | None) -> None:
@@ -45,3 +57,180 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
     if findings:
         kinds = ", ".join(sorted({found.kind for found in findings}))
         raise StoreUnsound(f"{len(findings)} findings in {store.root}: {kinds}")
+
+
+# FOLDED stages/doctor_report
+# What the doctor says: a table for people, JSON for machines.
+
+
+MAX_CLASSES_SHOWN = 5
+
+
+def report_text(
+    store: LogitStore,
+    diagnosis: Diagnosis,
+    live: LiveCheck | None,
+    findings: Sequence[Finding],
+    class_names: Sequence[str],
+) -> str:
+    """Lay the figures of every shard out, then the worst classes, then what was found."""
+    num_bytes = sum(entry.num_bytes for entry in store.seal.files)
+    lines = [
+        f"store        {store.root} ({store.spec.format})",
+        f"root digest  {store.root_digest}",
+        f"files        {len(store.seal.files)}, {num_bytes:,} bytes",
+        "",
+        "shard  good cells  top-1  entropy (nats)",
+        *(
+            f"{shard.number:5}  {shard.num_good:10}  {shard.top1:5.3f}  {shard.entropy:14.3f}"
+            for shard in diagnosis.shards
+        ),
+        "",
+        f"classes the teacher knows least: {_worst(diagnosis, class_names)}",
+    ]
+    if live is not None:
+        lines.append(
+            f"live teacher on {len(live.kl)} cells: KL at most {live.kl.max():.2g} nats, logits at "
+            f"most {live.difference.max():.2g} apart"
+        )
+    lines += ["", *(f"{found.kind}: {found.where}: {found.message}" for found in findings)]
+    lines.append(f"{len(findings)} findings" if findings else "nothing found: the store is sound")
+    return "\n".join(lines)
+
+
+def report_values(
+    store: LogitStore, diagnosis: Diagnosis, live: LiveCheck | None, findings: Sequence[Finding]
+) -> dict[str, Any]:
+    """Return the same as plain JSON values."""
+    return {
+        "store": store.root,
+        "root_digest": store.root_digest,
+        "fingerprint": store.spec.fingerprint,
+        "healthy": not findings,
+        "findings": [asdict(finding) for finding in findings],
+        "shards": [asdict(shard) | {"top1": shard.top1} for shard in diagnosis.shards],
+        "class_top1": [None if math.isnan(top1) else top1 for top1 in diagnosis.class_top1],
+        "live": None
+        if live is None
+        else {
+            "cells": len(live.kl),
+            "max_kl": float(live.kl.max()),
+            "mean_kl": float(live.kl.mean()),
+            "max_difference": float(live.difference.max()),
+        },
+    }
+
+
+def _worst(diagnosis: Diagnosis, class_names: Sequence[str]) -> str:
+    known = [
+        (top1, name)
+        for top1, name in zip(diagnosis.class_top1, class_names, strict=True)
+        if not math.isnan(top1)
+    ]
+    return ", ".join(f"{name} {top1:.2f}" for top1, name in sorted(known)[:MAX_CLASSES_SHOWN])
+
+
+# FOLDED stages/live_check
+# Is the teacher that is here the one that filled the store? Ask it again about a few cells.
+#
+# The doctor's only check that needs the teacher and the videos. Logits may differ in their
+# last bits
+# by machine and by the batch they were computed in; a wrong view or another teacher differs
+# far more.
+
+
+MAX_KL = 0.01  # nats, of one cell; rounding to float16 gives under 1e-5
+
+
+@dataclass(frozen=True)
+class LiveCheck:
+    """The cells that were asked again, and how far store and live teacher are apart.
+
+    ``kl`` is KL(store || live) in nats and ``difference`` the largest one of a centred logit, both
+    ``(n,)``.
+    """
+
+    coordinates: tuple[tuple[int, int], ...]
+    kl: NDArray[np.float64]
+    difference: NDArray[np.float64]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is further apart than rounding explains."""
+        return [
+            Finding(
+                "live teacher",
+                f"row {row}, view {view_index}",
+                f"KL {kl:.3g} nats between store and teacher, logits up to {difference:.3g} apart",
+            )
+            for (row, view_index), kl, difference in zip(
+                self.coordinates, self.kl, self.difference, strict=True
+            )
+            if not kl <= MAX_KL
+        ]
+
+
+def check_against_teacher(
+    config: ExperimentConfig, store: LogitStore, manifest: Manifest, num_cells: int
+) -> LiveCheck:
+    """Decode some good cells' clips again and run the teacher over them.
+
+    Args:
+        config: of the experiment; says where the teacher's weights are.
+        store: sealed.
+        manifest: that the store was made from.
+        num_cells: how many cells to ask about; the same ones each time.
+
+    Raises:
+        VideoDecodeError: if a video cannot be decoded any more.
+        WeightsMismatch: if the teacher's weights are not here or do not fit.
+
+    """
+    grid = store.read_all()
+    chosen = _choose(grid.status, num_cells)
+    frames, jitter = _clips(config, store, manifest, chosen)
+    live, _ = centre(TeacherPredictor(config).logits(frames, jitter))
+    rows, slots = np.array(chosen).reshape(-1, 2).T
+    cached = grid.logits[rows, slots]
+    views = store.spec.view_indices
+    return LiveCheck(
+        coordinates=tuple((row, views[slot]) for row, slot in chosen),
+        kl=_kl(cached.astype(np.float64), live.astype(np.float64)),
+        difference=np.abs(cached.astype(np.float64) - live.astype(np.float64)).max(axis=1),
+    )
+
+
+def _choose(status: NDArray[np.uint8], num_cells: int) -> list[tuple[int, int]]:
+    """Return (row, slot) of good cells, spread over the store by a hash."""
+    good = [(int(row), int(slot)) for row, slot in np.argwhere(status == Status.GOOD)]
+    return sorted(sorted(good, key=lambda cell: keyed_hash("live check", *cell))[:num_cells])
+
+
+def _clips(
+    config: ExperimentConfig,
+    store: LogitStore,
+    manifest: Manifest,
+    chosen: list[tuple[int, int]],
+) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    decoder, limits, clip = DecodeProcess(), config.dataset.limits, config.clip
+    frames, jitter = [], []
+    try:
+        for row, slot in chosen:
+            record, index = manifest.records[row], store.spec.view_indices[slot]
+            view = build_view(config.views, record, index, num_frames=clip.num_frames)
+            frames.append(decoder.clips(record, [view], limits, side=clip.side)[0].frames)
+            rows = jitter_rows([view])[0]
+            per_clip = clip.num_frames if config.views.jitter_per_frame else 1
+            jitter.append(np.broadcast_to(rows, (per_clip, rows.shape[1])))
+    finally:
+        decoder.close()
+    return np.stack(frames), np.stack(jitter)
+
+
+def _kl(cached: NDArray[np.float64], live: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return KL(softmax(cached) || softmax(live)) in nats, ``(n,)``, of ``(n, K)``."""
+    cached, live = (
+        logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)) for logits in (cached, live)
+    )
+    kl: NDArray[np.float64] = (np.exp(cached) * (cached - live)).sum(axis=1)
+    return kl

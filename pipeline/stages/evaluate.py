@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
 from pipeline.errors import ConfigError, DatasetError, Status
-from pipeline.frames.sources import read_source
-from pipeline.logits.identity import TRANSFORM_VERSION, canonical_json
+from pipeline.frames.source import read_source
+from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.networks.trained import TrainedNetwork, load_teacher, load_trained
 from pipeline.results.evaluation import TEACHER, Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
@@ -51,10 +51,11 @@ from pipeline.storage.files import (
     write_bytes,
     write_json,
 )
+from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.server import open_run
-from pipeline.training.plan_training import own_students
+from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 
 SUMMARY = "summary.json"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config.load import ExperimentConfig, VideoLimits, ViewsConfig
+from pipeline.config.schema import ExperimentConfig, VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import Status, VideoDecodeError, WeightsMismatch
 from pipeline.views.decoder import DecodeProcess

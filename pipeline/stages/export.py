@@ -27,18 +27,32 @@ import torch
 
 from dvflnet.cost import count_parameters
 from dvflnet.deployed import ClipClassifier
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError, DatasetError, ExportMismatch
-from pipeline.frames.sources import read_source
-from pipeline.logits.identity import TRANSFORM_VERSION, canonical_json
+from pipeline.frames.source import read_source
+from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.logits.store import open_store
 from pipeline.networks.trained import TrainedNetwork, load_trained
 from pipeline.results.export import executorch, onnx, pt2
-from pipeline.results.export.contract import Contract, build_contract, build_material
-from pipeline.results.export.formats import PACKAGES, Format, Program, check_formats
-from pipeline.results.export.measured import NETWORK, Measured, logits_of, measure
-from pipeline.results.export.model_card import MODEL_CARD, export_table, model_card
+from pipeline.results.export.contract import (
+    PACKAGES,
+    Contract,
+    Format,
+    Program,
+    build_contract,
+    build_material,
+    check_formats,
+)
+from pipeline.results.export.measured import (
+    MODEL_CARD,
+    NETWORK,
+    Measured,
+    export_table,
+    logits_of,
+    measure,
+    model_card,
+)
 from pipeline.results.figures import COLOURS
 from pipeline.storage.files import (
     exists,
@@ -49,9 +63,10 @@ from pipeline.storage.files import (
     write_bytes,
     write_json,
 )
+from pipeline.storage.sealed.identity import canonical_json
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.server import open_run
-from pipeline.training.plan_training import own_students
+from pipeline.training.plan import own_students
 from pipeline.views.loader import ClipLoader, ClipRequest
 from pipeline.views.view import keyed_hash
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
@@ -19,14 +20,17 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
-from pipeline.logits.layout import StoreSpec, Unit, plan_units
-from pipeline.logits.writer import open_for_writing
+from pipeline.errors import ConfigError
+from pipeline.frames.source import read_source
+from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
+from pipeline.logits.store import open_for_writing
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import student_recipe
-from pipeline.results.forecast import UnitCosts
+from pipeline.results.forecast import ClusterShape, RunForecast, UnitCosts, Workload, forecast
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.storage.files import read_json, write_json
 from pipeline.training.step import Training, build_schedule
 from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest
 
@@ -137,3 +141,79 @@ def _timed(clock: Clock, work: Callable[[], Any]) -> tuple[Any, float]:
     started = clock()
     result = work()
     return result, clock() - started
+
+
+# FOLDED stages/run_forecast
+# A forecast of an experiment: its manifest counted, its unit costs measured here or elsewhere.
+
+
+@dataclass(frozen=True)
+class ExperimentForecast:
+    """The forecast and the costs that it stands on."""
+
+    costs: UnitCosts
+    run: RunForecast
+
+    def as_text(self) -> str:
+        """Return both as one table."""
+        parts = [
+            f"{name.removesuffix('_seconds').replace('_', ' ')} {1000 * seconds:.3g}"
+            for name, seconds in asdict(self.costs).items()
+        ]
+        return f"ms a clip              {', '.join(parts)}\n{self.run.as_text()}"
+
+
+def forecast_experiment(
+    config: ExperimentConfig, shape: ClusterShape, *, costs_uri: str | None = None
+) -> ExperimentForecast:
+    """Predict stage one and the student's training on a cluster.
+
+    Args:
+        config: an experiment that is indexed.
+        shape: of the cluster.
+        costs_uri: of costs that were measured elsewhere; without, they are measured here, for
+            which the teacher's weights must be there.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        ConfigError: if the file of costs makes no sense, or the cluster has no CPU.
+
+    """
+    manifest = read_source(config)
+    if costs_uri is None:
+        from pipeline.networks.teacher import teacher_digest  # torch
+
+        spec = plan_store(config, manifest=manifest, teacher_digest=teacher_digest(config))
+        costs = measure_costs(config, manifest, spec)
+    else:
+        spec = plan_store(config, manifest=manifest, teacher_digest="")  # to count with
+        costs = _read_costs(costs_uri)
+    try:
+        run = forecast(costs, shape, plan_workload(config, manifest, spec))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return ExperimentForecast(costs, run)
+
+
+def plan_workload(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> Workload:
+    """Count what stage one and one student have to do."""
+    return Workload(
+        num_cached_clips=sum(len(unit.coordinates) for unit in plan_units(spec, manifest.records)),
+        num_classes=spec.num_classes,
+        num_frames=spec.num_frames,
+        num_train_clips=len(manifest.rows_of("train")),
+        num_epochs=config.train.epochs,
+    )
+
+
+def write_costs(uri: str, costs: UnitCosts) -> None:
+    """Write costs for another machine's forecast."""
+    write_json(uri, asdict(costs))
+
+
+def _read_costs(uri: str) -> UnitCosts:
+    try:
+        return UnitCosts(**read_json(uri))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        names = ", ".join(field.name for field in fields(UnitCosts))
+        raise ConfigError(f"{uri} must be a JSON object with {names}: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config.load import ExperimentConfig, VideoLimits
+from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.findings import index_report
 from pipeline.dataset.manifest import (

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -27,11 +27,16 @@ from pipeline.dataset.manifest import (
 )
 from pipeline.errors import VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo
-from pipeline.frames.sources import read_videos
-from pipeline.frames.store import GatheredFile, gather_file, open_for_writing, seal
-from pipeline.frames.store_journal import write_fragment
-from pipeline.frames.store_layout import FrameSpec, plan_frame_store
-from pipeline.frames.store_reader import FrameStore, open_frame_store
+from pipeline.frames.source import read_videos
+from pipeline.frames.store import (
+    FrameStore,
+    GatheredFile,
+    gather_file,
+    open_for_writing,
+    open_frame_store,
+    seal,
+)
+from pipeline.frames.store_files import FrameSpec, plan_frame_store, write_fragment
 from pipeline.stages.cluster import (
     CPU_SHARE,
     actor_pool,

@@ -18,9 +18,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError, TrialsFailed
-from pipeline.results.figures import figure_png
 from pipeline.results.sweep import (
     Outcome,
     best_cell,
@@ -41,11 +40,10 @@ from pipeline.storage.files import (
     write_json,
 )
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.run import TrackedRun, figure_png
 from pipeline.tracking.server import open_run
 from pipeline.training.plan import TrainPlan
-from pipeline.training.sweep import SweepPlan, Trial, plan_sweep
-from pipeline.training.sweep_trial import run_trial
+from pipeline.training.sweep import SweepPlan, Trial, plan_sweep, run_trial
 
 # Read by Ray Tune when it is used.
 TUNE_SETTINGS = {

@@ -15,19 +15,17 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError, StorageUnavailable
 from pipeline.results.training_run import log_epoch, publish_result, store_tags, val_scores
 from pipeline.stages.cluster import ray_session
-from pipeline.stages.train_snapshot import has_started, keep_snapshot, mend_snapshot
-from pipeline.stages.train_worker import work
+from pipeline.stages.train_worker import has_started, keep_snapshot, mend_snapshot, work
 from pipeline.storage.files import exists, join_uri, read_bytes, read_json, write_bytes, write_json
-from pipeline.storage.train_lock import training_alone
+from pipeline.storage.locks import training_alone
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.server import open_run, register_model
-from pipeline.training.plan import TrainPlan, open_plan_mirror
-from pipeline.training.plan_training import plan_student, plan_teacher
+from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
 
 SELECTION = "val/top1"  # the best checkpoint has the highest
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,11 +12,11 @@ import torch
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import PipelineError
 from pipeline.networks.build import start_network
+from pipeline.storage.files import exists, is_local, join_uri, read_bytes, write_bytes
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.training.loop import EpochResult, train
-from pipeline.training.plan import TrainPlan, open_plan_mirror
+from pipeline.training.plan import TrainPlan, build_training, fresh_network, open_plan_mirror
 from pipeline.training.step import Training
-from pipeline.training.train_start import build_training, fresh_network
 
 T = TypeVar("T")
 NEWS_SECONDS = 2.0  # between two words on how far training is
@@ -138,3 +140,52 @@ class RayPlace:
         }
         names = self._plan.manifest.class_names
         write_checkpoint(uri, state, class_names=names, facts=facts)
+
+
+# FOLDED stages/train_snapshot
+# A copy of the file in which Ray Train keeps what has been reported: its snapshot.
+#
+# Ray Train writes it in place, and refuses to start on half of it. A kill or a full disk in the
+# middle would therefore lose a whole run, whose checkpoints are all there. So each snapshot
+# that was
+# written is copied, whole or not at all. The copy is at most one report behind, and names only
+# checkpoints that exist: those that a new snapshot leaves out are deleted after it was written.
+
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's name for it
+COPY = "snapshot.json"
+
+
+def has_started(folder: str) -> bool:
+    """Return whether Ray Train has reported anything in a run's folder."""
+    return exists(join_uri(folder, SNAPSHOT))
+
+
+def keep_snapshot(folder: str) -> None:
+    """Copy the snapshot of a run's folder. An object store publishes whole files: no need there."""
+    if is_local(folder):
+        write_bytes(f"{folder}/{COPY}", read_bytes(f"{folder}/{SNAPSHOT}"))
+
+
+def mend_snapshot(folder: str) -> None:
+    """Before a start: put the copy in the place of half a snapshot.
+
+    Half of the first one is deleted; nothing was reported before it.
+    """
+    snapshot, copy = Path(folder, SNAPSHOT), Path(folder, COPY)
+    if not is_local(folder) or not snapshot.exists():
+        return
+    if _whole(snapshot):
+        keep_snapshot(folder)  # whoever died may not have come to that
+    elif copy.exists():
+        write_bytes(str(snapshot), copy.read_bytes())
+    else:
+        snapshot.unlink()
+
+
+def _whole(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 
 # What pixels and logits come from.
 LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")

@@ -6,6 +6,7 @@ is on the other side, in ``pipeline.tracking.server``.
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
 
 from pipeline.tracking.outbox import Outbox
 
@@ -107,8 +110,6 @@ class TrackedRun:
 
     def log_figure(self, path: str, figure: Figure) -> None:
         """Log a figure as a PNG artifact."""
-        from pipeline.results.figures import figure_png
-
         self.log_artifact(path, figure_png(figure))
 
     def log_dataset(self, name: str, *, digest: str, uri: str, context: str) -> None:
@@ -216,3 +217,10 @@ def _in_main_thread() -> bool:
 
 def _leave(signal_number: int, frame: FrameType | None) -> None:
     sys.exit(128 + signal_number)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.load import ExperimentConfig, flattened, resolved_yaml
+from pipeline.config.load import flattened, resolved_yaml
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StorageUnavailable
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.provenance import commit_tags, job_name, ray_job_tags

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dvflnet.weights import state_digest
 from pipeline.errors import StoreCorrupt
-from pipeline.logits.identity import canonical_json
 from pipeline.networks.weight_files import read_weights, write_weights
 from pipeline.storage.files import (
     join_uri,
@@ -27,6 +26,7 @@ from pipeline.storage.files import (
     write_bytes,
     write_json,
 )
+from pipeline.storage.sealed.identity import canonical_json
 
 WEIGHTS = "weights.safetensors"
 VAL_LOGITS = "val_logits.safetensors"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dvflnet.metrics import evaluate_logits
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.training.plan import TrainPlan
 from pipeline.training.proof import audit

@@ -8,13 +8,19 @@ only a proof will do.
 
 from __future__ import annotations
 
-from pipeline.config.load import VideoLimits
-from pipeline.errors import ViewMismatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from av.video.reformatter import ColorRange, Colorspace
+
+from pipeline.config.schema import VideoLimits
+from pipeline.errors import VideoDecodeError, ViewMismatch
+from pipeline.frames import video
+from pipeline.frames.source import Frame, frames_of
 from pipeline.logits.mirror import Mirror
-from pipeline.training.diagnosis import Mismatch, diagnose, explain_digest
-from pipeline.views.clip import Clip
+from pipeline.views.clip import Clip, crc_of
 from pipeline.views.loader import ClipBatch, ClipRequest
-from pipeline.views.view import keyed_hash
+from pipeline.views.view import View, keyed_hash
 
 
 def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
@@ -57,3 +63,142 @@ def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimi
             "teacher saw, although file and view are the same.\n"
             f"  {diagnose(mismatch, mirror, limits)}"
         )
+
+
+# FOLDED training/diagnosis
+# Why is a student's clip not the one that the teacher saw? Named causes, for a failed proof.
+#
+# The video is decoded once more, and everything that is known to go wrong is done to it on purpose:
+# frames early and late, crops a pixel off, the other flip, colours read in another range. What
+# gives
+# the student's CRCs is what the student does wrong; what gives the store's is what the teacher did.
+# Only CRCs are compared, so a named cause is a fact and not a guess.
+#
+# This runs once, when training is about to stop, and may take a second.
+
+
+MAX_SHIFT = 3  # frames
+COLOURS: dict[str, Mapping[str, int]] = {
+    "colours in full range": {"src_color_range": ColorRange.JPEG},
+    "colours in limited range": {"src_color_range": ColorRange.MPEG},
+    "colours written in limited range": {"dst_color_range": ColorRange.MPEG},
+    "colours as of ITU-R 601": {"src_colorspace": Colorspace.ITU601},
+    "colours as of ITU-R 709": {"src_colorspace": Colorspace.ITU709},
+}
+Frames = Mapping[int, Frame]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A clip of a student that failed its proof; CRCs are of the clip's frames, in order."""
+
+    request: ClipRequest
+    expected: Sequence[int]  # what the store holds
+    found: Sequence[int]  # what the student has
+
+
+def diagnose(mismatch: Mismatch, mirror: Mirror, limits: VideoLimits) -> str:
+    """Say in a sentence or two what is wrong, and with whom."""
+    request, found = mismatch.request, mismatch.found
+    cell = mirror.cell_of_pixels(found, request.frame_stride)
+    if cell not in (None, (request.row, request.view.view_index)):
+        return (
+            f"The student decoded row {cell[0]}, view {cell[1]} instead of row {request.row}, "
+            f"view {request.view.view_index}: its rows or views are off."
+        )
+    try:
+        frames = _frames_near(request, limits)
+    except VideoDecodeError as error:
+        return f"The video cannot be decoded any more: {error}"
+    return (
+        _explain(mismatch, _views(request.seen), frames)
+        or _explain_colours(mismatch, _crc(request.seen, frames), limits)
+        or "The video is the same and no known cause explains it: another decoder, most likely. "
+        "Compare the version of av with the one in the store's seal."
+    )
+
+
+def explain_digest(request: ClipRequest, mirror: Mirror) -> str:
+    """Say why a view itself, its frames, crop, flip or jitter, is not the teacher's."""
+    for view_index in mirror.spec.view_indices:
+        cell = mirror.cell_of_digest(replace(request.view, view_index=view_index).digest)
+        if cell is not None:
+            return (
+                f"It is the view of row {cell[0]}, view {cell[1]} in the store: the student's rows "
+                "or views are off."
+            )
+    return (
+        "No row of the store has this view: another view policy or seed, or another frame count or "
+        "size of the video."
+    )
+
+
+def _frames_near(request: ClipRequest, limits: VideoLimits) -> Frames:
+    """Decode the view's frames and their neighbours, without asking for the file's digest."""
+    indices = {
+        index + shift
+        for index in request.seen.frame_indices
+        for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)
+        if 0 <= index + shift < request.record.num_frames
+    }
+    return dict(frames_of(request.record, sorted(indices), limits, verify=False))
+
+
+def _views(view: View) -> Iterator[tuple[str, View]]:
+    """Yield what may have become of a view, by name; the view itself is the first."""
+    yield "", view
+    for shift in range(1, MAX_SHIFT + 1):
+        for signed, word in ((shift, "late"), (-shift, "early")):
+            frames = tuple(index + signed for index in view.frame_indices)
+            yield f"frames {shift} {word}", replace(view, frame_indices=frames)
+    yield "the other flip", replace(view, flip=not view.flip)
+    for name in ("top", "left", "height", "width"):
+        for change in (-1, 1):
+            box = replace(view.box, **{name: getattr(view.box, name) + change})
+            yield f"a crop whose {name} is off by {change:+d} px", replace(view, box=box)
+
+
+def _explain(mismatch: Mismatch, views: Iterator[tuple[str, View]], frames: Frames) -> str | None:
+    for cause, view in views:
+        crc = _crc(view, frames)
+        if crc == list(mismatch.found):
+            if cause:
+                return f"The student sees {cause}; the view is right, what decodes it is wrong."
+        elif crc == list(mismatch.expected) and cause:
+            return f"The teacher saw {cause}: the store's views were decoded wrongly."
+    return None
+
+
+def _explain_colours(
+    mismatch: Mismatch, as_the_file_says: list[int] | None, limits: VideoLimits
+) -> str | None:
+    request = mismatch.request
+    if request.record.prepared:
+        return None
+    wanted = request.seen.frame_indices
+    for cause, colours in COLOURS.items():
+        frames = dict(
+            video.frames_of(request.record, wanted, limits, verify=False, colours=colours)
+        )
+        crc = _crc(request.seen, frames)
+        if crc == as_the_file_says:
+            continue  # this file's colours are read so anyway
+        if crc == list(mismatch.found):
+            return f"The student reads {cause}; the teacher did not."
+        if crc == list(mismatch.expected):
+            return f"The teacher read {cause}; the student does not. Another version of av?"
+    return None
+
+
+def _crc(view: View, frames: Frames) -> list[int] | None:
+    """Return the CRCs of a view, or none where it leaves the picture or the video."""
+    box = view.box
+    picture = next(iter(frames.values()))
+    inside = (
+        min(box.top, box.left) >= 0
+        and box.top + box.height <= picture.shape[0]
+        and box.left + box.width <= picture.shape[1]
+    )
+    if not inside or any(index not in frames for index in view.frame_indices):
+        return None
+    return [crc_of(frames[index], view) for index in view.frame_indices]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from dvflnet.losses import LossParts, weighted_loss
-from pipeline.config.load import LossConfig, OptimConfig, TrainConfig
+from pipeline.config.schema import LossConfig, OptimConfig, TrainConfig
 from pipeline.errors import TrainingDiverged
-from pipeline.networks.device import autocast, prepare_clips
+from pipeline.networks.build import autocast, prepare_clips
 from pipeline.views.loader import ClipBatch
 from pipeline.views.view import keyed_hash
 

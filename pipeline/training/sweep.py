@@ -7,16 +7,28 @@ what is missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any, TypeVar
 
-from pipeline.config.load import ExperimentConfig
+import torch
+
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
-from pipeline.logits.identity import canonical_json
+from pipeline.networks.build import start_network
 from pipeline.storage.files import join_uri, sha256_of
-from pipeline.training.plan import TrainPlan
-from pipeline.training.plan_training import plan_student, vary_student
+from pipeline.storage.sealed.identity import canonical_json
+from pipeline.training.loop import EpochResult, train
+from pipeline.training.plan import (
+    TrainPlan,
+    build_training,
+    fresh_network,
+    open_plan_mirror,
+    plan_student,
+    vary_student,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -157,3 +169,71 @@ def _trial(student: TrainPlan, point: Point, seed: int) -> Trial:
 
 def _folder(config: ExperimentConfig) -> str:
     return join_uri(config.artefacts, "sweeps")
+
+
+# FOLDED training/sweep_trial
+# One trial of a sweep: the training loop of stage two, alone in its process, from the mirror.
+#
+# No teacher is opened here, and no weights are kept: what a sweep makes is a table. The
+# student of a
+# cell is made by ``train_student`` with the cell's settings, which trains the very same run.
+
+
+T = TypeVar("T")
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_trial(plan: TrainPlan, report: Report) -> dict[str, Any]:
+    """Train a student to the end; return the last epoch's report.
+
+    Args:
+        plan: of the run, for one worker.
+        report: takes ``epoch``, ``step``, ``seconds``, ``points`` and the metrics of val, after
+            every epoch that is evaluated.
+
+    Raises:
+        TrainingDiverged, ViewMismatch, VideoDecodeError: as the training loop does.
+
+    """
+    cluster = plan.config.cluster
+    torch.set_num_threads(cluster.worker_threads)
+    device = torch.device("cuda" if cluster.use_gpu else "cpu")
+    network = fresh_network(plan)
+    start_network(network, plan.recipe.model)
+    place = TrialPlace(report)
+    train(
+        plan,
+        build_training(plan, network.to(device), device),
+        place,
+        mirror=open_plan_mirror(plan),
+    )
+    return place.last
+
+
+class TrialPlace:
+    """The place of a worker that is alone."""
+
+    rank = 0
+
+    def __init__(self, report: Report) -> None:
+        self.last: dict[str, Any] = {}
+        self._report, self._seconds = report, 0.0
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of the only worker."""
+        return [value]
+
+    def advance(self, step: int) -> None:
+        """Say nothing: a trial is short, and its epochs are reported."""
+
+    def report(self, result: EpochResult) -> None:
+        """Pass an evaluated epoch on."""
+        self._seconds += result.seconds
+        self.last = {
+            "epoch": result.epoch,
+            "step": result.step,
+            "points": result.points,
+            "seconds": self._seconds,
+            **result.val,
+        }
+        self._report(self.last)

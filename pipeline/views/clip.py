@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.resize import resized
+from pipeline.frames.pictures import resized
 from pipeline.frames.source import Frame, frames_of
 from pipeline.views.view import Box, View
 

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.load import FramesConfig, VideoLimits
+from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StorageUnavailable, VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo, prepare_video

@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess

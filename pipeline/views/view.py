@@ -23,7 +23,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from math import isqrt
 
-from pipeline.config.load import ViewsConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 
 POLICY_VERSION = (

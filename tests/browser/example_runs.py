@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dvflnet import build_model
-from pipeline.config.load import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
+from pipeline.config.schema import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
 from pipeline.results.figures import (
     COLOURS,
     QUIET,

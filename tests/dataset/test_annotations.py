@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.load import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.dataset import layouts
 from pipeline.dataset.annotations import Annotated, read_annotations
 from pipeline.dataset.findings import IndexReport, index_report

@@ -11,7 +11,7 @@ import pytest
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from pipeline.config.load import DatasetConfig, VideoLimits
+from pipeline.config.schema import DatasetConfig, VideoLimits
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.generated.actions import CLASSES
 from pipeline.dataset.generated.videos import (

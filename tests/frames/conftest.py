@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.load import ExperimentConfig, VideoLimits
+from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.frames import store, store_journal
+from pipeline.frames import store, store_files
 from pipeline.frames.candidates import PreparedVideo, prepare_video
-from pipeline.frames.store_layout import FrameSpec, plan_frame_store
+from pipeline.frames.store_files import FrameSpec, plan_frame_store
 from pipeline.frames.video import probe_video
 from pipeline.storage.sealed.seal import Seal
 
@@ -51,7 +51,7 @@ class Example:
 
     def write_unit(self, root: str, unit: int) -> None:
         videos = [self.prepared(row) for row in self.spec.unit_rows(unit)]
-        store_journal.write_fragment(root, self.spec, unit, videos)
+        store_files.write_fragment(root, self.spec, unit, videos)
 
     def seal(self, root: str) -> Seal:
         files = [store.gather_file(root, self.spec, n) for n in range(self.spec.num_files)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.load import ViewsConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import PREPARED, VideoRecord
 from pipeline.frames.candidates import candidate_indices, stored_size
 from pipeline.frames.pictures import decode_jpeg, encode_jpeg

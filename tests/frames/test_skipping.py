@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import VideoDecodeError
 from pipeline.frames import video

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import (
     FingerprintMismatch,
@@ -21,12 +21,11 @@ from pipeline.errors import (
     StoreIncomplete,
     VideoDecodeError,
 )
-from pipeline.frames import store, store_journal, store_mirror, video
-from pipeline.frames.resize import resized
+from pipeline.frames import store, store_files, video
+from pipeline.frames.pictures import resized
 from pipeline.frames.source import frames_of
-from pipeline.frames.store_files import Location
-from pipeline.frames.store_layout import frames_identity, plan_frame_store
-from pipeline.frames.store_reader import open_frame_store
+from pipeline.frames.store import open_frame_store
+from pipeline.frames.store_files import Location, frames_identity, plan_frame_store
 from pipeline.storage import locks
 from pipeline.storage.sealed.journal import finished_units, fragment_name
 
@@ -109,7 +108,7 @@ def test_any_arrow_reader_opens_a_file(sealed_root):
 
 
 def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path):
-    monkeypatch.setattr(store_mirror, "MIRRORS", tmp_path / "mirrors")
+    monkeypatch.setattr(store_files, "MIRRORS", tmp_path / "mirrors")
     root = f"memory://{uuid.uuid4().hex}/frames"
     example.write_store(root)
     record = first_record(root)
@@ -168,7 +167,7 @@ def test_frames_of_other_videos_are_refused(example, sealed_root):
 
 def test_a_unit_with_other_videos_is_refused(example, tmp_path):
     with pytest.raises(ValueError, match="unit 0 has 2 videos, not 1"):
-        store_journal.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
+        store_files.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
 
 
 # --- damage -------------------------------------------------------------------------------------

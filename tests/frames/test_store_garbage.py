@@ -11,8 +11,7 @@ import pytest
 
 from pipeline.frames import store
 from pipeline.frames.source import frames_of
-from pipeline.frames.store_garbage import find_garbage
-from pipeline.frames.store_reader import open_frame_store
+from pipeline.frames.store import find_garbage, open_frame_store
 from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, list_tree
 from pipeline.storage.sealed.journal import finished_units, fragment_name

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.video import frames_of, probe_video

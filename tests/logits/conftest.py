@@ -12,14 +12,12 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.logits import journal, layout, writer
-from pipeline.logits.cells import Cells, Grid
-from pipeline.logits.encoding import centre
-from pipeline.storage.sealed.files import FileEntry
-from pipeline.storage.sealed.seal import Seal
+from pipeline.logits import journal, layout, store
+from pipeline.logits.cells import Cells, Grid, centre
+from pipeline.storage.sealed.seal import FileEntry, Seal
 
 K, T, V = 5, 2, 3
 NUM_VIDEOS = 29  # 24 of train, 5 of val; three rows a unit, twelve a shard
@@ -100,19 +98,19 @@ class Example:
         )
 
     def write_units(self, root: str, units: list[layout.Unit]) -> None:
-        writer.open_for_writing(root, self.spec)
+        store.open_for_writing(root, self.spec)
         for unit in units:
             journal.write_fragment(root, self.spec, unit, self.compute(unit))
 
     def gather(self, root: str, shard: layout.Shard) -> list[FileEntry]:
         records = self.manifest.records[shard.rows.start : shard.rows.stop]
-        return writer.gather_shard(root, self.spec, shard, records)
+        return store.gather_shard(root, self.spec, shard, records)
 
     def write_store(self, root: str, *, backwards: bool = False) -> Seal:
         step = -1 if backwards else 1
         self.write_units(root, self.units[::step])
         entries = [entry for shard in self.shards[::step] for entry in self.gather(root, shard)]
-        return writer.seal(root, self.spec, entries, provenance={"backwards": backwards})
+        return store.seal(root, self.spec, entries, provenance={"backwards": backwards})
 
 
 def same_grids(first: Grid, second: Grid) -> bool:

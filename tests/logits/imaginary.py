@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.logits import generations, inheritance, journal, layout, writer
-from pipeline.logits.cells import Cells, joined, unit_of
-from pipeline.logits.encoding import centre
+from pipeline.logits import generations, inheritance, journal, layout, store
+from pipeline.logits.cells import Cells, centre, joined, unit_of
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import Seal
 from pipeline.views.view import build_view, keyed_hash
@@ -171,7 +170,7 @@ class Writer:
         plan, spec = self.plan, self.plan.spec
         self.home = generations.place_generation(self.root, spec, plan.manifest)
         yield "place"
-        self.seal = writer.open_for_writing(self.home, spec)
+        self.seal = store.open_for_writing(self.home, spec)
         yield "open"
         generations.record_videos(self.home, plan.manifest)
         yield "record"
@@ -193,9 +192,9 @@ class Writer:
         entries = []
         for shard in shards:
             records = plan.manifest.records[shard.rows.start : shard.rows.stop]
-            entries += writer.gather_shard(self.home, spec, shard, records)
+            entries += store.gather_shard(self.home, spec, shard, records)
             yield "gather"
-        self.seal = writer.seal(self.home, spec, entries, provenance={})
+        self.seal = store.seal(self.home, spec, entries, provenance={})
         yield "seal"
 
     def finish(self) -> Seal:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.logits.encoding import bad_logits, centre
+from pipeline.logits.cells import bad_logits, centre
 
 FLOATS = st.floats(-3e4, 3e4, width=32)
 LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(2, 9)), elements=FLOATS)

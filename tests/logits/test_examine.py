@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.logits.backends import backend_of
 from pipeline.logits.cells import Grid
 from pipeline.logits.examine import Diagnosis, examine
-from pipeline.logits.store import open_store
+from pipeline.logits.store import backend_of, open_store
 from pipeline.storage.files import readable_json, sha256_of
-from pipeline.storage.sealed.files import FileEntry
 from pipeline.storage.sealed.journal import JOURNAL_NAME
-from pipeline.storage.sealed.seal import SEAL_NAME, build_seal
+from pipeline.storage.sealed.seal import SEAL_NAME, FileEntry, build_seal
 
 Change = Callable[[dict[str, Any]], None]
 

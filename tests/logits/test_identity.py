@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.load import ExperimentConfig, ViewsConfig
+from pipeline.config.schema import ExperimentConfig, ViewsConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
-from pipeline.logits.identity import build_identity, differences, fingerprint
+from pipeline.logits.identity import build_identity
+from pipeline.storage.sealed.identity import differences, fingerprint
 
 LEAVES = st.sampled_from([None, True, 0, 1, 1.0, 0.08, "", "nothing", "1"])
 KEYS = st.sampled_from("abc")

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from dvflnet import build_model
-from pipeline.networks.device import autocast, round_weights
+from pipeline.networks.build import autocast, round_weights
 
 
 def test_rounded_weights_give_the_logits_of_autocast():

@@ -15,11 +15,10 @@ from dvflnet.deployed import ClipClassifier
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
 from pipeline.networks.trained import load_trained
-from pipeline.results.export import formats, onnx, pt2
-from pipeline.results.export.contract import build_contract
-from pipeline.results.export.formats import check_formats
+from pipeline.results.costs import Latency, measure_latency
+from pipeline.results.export import contract, onnx, pt2
+from pipeline.results.export.contract import build_contract, check_formats
 from pipeline.results.export.measured import NETWORK, Measured
-from pipeline.results.latency import Latency, measure_latency
 from pipeline.stages.export import _check, plan_export, run_export
 from pipeline.storage.files import read_json, sha256_of
 from pipeline.tracking.server import find_runs
@@ -167,7 +166,7 @@ def test_a_file_that_computes_something_else_is_refused():
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setitem(formats.PACKAGES, "executorch", ("executorch_of_nobody",))
+    monkeypatch.setitem(contract.PACKAGES, "executorch", ("executorch_of_nobody",))
     with pytest.raises(ConfigError, match=r"executorch_of_nobody\. Run make install-export, or"):
         check_formats([])
     assert check_formats(["onnx", "pt2"]) == ("pt2", "onnx")

@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 
 from pipeline.results.figures import (
     Bins,
-    ModelScore,
     Prediction,
     ShownVideo,
-    comparison_table,
     confusion_figure,
     per_class_table,
     predictions_figure,
     reliability_figure,
 )
+from pipeline.results.tables import ModelScore, comparison_table
 
 
 def confusion_of(num_classes: int) -> np.ndarray:

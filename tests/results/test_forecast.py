@@ -10,7 +10,7 @@ from dvflnet import build_model
 from pipeline.errors import ConfigError
 from pipeline.networks.weight_files import write_weights
 from pipeline.results.forecast import ClusterShape, UnitCosts, Workload, forecast, stage_one_rate
-from pipeline.stages.run_forecast import forecast_experiment, write_costs
+from pipeline.stages.forecast import forecast_experiment, write_costs
 
 COSTS = UnitCosts(
     decode_seconds=0.03,

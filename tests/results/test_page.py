@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StoreIncomplete
 from pipeline.logits.store import open_store
 from pipeline.results.page.charts import Dot, accuracy_chart, confusion_chart, curves_chart

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.results.sweep import (
     Outcome,
@@ -17,7 +17,7 @@ from pipeline.results.sweep import (
     sweep_csv,
     sweep_table,
 )
-from pipeline.training.plan_training import plan_student
+from pipeline.training.plan import plan_student
 from pipeline.training.sweep import Point, SweepPlan, plan_sweep
 
 OWN_TEMPERATURE = 10.0  # of the experiment

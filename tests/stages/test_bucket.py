@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import read_manifest
-from pipeline.frames.store_reader import open_frame_store
+from pipeline.frames.store import open_frame_store
 from pipeline.logits.store import open_store
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights

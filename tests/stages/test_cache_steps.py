@@ -8,11 +8,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status, WeightsMismatch
-from pipeline.logits.cells import Cells, chosen
-from pipeline.logits.encoding import centre
+from pipeline.logits.cells import Cells, centre, chosen
 from pipeline.logits.journal import create_inherited, read_fragment
 from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
 from pipeline.networks.build import build_network

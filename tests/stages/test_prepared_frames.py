@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import FingerprintMismatch
-from pipeline.frames.store_reader import FrameStore, open_frame_store
+from pipeline.frames.store import FrameStore, open_frame_store
 from pipeline.logits.store import open_store
 from pipeline.stages.cache import run_cache_teacher
 from pipeline.stages.cluster import LOCAL, ray_session

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import (
     DatasetError,

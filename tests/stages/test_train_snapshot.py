@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stages.train_snapshot import SNAPSHOT, keep_snapshot, mend_snapshot
+from pipeline.stages.train_worker import SNAPSHOT, keep_snapshot, mend_snapshot
 
 FIRST, SECOND = b'{"report": 1}', b'{"report": 2}'
 

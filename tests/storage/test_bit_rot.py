@@ -18,13 +18,13 @@ import pytest
 import torch
 
 from dvflnet.weights import state_digest
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import Manifest, read_manifest, write_manifest
 from pipeline.errors import FingerprintMismatch, PipelineError
-from pipeline.frames import store_journal as frame_journal
-from pipeline.frames.store_reader import open_frame_store
+from pipeline.frames import store_files as frame_journal
+from pipeline.frames.store import open_frame_store
 from pipeline.logits import journal as logit_journal
-from pipeline.logits import writer
+from pipeline.logits import store
 from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights, write_weights
@@ -125,7 +125,7 @@ def logit_kinds(root: Path, format_: str) -> dict[str, Kind]:
         return digest_of(vars(cells))
 
     def read_identity(folder: Path) -> Any:
-        return writer.open_for_writing(str(folder), example.spec)
+        return store.open_for_writing(str(folder), example.spec)
 
     mirrors = root.with_name(f"{root.name}-mirrors")
     mirror = f"{open_mirror(str(root), mirrors).root_digest}"

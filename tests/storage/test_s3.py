@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.errors import ConfigError, StorageUnavailable
 from pipeline.storage import files, s3
 from pipeline.storage.s3 import DEADLINE_VARIABLE

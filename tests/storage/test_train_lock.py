@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageUnavailable
-from pipeline.storage.train_lock import training_alone
+from pipeline.storage.locks import training_alone
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
-from pipeline.storage.train_lock import training_alone
+from pipeline.storage.locks import training_alone
 with training_alone(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

@@ -13,7 +13,7 @@ from pipeline.tracking.progress import CLEAR_LINE, TO_START_OF_LINE, duration
 ROOT = Path(__file__).parents[2]
 WORK = """
 import sys
-from pipeline import progress
+from pipeline.tracking import progress
 progress.RENEW_EVERY_SECONDS = progress.LOG_EVERY_SECONDS = 0
 progress.Progress.hidden = "--quiet" in sys.argv
 with progress.Progress("cache", 4, "clips") as shown:

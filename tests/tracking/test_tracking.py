@@ -17,7 +17,8 @@ import torch
 from matplotlib.figure import Figure
 
 from dvflnet import build_model
-from pipeline.config.load import DatasetConfig, ExperimentConfig, TrackingConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import DatasetConfig, ExperimentConfig, TrackingConfig
 from pipeline.errors import StorageUnavailable
 from pipeline.tracking import run as tracked_run
 from pipeline.tracking import server

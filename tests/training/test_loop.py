@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dvflnet.metrics import evaluate_logits
-from pipeline.config.load import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import open_mirror
 from pipeline.networks.build import build_network

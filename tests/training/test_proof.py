@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.errors import Status, StoreIncomplete, VideoDecodeError, ViewMismatch
 from pipeline.frames import video
 from pipeline.frames.video import probe_video
 from pipeline.logits.mirror import open_mirror
-from pipeline.training.diagnosis import COLOURS, Mismatch, diagnose
-from pipeline.training.proof import audit, is_audited
+from pipeline.training.proof import COLOURS, Mismatch, audit, diagnose, is_audited
 from pipeline.views.clip import clips_of, crc_of
 from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest, jitter_rows
 from pipeline.views.view import EVALUATION_VIEW, View, build_view

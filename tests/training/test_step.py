@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.load import LossConfig, ModelConfig, OptimConfig, TrainConfig, ViewsConfig
+from pipeline.config.schema import LossConfig, ModelConfig, OptimConfig, TrainConfig, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.build import build_network

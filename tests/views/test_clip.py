@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config.load import VideoLimits, ViewsConfig
+from pipeline.config.schema import VideoLimits, ViewsConfig
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.video import frames_of, probe_video
 from pipeline.views.clip import clips_of

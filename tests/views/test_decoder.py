@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.video import probe_video
@@ -181,7 +181,7 @@ def test_a_hang_ends_by_the_child_s_own_alarm(endless):
 import sys
 from multiprocessing import Pipe
 from pipeline.views import decoder as decode_process
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.video import probe_video
 decode_process.GRACE_SECONDS = 1
@@ -206,7 +206,7 @@ def test_close_ends_the_child(record, decoder):
 def test_the_child_ends_with_a_parent_that_is_killed(record):
     code = f"""
 import os, signal, sys
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.views.decoder import DecodeProcess
 from pipeline.dataset.manifest import VideoRecord
 decoder = DecodeProcess()

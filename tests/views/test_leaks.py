@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.load import VideoLimits
+from pipeline.config.schema import VideoLimits
 from pipeline.errors import VideoDecodeError
 from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import open_store

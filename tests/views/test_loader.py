@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.load import ViewsConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipLoader, ClipRequest, jitter_rows

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.load import ViewsConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.view import (
     EVALUATION_VIEW,

@@ -28,7 +28,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.load import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.generated import actions, gestures
 from pipeline.errors import ConfigError
 

@@ -19,8 +19,7 @@ import numpy.typing as npt
 import torch
 
 from dvflnet.deployed import trace
-from pipeline.results.export.contract import Contract, Material
-from pipeline.results.export.formats import Program
+from pipeline.results.export.contract import Contract, Material, Program
 
 _CONTRACT = "contract"  # a method of the file that returns it
 

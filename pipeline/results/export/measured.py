@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dvflnet.metrics import agreement, evaluate_logits
-from pipeline.results.export.formats import Program
-from pipeline.results.latency import Latency, measure_latency
+from pipeline.results.costs import Latency, measure_latency
+from pipeline.results.export.contract import Contract, Program
+from pipeline.results.tables import markdown_table
 
 NETWORK = "network"  # the row that all others are compared with: the network itself, in PyTorch
 
@@ -68,3 +70,91 @@ def measure(
         nll=scores["nll"],
         latency=measure_latency(lambda: program(clip)),
     )
+
+
+# FOLDED results/export/model_card
+# What is said of an export: a table of its files, and the card that travels with them.
+
+
+MODEL_CARD = "MODEL_CARD.md"
+_HEADER = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
+
+
+def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Measured]) -> str:
+    """Lay the files out as a Markdown table, the network itself first.
+
+    Args:
+        files: ``file`` and ``num_bytes`` by name, such as ``onnx int8``.
+        measured: of the same names and of the network.
+
+    """
+    lines = [_line(name, files.get(name), values) for name, values in measured.items()]
+    return markdown_table(_HEADER, lines, num_words=2)
+
+
+def _line(name: str, entry: Mapping[str, Any] | None, values: Measured) -> tuple[str, ...]:
+    same = name == NETWORK
+    return (
+        "(PyTorch)" if entry is None else entry["file"],
+        name,
+        "-" if entry is None else f"{entry['num_bytes'] / 1e6:.2f}",
+        f"{values.top1:.1%}",
+        f"{values.nll:.3f}",
+        "-" if same else f"{values.agreement:.1%}",
+        "-" if same else f"{values.max_difference:.1e}",
+        f"{values.latency.p50_ms:.2f}",
+        f"{values.latency.p95_ms:.2f}",
+    )
+
+
+def model_card(contract: Contract, facts: Mapping[str, str], table: str) -> str:
+    """Write the card of an export.
+
+    Args:
+        contract: of its files.
+        facts: of data, lineage and quality, by their names.
+        table: from ``export_table``.
+
+    """
+    said = contract.metadata
+    names = "\n".join(f"{label}. {name}" for label, name in enumerate(contract.class_names))
+    lineage = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return f"""# {contract.name}
+
+A video classifier: a Video-FocalNet student (arXiv 2507.12426, 2307.06947) that tells
+{len(contract.class_names)} classes apart.
+
+## Input and output
+
+- Input `{said["input"]}`
+- Output `{said["output"]}`
+- Frames: {said["frames"]}.
+- Picture: {said["picture"]}.
+
+Probabilities are the softmax of the logits. The same facts are inside each file: as metadata in
+ONNX, as `contract.json` in .pt2, as the method `contract` in .pte.
+
+## Files
+
+{table}
+
+Measured on all good videos of val, one evaluation view each. `max difference` is the largest one of
+a logit, `agreement` the share of equal answers; both are beside the network in PyTorch, float32.
+Latency is that of one clip on the machine that exported, without decoding.
+
+## Where it comes from
+
+{lineage}
+
+## Classes
+
+{names}
+
+## Limits
+
+- The figures hold for val of this data set. Nothing is known of other cameras, places or people.
+- A clip of none of the classes gets one all the same: the softmax has no "neither".
+- int8 was calibrated with clips of train; other lighting may leave its ranges.
+- The code is under the MIT licence. The weights inherit what the licence of the videos, and of the
+  weights that the teacher started from, asks of those who use them.
+"""

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.results.export.contract import Material
-from pipeline.results.export.formats import Program
+from pipeline.results.export.contract import Material, Program
 
 QUANTISED = ("Conv", "Gemm", "MatMul")  # where the arithmetic is; the rest stays in float32
 

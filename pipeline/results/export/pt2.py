@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.results.export.contract import Material
-from pipeline.results.export.formats import Program
+from pipeline.results.export.contract import Material, Program
 
 _CONTRACT = "contract.json"  # file inside the archive
 

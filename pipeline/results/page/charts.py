@@ -5,6 +5,7 @@ Drawn small, in units that a phone shows one to one: text that is scaled down ca
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+
+from pipeline.config.schema import VideoLimits
+from pipeline.dataset.manifest import VideoRecord
+from pipeline.frames.pictures import encode_jpeg
+from pipeline.views.decoder import DecodeProcess
+from pipeline.views.view import View
 
 Points = Sequence[tuple[int, float]]
 
@@ -149,3 +156,25 @@ def _svg(width: float, height: float, parts: Sequence[str], title: str) -> Marku
     style = f"max-width:{1.3 * width:.0f}px"
     head = f'<svg viewBox="{box}" role="img" aria-label="{label}" style="{style}">'
     return Markup(head + "".join(parts) + "</svg>")
+
+
+# FOLDED results/page/pictures
+# Film strips: a few frames of a video side by side, as data URIs that need no other file.
+
+
+FRAMES_SHOWN = 5
+SIDE = 96  # pixels of a frame
+QUALITY = 82
+
+
+def film_strip(decoder: DecodeProcess, record: VideoRecord, view: View, limits: VideoLimits) -> str:
+    """Return a view of a video as a JPEG strip in a data URI, time going right.
+
+    Raises:
+        VideoDecodeError: if the video cannot be decoded any more.
+
+    """
+    (clip,) = decoder.clips(record, [view], limits, side=SIDE, prove=False)
+    places = np.linspace(0, len(clip.frames) - 1, FRAMES_SHOWN).round().astype(int)
+    strip = np.concatenate(list(clip.frames[places]), axis=1)  # (H, FRAMES_SHOWN * W, C)
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(strip, QUALITY)).decode()}"

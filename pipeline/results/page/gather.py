@@ -18,10 +18,10 @@ from torch import Tensor
 
 from dvflnet.cost import count_macs, count_parameters
 from dvflnet.metrics import confusion_matrix, evaluate_logits
-from pipeline.config.load import ExperimentConfig, ModelConfig
+from pipeline.config.schema import ExperimentConfig, ModelConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import PipelineError, Status, StoreIncomplete, VideoDecodeError
-from pipeline.frames.sources import read_source, read_videos
+from pipeline.frames.source import read_source, read_videos
 from pipeline.logits.examine import examine
 from pipeline.logits.generations import find_generation, read_spec
 from pipeline.logits.identity import build_identity
@@ -29,6 +29,7 @@ from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import LogitStore, open_store
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import read_weights
+from pipeline.results.page.charts import film_strip
 from pipeline.results.page.facts import (
     CURVES,
     Cost,
@@ -41,14 +42,12 @@ from pipeline.results.page.facts import (
     Store,
     Strip,
 )
-from pipeline.results.page.pictures import film_strip
 from pipeline.storage.files import exists, join_uri, read_json
 from pipeline.storage.locks import MIRRORS
 from pipeline.tracking.server import read_curves
 from pipeline.training.checkpoint import VAL_LOGITS
 from pipeline.training.loop import val_teacher_logits
-from pipeline.training.plan import TrainPlan
-from pipeline.training.plan_training import WEIGHTS, plan_student, plan_teacher, vary_student
+from pipeline.training.plan import WEIGHTS, TrainPlan, plan_student, plan_teacher, vary_student
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, build_view
 

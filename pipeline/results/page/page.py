@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from pipeline.config.load import ExperimentConfig, resolved_yaml
+from pipeline.config.load import resolved_yaml
+from pipeline.config.schema import ExperimentConfig
 from pipeline.results.page.charts import Dot, accuracy_chart, confusion_chart, curves_chart
 from pipeline.results.page.facts import (
     CURVES,

@@ -6,12 +6,19 @@ units of two sizes must not mix in one journal, so it is compared as well before
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import FingerprintMismatch, StoreCorrupt
-from pipeline.logits.identity import differences, fingerprint
-from pipeline.storage.files import create_bytes, join_uri, parse_json, read_parsed, readable_json
+from pipeline.storage.files import (
+    create_bytes,
+    join_uri,
+    parse_json,
+    read_parsed,
+    readable_json,
+    sha256_of,
+)
 
 IDENTITY_NAME = "identity.json"
 
@@ -92,3 +99,47 @@ def check_identity(root: str, there: Facts, wanted: Facts) -> None:
     """
     if differing := differences(there, wanted):
         raise FingerprintMismatch(root, differing)
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return the sha256 of an identity, in hexadecimal.
+
+    Raises:
+        ValueError: if it holds NaN or infinity, for which JSON has no words.
+
+    """
+    return sha256_of(canonical_json(identity))
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode ``value`` in the one way that has a digest: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def differences(
+    store_identity: Mapping[str, Any], config_identity: Mapping[str, Any]
+) -> dict[str, tuple[object, object]]:
+    """Map the dotted key of every part that differs to its value in the store and in the config.
+
+    A part that one side lacks is shown as "nothing". The result is empty exactly when the
+    fingerprints are equal.
+    """
+    store, config = dict(_leaves(store_identity)), dict(_leaves(config_identity))
+    return {
+        key: (store.get(key, "nothing"), config.get(key, "nothing"))
+        for key in sorted(store.keys() | config.keys())
+        if _encoded(store, key) != _encoded(config, key)
+    }
+
+
+def _leaves(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in part.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _encoded(leaves: Mapping[str, Any], key: str) -> bytes | None:
+    """Encode a leaf for comparison: to a fingerprint 1, 1.0 and true are three values."""
+    return canonical_json(leaves[key]) if key in leaves else None

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dvflnet import build_model
-from pipeline.config.load import ExperimentConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.manifest import Manifest, build_manifest, located, write_manifest
 from pipeline.frames.video import probe_video

@@ -1,0 +1,327 @@
+"""The schema of an experiment: every section and every setting of its YAML file.
+
+Nothing here is derived: sums, products and scaled values live in the plans that stages print.
+Nothing here is secret: credentials come from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.storage.files import is_local, join_uri
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Variant = Literal["nano", "tiny", "small", "base"]
+Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class VideoLimits(Section):
+    """Guards on every open of a video file."""
+
+    max_pixels: Count = 4096 * 2304  # width x height of one frame
+    max_frames: Count = 20_000
+    max_duration_seconds: Positive = 600.0
+    max_bytes: Count = 1_000_000_000
+    decode_seconds: Positive = 60.0  # wall time for one visit to a video
+
+
+class GeneratedConfig(Section):
+    """A data set that is drawn, not filmed; see ``pipeline.dataset.generated.videos``."""
+
+    kind: Literal["actions", "gestures"] = "actions"  # what is drawn
+    seed: int = 0
+    num_groups: Count
+    num_val_groups: Count
+    clips_per_group: Count
+
+
+class DatasetConfig(Section):
+    """Where the videos are, how they are annotated, and how much may be bad."""
+
+    name: str
+    root: str  # URI of the folder that the annotations' paths are relative to
+    layout: Layout
+    annotations: str | None = None  # URI of the lists; not needed for layout "folders"
+    split_number: Annotated[int, Field(ge=1, le=3)] = 1  # of the official lists
+    num_classes: Count
+    min_frames: Count = 4
+    max_failed_fraction: Fraction = 0.01
+    generated: GeneratedConfig | None = None  # how jobs/generate_videos.py makes it
+    limits: VideoLimits = VideoLimits()
+
+
+class ClipConfig(Section):
+    """The teacher's clip. A student may take every n-th frame and another side."""
+
+    num_frames: Count = 8
+    side: Annotated[int, Field(ge=32)] = 224
+    motion_only: bool = False  # take each pixel's mean over the frames away
+
+
+class ViewsConfig(Section):
+    """The view policy: which looks at a video exist. Decides logits, so it is fingerprinted."""
+
+    seed: int = 0
+    num_views: Count = 8
+    min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08  # share of the frame that a crop keeps
+    max_area: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_aspect: Annotated[float, Field(ge=1.0)] = 4 / 3  # and 1 / max_aspect
+    squash: bool = False  # aspects are around the picture's own, and evaluation sees all of it
+    flip_probability: Fraction = 0.5  # 0 for classes that have a direction
+    jitter_probability: Fraction = 0.8
+    jitter_brightness: Fraction = 0.4
+    jitter_contrast: Fraction = 0.4
+    jitter_saturation: Fraction = 0.2
+    jitter_hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1  # in turns
+    jitter_per_frame: bool = False  # as published: new jitter for every frame, which flickers
+    grey_probability: Fraction = 0.2
+
+
+class FramesConfig(Section):
+    """Where stages get their frames from, and how prepared frames are made."""
+
+    source: Literal["videos", "prepared"] = "videos"
+    uri: str | None = None  # of the frame store; null: <artefacts>/frames
+    num_candidates: Count = 32  # frames that are kept of a video
+    short_side: Annotated[int, Field(ge=32)] = 256  # in pixels; smaller pictures stay as they are
+    quality: Annotated[int, Field(ge=1, le=100)] = 90  # of the JPEGs
+    videos_per_unit: Count = 16
+    units_per_file: Count = 16
+
+    @property
+    def content(self) -> dict[str, int]:
+        """The settings that decide what a prepared frame looks like."""
+        return {
+            "num_candidates": self.num_candidates,
+            "short_side": self.short_side,
+            "quality": self.quality,
+        }
+
+
+class OptimConfig(Section):
+    """Optimiser and schedule: linear warm-up, then one cosine down to ``min_lr_fraction``."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    lr_batch_size: Count | None = 512  # lr is for this global batch and scales; null: lr as it is
+    momentum: Fraction = 0.9  # sgd, Nesterov
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # adamw
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4  # not on biases and other 1-D tensors
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 20.0
+    min_lr_fraction: Fraction = 0.01  # of the peak; also where the warm-up starts
+    max_grad_norm: Positive = 5.0
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    seed: int = 0
+    epochs: Count = 120
+    batch_size: Count = 8  # a worker
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast, fp32 weights
+    evaluate_every_epochs: Count = 1  # a checkpoint is written then, too
+    log_every_steps: Count = 10
+    audit_rate: Fraction = 1 / 64  # share of rows whose view is proved against the store
+    num_loaders: Count = 2  # decoding processes a worker
+    max_failures: NonNegative = 3  # restarts from the last checkpoint
+
+
+class ModelConfig(Section):
+    """A network of the family; ``embed_dim`` and ``depths`` make unpublished sizes."""
+
+    variant: Variant
+    embed_dim: Count | None = None
+    depths: tuple[Count, Count, Count, Count] | None = None
+    drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    init: Literal["scratch", "imagenet", "checkpoint"] = "scratch"  # where training starts
+    init_weights: str | None = None  # URI of the file for imagenet or checkpoint
+    init_head: Literal["keep", "new"] = "new"  # the head of that file
+    preserve_image_function: bool = False  # imagenet: start with temporal modulators of one
+
+
+class TeacherConfig(ModelConfig):
+    """The teacher, how it is trained here (``optim``, ``train``) and how it is run."""
+
+    variant: Variant = "base"
+    weights: str | None = None  # URI; null: what train_teacher wrote for this experiment
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the cached forward passes
+    min_top1: Fraction | None = None  # refuse a teacher that is worse on val
+    label_smoothing: Fraction = 0.1
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class StudentConfig(ModelConfig):
+    """The student; its clip may be smaller than the teacher's."""
+
+    variant: Variant = "nano"
+    num_frames: Count | None = None  # must divide clip.num_frames; null: the same
+    side: Annotated[int, Field(ge=32)] | None = None  # null: clip.side
+
+
+class StoreConfig(Section):
+    """The logit store and the units it is made in."""
+
+    uri: str | None = None  # null: <artefacts>/store
+    format: Literal["zarr", "parquet"] = "zarr"
+    clips_per_unit: Count = 64
+    units_per_shard: Count = 128
+
+
+class LossConfig(Section):
+    """``loss = w * distill_loss + (1 - w) * label_loss``, with w = ``distill_weight``."""
+
+    kind: Literal["forward_kl", "published"] = "forward_kl"  # "published" only shows the defect
+    distill_weight: Fraction = 0.2
+    temperature: Positive = 10.0
+    label_smoothing: Fraction = 0.1
+
+
+class SweepConfig(Section):
+    """The grid of ``jobs/sweep_kl.py``; it trains a student for each weight, temperature, seed."""
+
+    distill_weights: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.2, 0.5, 0.8)
+    temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 5.0, 10.0)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+
+
+class EvaluateConfig(Section):
+    """Evaluation on val: one centre view of every video."""
+
+    batch_size: Count = 8
+
+
+class ClusterConfig(Section):
+    """What the stages ask of Ray. None of it decides a logit but for its last bits."""
+
+    num_decoders: Count = 2  # decoding actors of stage one, a process each
+    num_teachers: Count = 1  # teacher actors
+    teacher_batch_size: Count = 8
+    teacher_threads: Count = 1  # of a teacher actor on CPU: n actors beat one with n threads
+    num_workers: Count = 1  # Ray Train workers
+    worker_threads: Count = 2  # of a worker on CPU
+    use_gpu: bool = False
+    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 1_000_000_000  # of a private Ray
+
+
+class TrackingConfig(Section):
+    """MLflow. Tracking never decides whether training lives."""
+
+    uri: str | None = None  # null: sqlite:///mlflow.db beside the artefacts
+    experiment: str | None = None  # null: dataset.name
+
+
+class ExperimentConfig(Section):
+    """One experiment."""
+
+    artefacts: str  # URI of the folder that everything of this experiment is written to
+    dataset: DatasetConfig
+    clip: ClipConfig = ClipConfig()
+    views: ViewsConfig = ViewsConfig()
+    frames: FramesConfig = FramesConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    store: StoreConfig = StoreConfig()
+    student: StudentConfig = StudentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> ExperimentConfig:
+        problems = list(_contradictions(self))
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return self
+
+    @property
+    def manifest_uri(self) -> str:
+        """URI of the manifest of the videos."""
+        return join_uri(self.artefacts, "manifest.parquet")
+
+    @property
+    def frames_uri(self) -> str:
+        """URI of the frame store."""
+        return self.frames.uri or join_uri(self.artefacts, "frames")
+
+    @property
+    def store_uri(self) -> str:
+        """URI of the logit store."""
+        return self.store.uri or join_uri(self.artefacts, "store")
+
+    @property
+    def teacher_weights_uri(self) -> str:
+        """URI of the teacher's weights."""
+        return self.teacher.weights or self.own_teacher_uri
+
+    @property
+    def own_teacher_uri(self) -> str:
+        """URI of the teacher that is trained here."""
+        return join_uri(self.artefacts, "teacher", "best.safetensors")
+
+    @property
+    def tracking_uri(self) -> str:
+        """URI of the MLflow store or server."""
+        return self.tracking.uri or f"sqlite:///{Path(self.artefacts).parent / 'mlflow.db'}"
+
+    @property
+    def baseline(self) -> ExperimentConfig:
+        """The same experiment without distillation: its student is VFL-Net."""
+        labels_alone = self.loss.model_copy(update={"distill_weight": 0.0})
+        return self.model_copy(update={"loss": labels_alone})
+
+    @property
+    def student_num_frames(self) -> int:
+        """Frames of the student's clip."""
+        return self.student.num_frames or self.clip.num_frames
+
+    @property
+    def student_side(self) -> int:
+        """Side of the student's clip, in pixels."""
+        return self.student.side or self.clip.side
+
+
+def _contradictions(config: ExperimentConfig) -> Iterable[str]:
+    """Name settings that are each valid and make no sense together."""
+    num_frames = config.student_num_frames
+    if config.clip.num_frames % num_frames:
+        whole = config.clip.num_frames
+        yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"
+    if config.views.min_area > config.views.max_area:
+        smallest, largest = config.views.min_area, config.views.max_area
+        yield f"views.min_area: {smallest} is over views.max_area {largest}"
+    if config.frames.source == "prepared" and config.frames.num_candidates < config.clip.num_frames:
+        few, wanted = config.frames.num_candidates, config.clip.num_frames
+        yield f"frames.num_candidates: {few} is under clip.num_frames {wanted}"
+    if config.dataset.layout != "folders" and config.dataset.annotations is None:
+        yield f"dataset.annotations: is required for layout {config.dataset.layout}"
+    if config.tracking.uri is None and not is_local(config.artefacts):
+        yield f"tracking.uri: is required, there can be no database beside {config.artefacts}"
+    for role, model in (("teacher", config.teacher), ("student", config.student)):
+        if (model.init == "scratch") != (model.init_weights is None):
+            yield f"{role}.init_weights: goes with init imagenet or checkpoint, and only with them"
+    for role, train, optim in (
+        ("", config.train, config.optim),
+        ("teacher.", config.teacher.train, config.teacher.optim),
+    ):
+        if optim.warmup_epochs >= train.epochs:
+            yield (
+                f"{role}optim.warmup_epochs: {optim.warmup_epochs} leaves nothing of "
+                f"{role}train.epochs {train.epochs}"
+            )
