@@ -21,10 +21,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
-from pipeline.logits.identity import cell_identity
+from pipeline.logits.identity import build_identity, cell_identity
 from pipeline.logits.layout import StoreSpec, decode_spec
+from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.files import join_uri, list_names, read_bytes, sha256_of
 from pipeline.storage.sealed.identity import IDENTITY_NAME, differences, fingerprint, read_identity
 from pipeline.storage.sealed.seal import publish
@@ -34,6 +36,28 @@ VIDEOS_NAME = "videos.json"
 _NAME = re.compile(r"[0-9a-f]{16}")
 CONTENT = ("sample_id", "num_frames", "width", "height", "sha256", "status")
 MAX_NAMED = 10  # videos in a refusal; the count is always whole
+
+
+def open_experiment_store(
+    config: ExperimentConfig, manifest: Manifest, *, teacher_digest: str | None = None
+) -> LogitStore:
+    """Open the sealed store that an experiment names.
+
+    Args:
+        config: the experiment.
+        manifest: its videos, or prepared frames.
+        teacher_digest: digest of the teacher's weights; None takes the store's own word for it.
+
+    Raises:
+        StoreIncomplete: if there is no store, or it is not sealed.
+        FingerprintMismatch: if the store was made from another config, manifest or teacher.
+        StoreCorrupt: if its seal or identity is damaged.
+
+    """
+    if teacher_digest is None:
+        teacher_digest = read_spec(config.store_uri).teacher_digest
+    identity = build_identity(config, manifest=manifest, teacher_digest=teacher_digest)
+    return open_store(find_generation(config.store_uri, identity))
 
 
 def find_generation(root: str, identity: Mapping[str, Any]) -> str:

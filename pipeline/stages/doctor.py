@@ -16,9 +16,8 @@ from pipeline.errors import Status, StoreUnsound
 from pipeline.frames.source import read_source
 from pipeline.logits.cells import centre
 from pipeline.logits.examine import Diagnosis, Finding, examine
-from pipeline.logits.generations import find_generation, read_spec
-from pipeline.logits.identity import build_identity
-from pipeline.logits.store import LogitStore, open_store
+from pipeline.logits.generations import open_experiment_store
+from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.storage.files import write_json
 from pipeline.views.decoder import DecodeProcess
@@ -42,9 +41,7 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
 
     """
     manifest = read_source(config)
-    digest = read_spec(config.store_uri).teacher_digest  # the teacher need not be here
-    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
-    store = open_store(find_generation(config.store_uri, identity))
+    store = open_experiment_store(config, manifest)
     diagnosis = examine(store, manifest.records, config.views)
     damaged = any(found.kind == "damaged file" for found in diagnosis.findings)
     live = None

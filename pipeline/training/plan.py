@@ -14,8 +14,8 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
-from pipeline.logits.generations import find_generation, read_spec
-from pipeline.logits.identity import TRANSFORM_VERSION, build_identity
+from pipeline.logits.generations import open_experiment_store
+from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.build import build_network, init_digest
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
@@ -186,7 +186,10 @@ WEIGHTS = "last.safetensors"  # as published; the best epoch was chosen by looki
 def plan_student(config: ExperimentConfig) -> TrainPlan:
     """Check the store and plan the student's run; starts nothing."""
     manifest = read_source(config)
-    mirror = open_mirror(_find_store(config, manifest), MIRRORS)
+    # A student needs no weights of its teacher; where they are present, they are compared too.
+    teacher = teacher_digest(config) if exists(config.teacher_weights_uri) else None
+    store = open_experiment_store(config, manifest, teacher_digest=teacher)
+    mirror = open_mirror(store.root, MIRRORS)
     return plan_training(config, student_recipe(config), manifest, mirror)
 
 
@@ -257,17 +260,6 @@ def plan_training(
         store_uri="" if mirror is None else mirror.store_uri,
         init_digest=init_digest(recipe.model),
     )
-
-
-def _find_store(config: ExperimentConfig, manifest: Manifest) -> str:
-    """Return the URI of the generation that the config names; refuse anything else.
-
-    The teacher's weights need not be here to train a student; where they are, they are checked too.
-    """
-    here = exists(config.teacher_weights_uri)
-    digest = teacher_digest(config) if here else read_spec(config.store_uri).teacher_digest
-    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
-    return find_generation(config.store_uri, identity)
 
 
 def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:

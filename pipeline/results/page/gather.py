@@ -23,10 +23,9 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.errors import PipelineError, Status, StoreIncomplete, VideoDecodeError
 from pipeline.frames.source import read_source, read_videos
 from pipeline.logits.examine import examine
-from pipeline.logits.generations import find_generation, read_spec
-from pipeline.logits.identity import build_identity
+from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.mirror import open_mirror
-from pipeline.logits.store import LogitStore, open_store
+from pipeline.logits.store import LogitStore
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.page.charts import film_strip
@@ -152,9 +151,7 @@ def _strip(
 
 
 def _store(config: ExperimentConfig, manifest: Manifest) -> Store:
-    digest = read_spec(config.store_uri).teacher_digest  # the teacher need not be here
-    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
-    store = open_store(find_generation(config.store_uri, identity))
+    store = open_experiment_store(config, manifest)
     diagnosis = examine(store, manifest.records, config.views)
     num_good = sum(shard.num_good for shard in diagnosis.shards)
     known = [
