@@ -3,9 +3,9 @@
     python jobs/gc.py configs/demo.yaml
     python jobs/gc.py configs/demo.yaml --delete
 
-Temporary files, files in the stores' own folders that are not theirs, uploads to a bucket that
-nobody ended, and mirrors on this machine of stores that are gone. Safe beside running jobs:
-nothing that is younger than a day is touched, and no journal that is still needed.
+Temporary files, files in the stores' own folders that are not theirs, and mirrors on this machine
+of stores that are gone. Safe beside running jobs: nothing that is younger than a day is touched,
+and no journal that is still needed.
 """
 
 from __future__ import annotations

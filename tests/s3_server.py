@@ -92,16 +92,6 @@ def make_bucket() -> str:
     return f"s3://{name}"
 
 
-def start_upload(uri: str, content: bytes = b"half of a file") -> str:
-    """Send one part of a file, as a killed writer does; return the upload's id."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    place = {"Bucket": bucket, "Key": key}
-    client = s3fs.S3FileSystem()
-    upload_id: str = client.call_s3("create_multipart_upload", **place)["UploadId"]
-    client.call_s3("upload_part", **place, UploadId=upload_id, PartNumber=1, Body=content)
-    return upload_id
-
-
 class FaultProxy:
     """Passes HTTP requests on to an S3 server, and breaks the next ones as it is told.
 

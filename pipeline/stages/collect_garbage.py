@@ -1,4 +1,4 @@
-"""Find what writers that died left behind, show it, and delete it if that is asked for."""
+"""The garbage of an experiment: what killed writers left, listed, and deleted on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pipeline.errors import StoreIncomplete
 from pipeline.frames import store as frame_garbage
 from pipeline.logits import garbage as logit_garbage
 from pipeline.logits.mirror import find_superseded, remove_mirror
-from pipeline.stages.unfinished_uploads import abort_upload, find_uploads
 from pipeline.storage import files
 from pipeline.storage.files import exists, is_temporary, join_uri, list_files
 from pipeline.storage.locks import MIRRORS
@@ -24,9 +23,9 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
 
     Args:
         config: the experiment.
-        delete: whether to delete it, too.
-        min_age_hours: what was written later is not touched.
-        journals: whether the journals of sealed stores are garbage.
+        delete: also delete what is listed.
+        min_age_hours: files younger than this are left alone.
+        journals: count the journals of sealed stores as garbage.
 
     Raises:
         StoreIncomplete: if there is neither a logit store nor a frame store.
@@ -40,8 +39,7 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
             f"{config.frames_uri}. Does the config name the right place?"
         )
     written_before = time.time() - 3600 * min_age_hours
-    everywhere = _everywhere(config, written_before, journals)
-    garbage = {(found.uri, found.upload_id): found for found in everywhere}
+    garbage = {found.uri: found for found in _everywhere(config, written_before, journals)}
     for found in garbage.values():
         kept = delete and not _delete(found)
         print(f"{found.kind}: {found.uri}{' (in use, kept)' if kept else ''}")
@@ -62,9 +60,6 @@ def _everywhere(
         if is_temporary(file.name) and file.modified < written_before:
             uri = join_uri(config.artefacts, file.name)
             yield Garbage("temporary file", uri, file.num_bytes)
-    for root in {config.artefacts, config.frames_uri, config.store_uri}:
-        for upload in find_uploads(root, started_before=written_before):
-            yield Garbage("unfinished upload", upload.uri, upload.num_bytes, upload.upload_id)
     for folder, num_bytes in find_superseded(MIRRORS, written_before=written_before):
         yield Garbage("mirror", str(folder), num_bytes)
 
@@ -72,6 +67,4 @@ def _everywhere(
 def _delete(found: Garbage) -> bool:
     if found.kind == "mirror":
         return remove_mirror(Path(found.uri))
-    if found.kind == "unfinished upload":
-        return abort_upload(found.uri, found.upload_id)
     return files.delete(found.uri)

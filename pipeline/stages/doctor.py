@@ -1,4 +1,9 @@
-"""Examine the sealed store of an experiment, say what was found, and refuse to call it sound."""
+"""The doctor of a sealed logit store: what it found, as a table and as JSON.
+
+With ``--verify n`` it also asks the teacher of this machine again about n cells, the only check
+that needs weights and videos. Logits may differ in their last bits by machine and by the batch they
+were computed in; a wrong view or another teacher differs far more.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +29,22 @@ from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import jitter_rows
 from pipeline.views.view import build_view, keyed_hash
 
+MAX_CLASSES_SHOWN = 5
+MAX_KL = 0.01  # nats, of one cell; rounding to float16 gives under 1e-5
+
 
 def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | None) -> None:
-    """Examine the store; print a report and write it as JSON if that is asked for.
+    """Examine the store; print a report, and write it as JSON to ``json_uri``.
 
     Args:
         config: the experiment.
         num_verified: cells to ask the live teacher about; 0 needs neither teacher nor videos.
-        json_uri: where the report goes for machines.
+        json_uri: file for the JSON report; none is written without it.
 
     Raises:
         StoreIncomplete: if there is no sealed store, or no manifest.
         FingerprintMismatch: if the store is not of this config and manifest.
-        StoreCorrupt: if seal or identity are damaged, so that nothing else can be said.
+        StoreCorrupt: if seal or identity are damaged, so that nothing else can be examined.
         StoreUnsound: if anything was found.
 
     """
@@ -56,13 +64,6 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
         raise StoreUnsound(f"{len(findings)} findings in {store.root}: {kinds}")
 
 
-# FOLDED stages/doctor_report
-# What the doctor says: a table for people, JSON for machines.
-
-
-MAX_CLASSES_SHOWN = 5
-
-
 def report_text(
     store: LogitStore,
     diagnosis: Diagnosis,
@@ -70,7 +71,7 @@ def report_text(
     findings: Sequence[Finding],
     class_names: Sequence[str],
 ) -> str:
-    """Lay the figures of every shard out, then the worst classes, then what was found."""
+    """Return the report as text: every shard's figures, the worst classes, the findings."""
     num_bytes = sum(entry.num_bytes for entry in store.seal.files)
     lines = [
         f"store        {store.root} ({store.spec.format})",
@@ -98,7 +99,7 @@ def report_text(
 def report_values(
     store: LogitStore, diagnosis: Diagnosis, live: LiveCheck | None, findings: Sequence[Finding]
 ) -> dict[str, Any]:
-    """Return the same as plain JSON values."""
+    """Return the report as JSON values."""
     return {
         "store": store.root,
         "root_digest": store.root_digest,
@@ -127,33 +128,17 @@ def _worst(diagnosis: Diagnosis, class_names: Sequence[str]) -> str:
     return ", ".join(f"{name} {top1:.2f}" for top1, name in sorted(known)[:MAX_CLASSES_SHOWN])
 
 
-# FOLDED stages/live_check
-# Is the teacher that is here the one that filled the store? Ask it again about a few cells.
-#
-# The doctor's only check that needs the teacher and the videos. Logits may differ in their
-# last bits
-# by machine and by the batch they were computed in; a wrong view or another teacher differs
-# far more.
-
-
-MAX_KL = 0.01  # nats, of one cell; rounding to float16 gives under 1e-5
-
-
 @dataclass(frozen=True)
 class LiveCheck:
-    """The cells that were asked again, and how far store and live teacher are apart.
+    """n cells that the teacher was asked about again, and how far its answer is from the store."""
 
-    ``kl`` is KL(store || live) in nats and ``difference`` the largest one of a centred logit, both
-    ``(n,)``.
-    """
-
-    coordinates: tuple[tuple[int, int], ...]
-    kl: NDArray[np.float64]
-    difference: NDArray[np.float64]
+    coordinates: tuple[tuple[int, int], ...]  # (row, view_index)
+    kl: NDArray[np.float64]  # (n,) KL(store || live) in nats
+    difference: NDArray[np.float64]  # (n,) the largest difference of a centred logit
 
     @property
     def findings(self) -> list[Finding]:
-        """What is further apart than rounding explains."""
+        """The cells that are further apart than rounding explains."""
         return [
             Finding(
                 "live teacher",
@@ -170,13 +155,9 @@ class LiveCheck:
 def check_against_teacher(
     config: ExperimentConfig, store: LogitStore, manifest: Manifest, num_cells: int
 ) -> LiveCheck:
-    """Decode some good cells' clips again and run the teacher over them.
+    """Decode the clips of ``num_cells`` good cells again and run the teacher over them.
 
-    Args:
-        config: of the experiment; says where the teacher's weights are.
-        store: sealed.
-        manifest: that the store was made from.
-        num_cells: how many cells to ask about; the same ones each time.
+    The choice of cells is a hash, so it is the same each time.
 
     Raises:
         VideoDecodeError: if a video cannot be decoded any more.
@@ -209,6 +190,7 @@ def _clips(
     manifest: Manifest,
     chosen: list[tuple[int, int]],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Return frames ``(n, T, side, side, 3)`` and jitter ``(n, T or 1, 5)`` of the cells."""
     decoder, limits, clip = DecodeProcess(), config.dataset.limits, config.clip
     frames, jitter = [], []
     try:

@@ -1,8 +1,8 @@
-"""Measure on this machine what ``pipeline.results.forecast`` counts with: seconds of one clip.
+"""The forecast of an experiment: its manifest counted, its unit costs measured here or elsewhere.
 
-The stage's own actors do a few units, one after the other in this process, and the student takes
-a few steps. On CPU that is CPU time, so that a busy machine gives the same costs as a quiet one.
-Nothing is kept: fragments go to a folder that is deleted.
+To measure, the stage's own actors do a few units, one after the other in this process, and the
+student takes a few steps. On CPU that is CPU time, so that a busy machine gives the same costs as a
+quiet one. Nothing is kept: fragments go to a folder that is deleted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
 from pipeline.logits.store import open_for_writing
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import student_recipe
+from pipeline.networks.teacher import teacher_digest
 from pipeline.results.forecast import ClusterShape, RunForecast, UnitCosts, Workload, forecast
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.storage.files import read_json, write_json
@@ -36,14 +37,83 @@ from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest
 
 NUM_UNITS = 8  # after one that warms up
 NUM_STEPS = 3
-# What Ray takes of a core for one unit: its tasks, the driver, the raylet. Seen from outside in
-# stage one, with units of 14 to 28 clips and from 2 to 13 of them a second.
+# Core seconds that Ray takes for one unit (tasks, driver, raylet), measured in stage one
+# with units of 14 to 28 clips, at 2 to 13 units a second.
 RAY_UNIT_SECONDS = 0.05
 Clock = Callable[[], float]
 
 
+@dataclass(frozen=True)
+class ExperimentForecast:
+    """A forecast and the unit costs that it was made from."""
+
+    costs: UnitCosts
+    run: RunForecast
+
+    def as_text(self) -> str:
+        parts = [
+            f"{name.removesuffix('_seconds').replace('_', ' ')} {1000 * seconds:.3g}"
+            for name, seconds in asdict(self.costs).items()
+        ]
+        return f"ms a clip              {', '.join(parts)}\n{self.run.as_text()}"
+
+
+def forecast_experiment(
+    config: ExperimentConfig, shape: ClusterShape, *, costs_uri: str | None = None
+) -> ExperimentForecast:
+    """Predict stage one and the student's training on a cluster.
+
+    Args:
+        config: an experiment whose videos are indexed.
+        shape: the cluster's nodes, CPUs and GPUs.
+        costs_uri: JSON file of costs that were measured elsewhere. Without it they are measured
+            here, which needs the teacher's weights.
+
+    Raises:
+        StoreIncomplete: if there is no manifest.
+        ConfigError: if the file of costs is not readable, or the cluster has no CPU.
+
+    """
+    manifest = read_source(config)
+    if costs_uri is None:
+        spec = plan_store(config, manifest=manifest, teacher_digest=teacher_digest(config))
+        costs = measure_costs(config, manifest, spec)
+    else:
+        spec = plan_store(config, manifest=manifest, teacher_digest="")  # only counted with
+        costs = _read_costs(costs_uri)
+    try:
+        run = forecast(costs, shape, plan_workload(config, manifest, spec))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return ExperimentForecast(costs, run)
+
+
+def plan_workload(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> Workload:
+    """Count what stage one and one student have to do."""
+    return Workload(
+        num_cached_clips=sum(len(unit.coordinates) for unit in plan_units(spec, manifest.records)),
+        num_classes=spec.num_classes,
+        num_frames=spec.num_frames,
+        num_train_clips=len(manifest.rows_of("train")),
+        num_epochs=config.train.epochs,
+    )
+
+
+def write_costs(uri: str, costs: UnitCosts) -> None:
+    """Write costs for another machine's forecast."""
+    write_json(uri, asdict(costs))
+
+
+def _read_costs(uri: str) -> UnitCosts:
+    try:
+        return UnitCosts(**read_json(uri))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        names = ", ".join(field.name for field in fields(UnitCosts))
+        raise ConfigError(f"{uri} must be a JSON object with {names}: {error}") from error
+
+
 def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
-    """Measure all costs; with ``cluster.use_gpu`` the networks' ones on the GPU."""
+    """Measure all costs on this machine; those of networks on its GPU with ``cluster.use_gpu``."""
     decode, teacher, journal = _stage_one_costs(config, manifest, spec)
     student_decode, student_step = _student_costs(config, manifest)
     return UnitCosts(decode, teacher, journal, student_decode, student_step)
@@ -127,12 +197,12 @@ def _device(config: ExperimentConfig) -> torch.device:
 
 
 def _network_clock(config: ExperimentConfig) -> Clock:
-    """Return the clock of a network: a GPU's work takes no time of a core."""
+    """Return wall time where a GPU works, because that takes no CPU time, else CPU time."""
     return time.perf_counter if config.cluster.use_gpu else time.process_time
 
 
 def _core_seconds() -> float:
-    """Return the CPU time of this process and of the decoders that it has started."""
+    """Return the CPU time of this process and its decoding processes."""
     decoders = (child.cpu_times() for child in psutil.Process().children())
     return time.process_time() + sum(float(times.user + times.system) for times in decoders)
 
@@ -141,79 +211,3 @@ def _timed(clock: Clock, work: Callable[[], Any]) -> tuple[Any, float]:
     started = clock()
     result = work()
     return result, clock() - started
-
-
-# FOLDED stages/run_forecast
-# A forecast of an experiment: its manifest counted, its unit costs measured here or elsewhere.
-
-
-@dataclass(frozen=True)
-class ExperimentForecast:
-    """The forecast and the costs that it stands on."""
-
-    costs: UnitCosts
-    run: RunForecast
-
-    def as_text(self) -> str:
-        """Return both as one table."""
-        parts = [
-            f"{name.removesuffix('_seconds').replace('_', ' ')} {1000 * seconds:.3g}"
-            for name, seconds in asdict(self.costs).items()
-        ]
-        return f"ms a clip              {', '.join(parts)}\n{self.run.as_text()}"
-
-
-def forecast_experiment(
-    config: ExperimentConfig, shape: ClusterShape, *, costs_uri: str | None = None
-) -> ExperimentForecast:
-    """Predict stage one and the student's training on a cluster.
-
-    Args:
-        config: an experiment that is indexed.
-        shape: of the cluster.
-        costs_uri: of costs that were measured elsewhere; without, they are measured here, for
-            which the teacher's weights must be there.
-
-    Raises:
-        StoreIncomplete: if there is no manifest.
-        ConfigError: if the file of costs makes no sense, or the cluster has no CPU.
-
-    """
-    manifest = read_source(config)
-    if costs_uri is None:
-        from pipeline.networks.teacher import teacher_digest  # torch
-
-        spec = plan_store(config, manifest=manifest, teacher_digest=teacher_digest(config))
-        costs = measure_costs(config, manifest, spec)
-    else:
-        spec = plan_store(config, manifest=manifest, teacher_digest="")  # to count with
-        costs = _read_costs(costs_uri)
-    try:
-        run = forecast(costs, shape, plan_workload(config, manifest, spec))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return ExperimentForecast(costs, run)
-
-
-def plan_workload(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> Workload:
-    """Count what stage one and one student have to do."""
-    return Workload(
-        num_cached_clips=sum(len(unit.coordinates) for unit in plan_units(spec, manifest.records)),
-        num_classes=spec.num_classes,
-        num_frames=spec.num_frames,
-        num_train_clips=len(manifest.rows_of("train")),
-        num_epochs=config.train.epochs,
-    )
-
-
-def write_costs(uri: str, costs: UnitCosts) -> None:
-    """Write costs for another machine's forecast."""
-    write_json(uri, asdict(costs))
-
-
-def _read_costs(uri: str) -> UnitCosts:
-    try:
-        return UnitCosts(**read_json(uri))
-    except (FileNotFoundError, ValueError, TypeError) as error:
-        names = ", ".join(field.name for field in fields(UnitCosts))
-        raise ConfigError(f"{uri} must be a JSON object with {names}: {error}") from error

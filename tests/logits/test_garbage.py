@@ -20,7 +20,6 @@ from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, exists, join_uri, list_tree, write_bytes
 from pipeline.storage.sealed.journal import finished_units, fragment_name
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
-from tests.s3_server import start_upload
 
 VIDEOS = tuple(Video(f"v{n}", split="val" if n > 8 else "train") for n in range(11))
 SMALL, GROWN = Plan(VIDEOS, num_views=1), Plan(VIDEOS, num_views=2)
@@ -187,13 +186,3 @@ def test_the_job_lists_and_deletes_only_when_told(tmp_path, capsys, monkeypatch)
     assert not any(path.exists() for path in torn)
     run_gc(config, delete=True, min_age_hours=24, journals=False)
     assert "no garbage" in capsys.readouterr().out
-
-
-def test_the_job_aborts_uploads_in_parts(bucket, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.stages.collect_garbage.MIRRORS", tmp_path / "mirrors")
-    config = SMALL.config.model_copy(update={"artefacts": bucket})
-    cache(config.store_uri, SMALL)
-    start_upload(f"{config.store_uri}/a")
-    for words in ("1 things, 14 bytes deleted", "no garbage"):
-        run_gc(config, delete=True, min_age_hours=0, journals=False)
-        assert words in capsys.readouterr().out

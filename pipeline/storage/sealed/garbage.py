@@ -28,7 +28,7 @@ from pipeline.storage.files import StoredFile, is_temporary, join_uri
 from pipeline.storage.sealed.journal import is_journalled
 from pipeline.storage.sealed.seal import SEAL_NAME, find_seal
 
-Kind = Literal["temporary file", "orphan", "journal", "mirror", "unfinished upload"]
+Kind = Literal["temporary file", "orphan", "journal", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Garbage:
     kind: Kind
     uri: str
     num_bytes: int
-    upload_id: str = ""
-    """Of an unfinished upload; a file may have several."""
 
 
 def judge(
