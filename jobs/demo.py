@@ -19,8 +19,8 @@ from pipeline.stages.command_line import run_job
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run every stage, then compare."""
     from pipeline.dataset.generated.videos import generate_dataset
+    from pipeline.results.comparison import compare_results
     from pipeline.results.page.page import write_report
-    from pipeline.results.tables import compare_results
     from pipeline.stages.cache import run_cache_teacher
     from pipeline.stages.cluster import ray_session, required_cpus
     from pipeline.stages.index import run_index_videos

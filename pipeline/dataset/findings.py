@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status
+from pipeline.text_table import text_table
 
 # MISSING and BAD_LOGITS are of logit stores only. Labels out of range are counted by label, since
 # a video that is not there has NOT_FOUND whatever its label.
@@ -55,17 +56,12 @@ class IndexReport:
             examples = ", ".join(finding.found[:num_examples])
             more = ", ..." if len(finding.found) > num_examples else ""
             rows.append((finding.name, str(len(finding.found)), examples + more))
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        table = [
-            f"{name:<{widths[0]}}  {count:>{widths[1]}}  {text}".rstrip()
-            for name, count, text in rows
-        ]
         splits = [
             f"{split} {self.num_good_videos.get(split, 0)} good of {count}"
             for split, count in self.num_videos.items()
         ]
         title = f"{self.dataset}: {self.num_classes} classes; videos: {', '.join(splits)}"
-        return "\n".join([title, "", *table])
+        return f"{title}\n\n{text_table(rows, align='<><')}"
 
     def bad_rows(self) -> list[tuple[str, ...]]:
         """Return the bad videos as rows of text, a header first."""

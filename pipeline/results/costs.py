@@ -22,8 +22,8 @@ from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
 from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.schema import ExperimentConfig, ModelConfig
 from pipeline.networks.build import build_network
-from pipeline.results.tables import markdown_table
 from pipeline.storage.files import write_json
+from pipeline.text_table import markdown_table
 from pipeline.tracking.progress import Progress
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
 from pipeline.results.bootstrap import Interval, bootstrap_interval
 from pipeline.results.figures import Bins
+from pipeline.text_table import text_table
 
 TEACHER = "teacher"
 SMALLEST = 1e-300  # so that the logarithm of a probability that came out as zero is a number
@@ -118,15 +119,10 @@ class Evaluation:
     def text(self) -> str:
         """The table that a person reads, and what follows from it."""
         header = ("", "top-1", "95 %", "top-5", "NLL", "ECE", "agreement", "KL to teacher")
-        lines = [header, *(_line(*item) for item in self.summary["networks"].items())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-            for line in lines
-        ]
+        table = text_table([header, *(_line(*item) for item in self.summary["networks"].items())])
         views = f"{self.protocol} clips x crops"
         title = f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed"
-        return "\n".join([title, *table, *map(_verdict, self.summary["differences"])])
+        return "\n".join([title, table, *map(_verdict, self.summary["differences"])])
 
     def _correct(self, name: str) -> NDArray[np.float64]:
         return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipeline.text_table import text_table
+
 SECONDS_PER_HOUR = 3600.0
 CPUS = "CPUs"  # the verdict where decoding and network share the CPUs and these are all busy
 
@@ -137,8 +139,7 @@ class RunForecast:
             ("cores to feed a GPU", _describe_cores(self.teacher_cores, self.student_cores)),
             ("cache is paid after", self._describe_break_even()),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+        return text_table(rows, align="<")
 
     def _describe_break_even(self) -> str:
         if math.isinf(self.break_even_students):

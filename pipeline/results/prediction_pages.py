@@ -16,6 +16,7 @@ from pipeline.config.schema import VideoLimits
 from pipeline.frames.source import frames_of
 from pipeline.results.figures import DPI
 from pipeline.results.prediction import VideoPrediction
+from pipeline.text_table import text_table
 
 SHOWN_CLASSES = 5
 BAR_SHARE = 0.12  # of the picture's height, for the answer
@@ -26,9 +27,8 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 def prediction_table(predictions: Sequence[VideoPrediction], count: int) -> str:
     """Lay predictions out as aligned text: a line a video, or a line a window."""
-    lines = [line for prediction in predictions for line in _lines(prediction, count)]
-    width = max((len(name) for name, _ in lines), default=0)
-    return "\n".join(f"{name.ljust(width)}  {classes}" for name, classes in lines)
+    lines = (line for prediction in predictions for line in _lines(prediction, count))
+    return text_table(lines, align="<")
 
 
 def write_pages(

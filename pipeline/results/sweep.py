@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.results.figures import DPI, QUIET
+from pipeline.text_table import text_table
 from pipeline.training.sweep import Point, point_at
 
 CONFIDENCE = 0.95
@@ -101,9 +102,8 @@ def sweep_table(outcomes: Sequence[Outcome]) -> str:
     cells = cells_of(outcomes)
     best = best_cell(cells)
     header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
-    rows = [header, *(_row(cell, best=cell is best) for cell in cells.values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    rows = [_row(cell, best=cell is best) for cell in cells.values()]
+    lines = [text_table([header, *rows], align=">")]
     for state in ("stopped", "failed"):
         left = [outcome for outcome in outcomes if outcome.state == state]
         if left:

@@ -25,6 +25,7 @@ from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.storage.files import write_json
+from pipeline.text_table import text_table
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import jitter_rows
 from pipeline.views.view import build_view, keyed_hash
@@ -73,16 +74,17 @@ def report_text(
 ) -> str:
     """Return the report as text: every shard's figures, the worst classes, the findings."""
     num_bytes = sum(entry.num_bytes for entry in store.seal.files)
+    header = ("shard", "good cells", "top-1", "entropy (nats)")
+    shards = [
+        (str(shard.number), str(shard.num_good), f"{shard.top1:.3f}", f"{shard.entropy:.3f}")
+        for shard in diagnosis.shards
+    ]
     lines = [
         f"store        {store.root} ({store.spec.format})",
         f"root digest  {store.root_digest}",
         f"files        {len(store.seal.files)}, {num_bytes:,} bytes",
         "",
-        "shard  good cells  top-1  entropy (nats)",
-        *(
-            f"{shard.number:5}  {shard.num_good:10}  {shard.top1:5.3f}  {shard.entropy:14.3f}"
-            for shard in diagnosis.shards
-        ),
+        text_table([header, *shards], align=">"),
         "",
         f"classes the teacher knows least: {_worst(diagnosis, class_names)}",
     ]

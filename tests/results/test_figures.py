@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from pipeline.results.comparison import ModelScore, comparison_table
 from pipeline.results.figures import (
     Bins,
     Prediction,
@@ -16,7 +17,6 @@ from pipeline.results.figures import (
     predictions_figure,
     reliability_figure,
 )
-from pipeline.results.tables import ModelScore, comparison_table
 
 
 def confusion_of(num_classes: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dvflnet.metrics import agreement, evaluate_logits
 from pipeline.results.costs import Latency, measure_latency
 from pipeline.results.export.contract import Contract, Program
-from pipeline.results.tables import markdown_table
+from pipeline.text_table import markdown_table
 
 NETWORK = "network"  # the row that all others are compared with: the network itself, in PyTorch
 
@@ -89,7 +89,7 @@ def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, 
 
     """
     lines = [_line(name, files.get(name), values) for name, values in measured.items()]
-    return markdown_table(_HEADER, lines, num_words=2)
+    return markdown_table(_HEADER, lines, align="<<>")
 
 
 def _line(name: str, entry: Mapping[str, Any] | None, values: Measured) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.text_table import text_table
 from pipeline.tracking.progress import duration
 
 
@@ -85,11 +86,7 @@ def comparison_table(scores: Sequence[ModelScore]) -> str:
         "agreement",
         "train time",
     )
-    rows = [header, *(_comparison_row(score) for score in scores)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return text_table([header, *map(_comparison_row, scores)])
 
 
 def _comparison_row(score: ModelScore) -> tuple[str, ...]:
@@ -104,25 +101,3 @@ def _comparison_row(score: ModelScore) -> tuple[str, ...]:
         "-" if score.agreement is None else f"{score.agreement:.1%}",
         "-" if score.train_seconds is None else duration(score.train_seconds),
     )
-
-
-def markdown_table(
-    header: Sequence[str], lines: Sequence[Sequence[str]], *, num_words: int = 1
-) -> str:
-    """Lay texts out as a Markdown table that is also readable as it stands.
-
-    Args:
-        header: of the columns.
-        lines: a text for each column.
-        num_words: how many columns, from the left, hold words; the others are numbers.
-
-    """
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    left, right = widths[:num_words], widths[num_words:]
-    rule = ["-" * width for width in left] + ["-" * (width - 1) + ":" for width in right]
-    padded = [
-        [*map(str.ljust, line[:num_words], left), *map(str.rjust, line[num_words:], right)]
-        for line in (header, *lines)
-    ]
-    rows = [padded[0], rule, *padded[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
