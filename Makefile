@@ -94,7 +94,8 @@ test-browser: $(INSTALLED) $(BROWSER)/.installed ## pages of the MLflow UI, in a
 
 test-s3: $(INSTALLED) ## what touches buckets, on a second S3 server that has nothing of the first
 	@DVFLNET_TEST_S3_SERVER=rclone $(BIN)/pytest -m 'not chaos' \
-	    tests/storage/test_files.py tests/storage/test_s3.py tests/stages/test_bucket.py $(PYTEST_ARGS)
+	    tests/storage/test_files.py tests/storage/test_s3.py tests/storage/test_arrow.py \
+	    tests/stages/test_bucket.py $(PYTEST_ARGS)
 
 test-export: $(EXPORT) ## files for ExecuTorch, written and run
 	@$(BIN)/pytest -m export $(PYTEST_ARGS)

@@ -63,6 +63,11 @@ def is_local(uri: str) -> bool:
     return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
 
 
+def is_in_bucket(uri: str) -> bool:
+    """Return whether ``uri`` is on S3, or on a server that speaks like it."""
+    return fsspec.utils.get_protocol(uri) in ("s3", "s3a")
+
+
 def longest_wait_seconds(uri: str) -> float:
     """Return how long one call waits for the storage of ``uri`` before it gives up; locally 0."""
     return 0.0 if is_local(uri) else s3.deadline_seconds()
@@ -201,7 +206,7 @@ def is_temporary(name: str) -> bool:
 
 
 def delete(uri: str) -> bool:
-    """Delete a file; return whether it was there."""
+    """Delete a file; return whether it was there, which a bucket always claims."""
     filesystem, path = filesystem_of(uri)
     try:
         _call(filesystem, "rm_file", path)
@@ -251,8 +256,7 @@ def sha256_of(content: bytes | memoryview) -> str:
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
     """Return the file system that a URI is on, with our settings, and the path there."""
-    in_bucket = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
-    filesystem, path = fsspec.core.url_to_fs(uri, **(s3.S3_OPTIONS if in_bucket else {}))
+    filesystem, path = fsspec.core.url_to_fs(uri, **(s3.S3_OPTIONS if is_in_bucket(uri) else {}))
     return filesystem, str(path)
 
 
