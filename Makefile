@@ -6,12 +6,14 @@ CONFIG ?= configs/demo.yaml
 MLFLOW_DB ?= $(HOME)/dvflnet/mlflow.db
 UI_PORT ?= 5000
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= logical
 BENCH ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPORT := $(VENV)/.installed-export
+PARALLEL = -n $(PYTEST_WORKERS) --maxprocesses 8 --dist loadgroup
 BROWSER := build/browser
 PLAYWRIGHT := playwright-core@1.65.1
 
@@ -81,8 +83,8 @@ format: $(INSTALLED) ## rewrite the sources as `check` wants them
 
 # --- test: four suites, every test in exactly one ------------------------------------------------
 
-test: $(INSTALLED) ## unit tests and short cluster tests (under 15 minutes)
-	@$(BIN)/pytest -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+test: $(INSTALLED) ## unit tests and short cluster tests (under 9 minutes on two cores)
+	@$(BIN)/pytest $(PARALLEL) -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
 
 test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
 	@$(BIN)/pytest -m '(slow or server) and not browser and not chaos and not export' $(PYTEST_ARGS)

@@ -52,6 +52,13 @@ hypothesis.settings.register_profile("no_deadline", deadline=None, max_examples=
 hypothesis.settings.load_profile("no_deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all that start Ray: two of them starve each other."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("cluster") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def picture_of(number: int, width: int, height: int) -> Picture:
     """Draw the frame ``number``: ramps that tell every pixel from its neighbours, and a bar code.
 
