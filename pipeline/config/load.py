@@ -1,4 +1,4 @@
-"""Reading an experiment: one YAML file, read by every job of it.
+"""Reading an experiment from its YAML file.
 
 ``load_config(path, overrides)`` reads the file, applies ``section.key=value`` words from the
 command line and checks everything at once. All problems are reported together, each with its
@@ -8,7 +8,9 @@ dotted path and, for a misspelt key, the nearest valid one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
-from pipeline.storage.files import absolute_uri, read_parsed
+from pipeline.storage.files import read_parsed
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -35,12 +37,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
 
 def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read, override and check an experiment that is at hand as YAML.
-
-    Args:
-        text: YAML.
-        source: where it is from, for messages.
-        overrides: words ``section.key=value``.
+    """Check an experiment whose YAML is at hand; ``source`` names it in messages.
 
     Raises:
         ConfigError: with every problem found, not only the first.
@@ -56,7 +53,7 @@ def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> Ex
         raise ConfigError(
             f"{source} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems)
         )
-    return _with_absolute_uris(config)
+    return config
 
 
 def resolved_yaml(config: ExperimentConfig) -> str:
@@ -65,18 +62,16 @@ def resolved_yaml(config: ExperimentConfig) -> str:
 
 
 def flattened(config: ExperimentConfig) -> dict[str, Any]:
-    """Flatten a config to dotted keys."""
-    flat: dict[str, Any] = {}
+    """Map every dotted key of a config to its value."""
 
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
+    def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in section.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
 
-    visit("", config.model_dump(mode="json"))
-    return flat
+    return dict(leaves(config.model_dump(mode="json")))
 
 
 def _read_text(path: Path) -> str:
@@ -93,21 +88,23 @@ def _read_text(path: Path) -> str:
 def _parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_Yaml)
-    except (yaml.YAMLError, RecursionError) as error:
+    except _MALFORMED as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")
     return values
 
 
-MERGE = "tag:yaml.org,2002:merge"  # the key "<<"
+# PyYAML raises the last three on a scalar that its tag does not fit, such as the date 2026-02-30.
+_MALFORMED = (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError)
+_MERGE = "tag:yaml.org,2002:merge"  # the key "<<"
 
 
 class _Yaml(yaml.SafeLoader):
-    """Reads 1e-4 as a number, which PyYAML takes for text, and refuses a key given twice."""
+    """PyYAML's loader, which also refuses a key given twice and reads 1e-4 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if key.tag != MERGE]  # merged keys may be given again
+        own = [key for key, _ in node.value if key.tag != _MERGE]  # merged keys may be given again
         keys = [self.construct_object(key, deep=True) for key in own]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
@@ -118,24 +115,19 @@ class _Yaml(yaml.SafeLoader):
 
 
 class _YamlDumper(yaml.SafeDumper):
-    """Quotes a text that ``_Yaml`` would read as a number."""
+    """PyYAML's dumper, which also quotes a text that ``_Yaml`` would read as a number."""
 
 
-def _add_exponent_floats(side: type[yaml.SafeLoader] | type[yaml.SafeDumper]) -> None:
-    import re
-
-    side.add_implicit_resolver(
+for _side in (_Yaml, _YamlDumper):  # PyYAML takes 1e-4, which has no point, for text
+    _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
         list("-+0123456789"),
     )
 
 
-_add_exponent_floats(_Yaml)
-_add_exponent_floats(_YamlDumper)
-
-
 def _apply_override(values: dict[str, Any], word: str) -> str | None:
+    """Set one value in ``values``; return the problem, if there is one."""
     dotted, separator, text = word.partition("=")
     if not separator or not dotted:
         return f"override {word!r} is not of the form section.key=value"
@@ -149,7 +141,7 @@ def _apply_override(values: dict[str, Any], word: str) -> str | None:
         section = section[parent]
     try:
         section[leaf] = yaml.load(text, Loader=_Yaml)
-    except yaml.YAMLError as error:
+    except _MALFORMED as error:
         return f"override {word!r}: {error}"
     return None
 
@@ -164,7 +156,12 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{dotted}: is required"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{dotted}: {message}, found {item['input']!r}" if dotted else message
+    return f"{dotted}: {message}, found {_brief(item['input'])}" if dotted else message
+
+
+def _brief(value: Any) -> str:
+    """Return the ``repr`` of a value, cut short: aliases make it endless in a small YAML file."""
+    return reprlib.repr(value)[:200] if isinstance(value, list | dict) else repr(value)
 
 
 def _keys_beside(location: Iterable[str]) -> list[str]:
@@ -177,24 +174,3 @@ def _keys_beside(location: Iterable[str]) -> list[str]:
             return []
         section = models[0]
     return list(section.model_fields)
-
-
-def _with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
-    """Resolve relative paths and ``~`` once, here, so that no worker resolves them elsewhere."""
-
-    def resolve(section: Any, *names: str) -> Any:
-        found = {name: getattr(section, name) for name in names}
-        return section.model_copy(
-            update={name: absolute_uri(uri) for name, uri in found.items() if uri is not None}
-        )
-
-    return config.model_copy(
-        update={
-            "artefacts": absolute_uri(config.artefacts),
-            "dataset": resolve(config.dataset, "root", "annotations"),
-            "teacher": resolve(config.teacher, "weights", "init_weights"),
-            "student": resolve(config.student, "init_weights"),
-            "frames": resolve(config.frames, "uri"),
-            "store": resolve(config.store, "uri"),
-        }
-    )

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.storage.files import is_local, join_uri
+from pipeline.storage.files import absolute_uri, is_local, join_uri
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+# A path is made absolute once, here, so that no worker resolves it in another folder.
+Uri = Annotated[str, AfterValidator(absolute_uri)]
 NonNegative = Annotated[int, Field(ge=0)]
 Variant = Literal["nano", "tiny", "small", "base"]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
@@ -52,9 +54,9 @@ class DatasetConfig(Section):
     """Where the videos are, how they are annotated, and how much may be bad."""
 
     name: str
-    root: str  # URI of the folder that the annotations' paths are relative to
+    root: Uri  # URI of the folder that the annotations' paths are relative to
     layout: Layout
-    annotations: str | None = None  # URI of the lists; not needed for layout "folders"
+    annotations: Uri | None = None  # URI of the lists; not needed for layout "folders"
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # of the official lists
     num_classes: Count
     min_frames: Count = 4
@@ -94,7 +96,7 @@ class FramesConfig(Section):
     """Where stages get their frames from, and how prepared frames are made."""
 
     source: Literal["videos", "prepared"] = "videos"
-    uri: str | None = None  # of the frame store; null: <artefacts>/frames
+    uri: Uri | None = None  # of the frame store; null: <artefacts>/frames
     num_candidates: Count = 32  # frames that are kept of a video
     short_side: Annotated[int, Field(ge=32)] = 256  # in pixels; smaller pictures stay as they are
     quality: Annotated[int, Field(ge=1, le=100)] = 90  # of the JPEGs
@@ -147,7 +149,7 @@ class ModelConfig(Section):
     depths: tuple[Count, Count, Count, Count] | None = None
     drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     init: Literal["scratch", "imagenet", "checkpoint"] = "scratch"  # where training starts
-    init_weights: str | None = None  # URI of the file for imagenet or checkpoint
+    init_weights: Uri | None = None  # URI of the file for imagenet or checkpoint
     init_head: Literal["keep", "new"] = "new"  # the head of that file
     preserve_image_function: bool = False  # imagenet: start with temporal modulators of one
 
@@ -156,7 +158,7 @@ class TeacherConfig(ModelConfig):
     """The teacher, how it is trained here (``optim``, ``train``) and how it is run."""
 
     variant: Variant = "base"
-    weights: str | None = None  # URI; null: what train_teacher wrote for this experiment
+    weights: Uri | None = None  # URI; null: what train_teacher wrote for this experiment
     precision: Literal["float32", "bfloat16"] = "float32"  # of the cached forward passes
     min_top1: Fraction | None = None  # refuse a teacher that is worse on val
     label_smoothing: Fraction = 0.1
@@ -175,7 +177,7 @@ class StudentConfig(ModelConfig):
 class StoreConfig(Section):
     """The logit store and the units it is made in."""
 
-    uri: str | None = None  # null: <artefacts>/store
+    uri: Uri | None = None  # null: <artefacts>/store
     format: Literal["zarr", "parquet"] = "zarr"
     clips_per_unit: Count = 64
     units_per_shard: Count = 128
@@ -227,7 +229,7 @@ class TrackingConfig(Section):
 class ExperimentConfig(Section):
     """One experiment."""
 
-    artefacts: str  # URI of the folder that everything of this experiment is written to
+    artefacts: Uri  # URI of the folder that everything of this experiment is written to
     dataset: DatasetConfig
     clip: ClipConfig = ClipConfig()
     views: ViewsConfig = ViewsConfig()
@@ -252,32 +254,26 @@ class ExperimentConfig(Section):
 
     @property
     def manifest_uri(self) -> str:
-        """URI of the manifest of the videos."""
         return join_uri(self.artefacts, "manifest.parquet")
 
     @property
     def frames_uri(self) -> str:
-        """URI of the frame store."""
         return self.frames.uri or join_uri(self.artefacts, "frames")
 
     @property
     def store_uri(self) -> str:
-        """URI of the logit store."""
         return self.store.uri or join_uri(self.artefacts, "store")
 
     @property
     def teacher_weights_uri(self) -> str:
-        """URI of the teacher's weights."""
         return self.teacher.weights or self.own_teacher_uri
 
     @property
     def own_teacher_uri(self) -> str:
-        """URI of the teacher that is trained here."""
         return join_uri(self.artefacts, "teacher", "best.safetensors")
 
     @property
     def tracking_uri(self) -> str:
-        """URI of the MLflow store or server."""
         return self.tracking.uri or f"sqlite:///{Path(self.artefacts).parent / 'mlflow.db'}"
 
     @property
@@ -288,12 +284,10 @@ class ExperimentConfig(Section):
 
     @property
     def student_num_frames(self) -> int:
-        """Frames of the student's clip."""
         return self.student.num_frames or self.clip.num_frames
 
     @property
     def student_side(self) -> int:
-        """Side of the student's clip, in pixels."""
         return self.student.side or self.clip.side
 
 

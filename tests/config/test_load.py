@@ -142,12 +142,22 @@ def test_overrides_and_file_are_judged_together(problems):
         ("just text", "must hold sections, found str"),
         ("!!python/object/apply:os.system [true]", "is not YAML"),
         ("{[a, b]: c}", "is not YAML"),
+        ("artefacts: 2026-02-30", "is not YAML"),
     ],
 )
 def test_a_file_that_holds_no_sections(load, text, words):
     with pytest.raises(ConfigError, match=r"experiment\.yaml") as caught:
         load(text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("use", ["b: 1", "artefacts: *a11", "x: {y: *a11, y: *a11}"])
+def test_nested_aliases_are_never_written_out(load, use):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(ConfigError, match=r"experiment\.yaml") as caught:
+        load("\n".join([*lines, use]))
+    assert len(str(caught.value)) < 2000
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -19,7 +19,6 @@ from pipeline.config.load import load_config
 from pipeline.dataset.lists import read_json
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest, write_manifest
 from pipeline.errors import (
-    ConfigError,
     DatasetError,
     PipelineError,
     StoreCorrupt,
@@ -223,11 +222,3 @@ def test_class_names_that_are_no_list_of_names_are_refused(text, tmp_path):
     write_weights(path, {"a": torch.ones(2)}, {"class_names": text})
     with pytest.raises(WeightsMismatch, match=r"student\.safetensors must name its classes"):
         read_weights(path)
-
-
-def test_an_alias_bomb_in_a_config_is_refused(tmp_path):
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-    (tmp_path / "config.yaml").write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=r"config\.yaml"):
-        load_config(tmp_path / "config.yaml")
