@@ -111,7 +111,7 @@ def _measure(subject: Subject, num_threads: int) -> ModelCost:
         network(clip)  # before the clock starts, so that the peak is that of the network alone
         peak = memory_bytes("VmHWM")
         latency = measure_latency(lambda: network(clip))
-    num_parameters, num_macs = _counted(subject)
+    num_parameters, num_macs = count_costs(subject)
     return ModelCost(
         name=subject.name,
         clip=(subject.num_frames, subject.side, subject.side),
@@ -175,7 +175,7 @@ def _line(cost: ModelCost) -> tuple[str, ...]:
 def claims_table() -> str:
     """Lay what was published beside what the code costs, with the notes that it takes."""
     header = ("", "params (M)", "published", "GMAC", 'published "GFLOPs"', "off by")
-    counted = {subject.name: _counted(subject) for subject in published_subjects()}
+    counted = {subject.name: count_costs(subject) for subject in published_subjects()}
     lines = [
         (
             name,
@@ -195,7 +195,7 @@ def claims_table() -> str:
     return "\n".join([markdown_table(header, lines), "", *notes])
 
 
-def _counted(subject: Subject) -> tuple[int, int]:
+def count_costs(subject: Subject) -> tuple[int, int]:
     with torch.device("meta"):
         network = subject.build()
     macs = count_macs(network, num_frames=subject.num_frames, side=subject.side)

@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}  # told apart by colour-blind eyes, too
+BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell them apart, too
+COLOURS = {"student": BLUE, "teacher": ORANGE}
 RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
 MAX_NUMBERED_CLASSES = 25  # a confusion matrix of more has colours only
 SHEET_COLUMNS = 4
@@ -53,7 +55,7 @@ class ShownVideo:
 
 
 def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix.
+    """Draw a confusion matrix: right answers in blue, mistakes in orange.
 
     Args:
         confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
@@ -61,21 +63,35 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
     """
     num_classes = len(class_names)
-    side = float(np.clip(0.14 * num_classes + 4.5, 5.5, 18.0))
+    side = float(np.clip(0.14 * num_classes + 3.0, 4.0, 18.0))
     font_size = float(np.clip(260 / num_classes, 5.5, 10.0))
     figure = Figure(figsize=(side, side), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.set_title(_accuracy_title(confusion), loc="left")
-    axes.set_xticks(range(num_classes), class_names, rotation=90, fontsize=font_size)
-    axes.set_yticks(range(num_classes), class_names, fontsize=font_size)
+    colours = np.where(np.eye(num_classes, dtype=bool)[..., None], to_rgb(BLUE), to_rgb(ORANGE))
+    opacity = np.where(confusion, 0.15 + 0.85 * shares, 0.0)
+    axes.imshow(np.dstack([colours, opacity]))
+    correct, total = int(confusion.trace()), int(confusion.sum())
+    share = f"{correct / max(total, 1):.1%}"
+    # Everything that is written is grey, so that it can be read on white and on black.
+    axes.set_title(f"{correct} of {total} videos right ({share})", loc="left", color=QUIET)
+    axes.set_xlabel("predicted class", color=QUIET)
+    axes.set_ylabel("true class", color=QUIET)
+    axes.set_xticks(range(num_classes), class_names, rotation=90, fontsize=font_size, color=QUIET)
+    axes.set_yticks(range(num_classes), class_names, fontsize=font_size, color=QUIET)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if num_classes <= MAX_NUMBERED_CLASSES:
-        _number_cells(axes, confusion, shares, font_size)
+        for true, predicted in np.argwhere(confusion):
+            axes.text(
+                predicted,
+                true,
+                str(confusion[true, predicted]),
+                ha="center",
+                va="center",
+                color="white" if shares[true, predicted] > 0.5 else QUIET,
+                fontsize=font_size,
+            )
     return figure
 
 
@@ -153,20 +169,6 @@ def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
     for axes, video in zip(grid.flat, videos, strict=False):
         _draw_video(axes, video)
     return figure
-
-
-def _accuracy_title(confusion: NDArray[np.int64]) -> str:
-    correct, total = int(confusion.trace()), int(confusion.sum())
-    return f"{correct} of {total} videos right ({correct / max(total, 1):.1%})"
-
-
-def _number_cells(
-    axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], font_size: float
-) -> None:
-    for true, predicted in np.argwhere(counts):
-        colour = "white" if shares[true, predicted] > 0.5 else "black"
-        text = str(counts[true, predicted])
-        axes.text(predicted, true, text, ha="center", va="center", color=colour, fontsize=font_size)
 
 
 def _draw_video(axes: Axes, video: ShownVideo) -> None:

@@ -2,9 +2,7 @@
 
 ::
 
-    facts.py     what the page says, part by part; a part may be missing
-    gather.py    artefacts and MLflow -> facts
-    pictures.py  videos -> film strips, as data URIs
-    charts.py    numbers -> inline SVG, coloured by the page's style sheet
-    page.py      facts -> page.html with style.css, in one self-contained file
+    facts.py   the parts of the page; a part may be missing
+    gather.py  artefacts and MLflow -> facts
+    page.py    facts -> page.html with style.css, in one self-contained file
 """

@@ -1,33 +1,48 @@
-"""What the report says, part by part; nothing here is about looks, or about where it comes from."""
+"""The facts of the page, part by part, without their looks. A part may be missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Generic, TypeVar
 
 from pipeline.config.schema import ExperimentConfig
+from pipeline.errors import PipelineError
 from pipeline.logits.examine import Finding
-from pipeline.results.bootstrap import Interval, bootstrap_interval
+from pipeline.results.evaluation import Evaluation
 
+T = TypeVar("T")
 CURVES = ("val/top1", "val/nll", "train/loss")
+Curves = Mapping[str, Sequence[tuple[int, float]]]  # points (step, value) by metric
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A part that is not there, and why."""
+class Part(Generic[T]):
+    """A part of the page; one without a value is missing for a reason."""
 
-    reason: str
+    value: T | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, make: Callable[[], T]) -> Part[T]:
+        """Make a part. It is missing if a stage has not run yet, or an artefact is damaged."""
+        try:
+            return cls(make())
+        except PipelineError as error:
+            return cls(None, str(error))
+
+    def get(self) -> T:
+        """Return the value. Where it is missing, a part made from it is missing for its reason."""
+        if self.value is None:
+            raise PipelineError(self.reason)
+        return self.value
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A film strip and what stands below it."""
+    """A film strip and its caption. ``image`` is a data URI, empty if the video is unreadable."""
 
-    image: str  # data URI
+    image: str
     caption: str
 
 
@@ -46,6 +61,11 @@ class Dataset:
     bad: tuple[str, ...]  # why videos are bad, counted
     strips: tuple[Strip, ...]
 
+    @property
+    def num_good(self) -> int:
+        """Good videos of all splits."""
+        return sum(good for good, _ in self.num_videos.values())
+
 
 @dataclass(frozen=True)
 class Store:
@@ -62,55 +82,45 @@ class Store:
     sealed_at: str
     run_id: str
     teacher: Mapping[str, Any]
-    train_top1: float  # the teacher's, over all good cells
+    top1: float  # the teacher's, over all good cells
     findings: tuple[Finding, ...]
     hardest_classes: tuple[tuple[str, float], ...]
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What one network costs, for one clip."""
-
-    num_parameters: int
-    num_macs: int
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How good a network is on val, and on which videos it is right."""
-
-    metrics: Mapping[str, float]
-    confusion: NDArray[np.int64]  # (K, K), true by predicted
-    right: NDArray[np.bool_]  # (N,)
-
     @property
-    def interval(self) -> Interval:
-        """Top-1 with its interval over videos."""
-        return bootstrap_interval(self.right.astype(float))
+    def view_bytes(self) -> float:
+        """Mean size of a view, with its proofs."""
+        return self.num_bytes / max(self.num_good, 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run."""
+
+    name: str
+    run_id: str
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network of the comparison. ``role`` is teacher, baseline or student."""
+    """A network of the comparison; its scores are in the evaluation, under its role."""
 
-    role: str
-    title: str
-    cost: Cost
-    scores: Scores | Missing
-    run: str  # name, or why there is none
-    run_id: str
+    role: str  # teacher, baseline or student
+    num_parameters: int
+    num_macs: int  # of one clip
+    run: Part[Run]
     weights_digest: str
-    seconds: float | None
-    curves: Mapping[str, Sequence[tuple[int, float]]] | Missing
+    curves: Part[Curves]
+    unscored: str  # why it has no scores
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A video of val of which teacher and student say different things."""
+    """A video of val that teacher and student put into different classes."""
 
     strip: Strip
     true: str
-    teacher: tuple[str, float]
+    teacher: tuple[str, float]  # class and probability
     student: tuple[str, float]
     kl: float  # KL(teacher || student), nats
 
@@ -120,13 +130,8 @@ class Facts:
     """All parts of the page."""
 
     config: ExperimentConfig
-    dataset: Dataset | Missing
-    store: Store | Missing
+    dataset: Part[Dataset]
+    store: Part[Store]
     models: tuple[Model, ...]  # teacher, VFL-Net, DVFL-Net
-    num_val: int
-    disagreements: tuple[Disagreement, ...] | Missing
-
-
-def gain_over(better: Scores, worse: Scores) -> Interval:
-    """Return the difference of top-1 with its interval; both have seen the same videos."""
-    return bootstrap_interval(better.right.astype(float) - worse.right.astype(float))
+    evaluation: Evaluation  # of those that have scores, by role
+    disagreements: Part[tuple[Disagreement, ...]]

@@ -1,43 +1,38 @@
-"""From artefacts and MLflow to the facts of the page.
+"""The reader of artefacts and MLflow that gathers the facts of the page.
 
-Without indexed videos there is nothing to report on. Every other part is gathered alone. One that
-cannot be, because a stage has not run or an artefact is damaged, becomes ``Missing`` with the
-reason.
+Without indexed videos there is nothing to report on. Every other part is gathered on its own.
 """
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from dvflnet.cost import count_macs, count_parameters
-from dvflnet.metrics import confusion_matrix, evaluate_logits
-from pipeline.config.schema import ExperimentConfig, ModelConfig
+from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
-from pipeline.errors import PipelineError, Status, StoreIncomplete, VideoDecodeError
+from pipeline.errors import Status, StoreIncomplete, VideoDecodeError
+from pipeline.frames.pictures import encode_jpeg
 from pipeline.frames.source import read_source, read_videos
 from pipeline.logits.examine import examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import LogitStore
-from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import read_weights
-from pipeline.results.page.charts import film_strip
+from pipeline.results.costs import count_costs, own_subjects
+from pipeline.results.evaluation import Evaluation
 from pipeline.results.page.facts import (
     CURVES,
-    Cost,
     Dataset,
     Disagreement,
     Facts,
-    Missing,
     Model,
-    Scores,
+    Part,
+    Run,
     Store,
     Strip,
 )
@@ -48,12 +43,12 @@ from pipeline.training.checkpoint import VAL_LOGITS
 from pipeline.training.loop import val_teacher_logits
 from pipeline.training.plan import WEIGHTS, TrainPlan, plan_student, plan_teacher, vary_student
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.view import EVALUATION_VIEW, build_view
+from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
-T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 MAX_CLASS_STRIPS = 12
 MAX_DISAGREEMENTS = 9
+STRIP_FRAMES, STRIP_SIDE, STRIP_QUALITY = 5, 96, 82
 
 
 def gather_facts(config: ExperimentConfig) -> Facts:
@@ -64,36 +59,35 @@ def gather_facts(config: ExperimentConfig) -> Facts:
         DatasetError: if their manifest is damaged.
 
     """
-    read_videos(config)  # or there is nothing to report on
-    manifest = _try(lambda: read_source(config))
-    student = _try(lambda: plan_student(config))
-    baseline = _part(student, lambda plan: vary_student(plan, config.baseline))
-    teacher = _try(lambda: plan_teacher(config))
+    read_videos(config)  # raises if there is nothing to report on
+    manifest = Part.of(lambda: read_source(config))
+    student = Part.of(lambda: plan_student(config))
+    baseline = Part.of(lambda: vary_student(student.get(), config.baseline))
+    plans = {
+        "teacher": Part.of(lambda: plan_teacher(config)),
+        "baseline": baseline,
+        "student": student,
+    }
+    # The teacher's scores are those of the logits that were distilled.
+    logits = {
+        "teacher": Part.of(lambda: _teacher_logits(student.get())),
+        "baseline": Part.of(lambda: _last_logits(baseline.get())),
+        "student": Part.of(lambda: _last_logits(student.get())),
+    }
+
+    def disagreements() -> tuple[Disagreement, ...]:
+        both = logits["teacher"].get(), logits["student"].get()
+        return _disagreements(student.get(), *both, decoder)
+
     with closing(DecodeProcess()) as decoder:
         return Facts(
             config=config,
-            dataset=_part(manifest, lambda found: _dataset(config, found, decoder)),
-            store=_part(manifest, lambda found: _store(config, found)),
-            models=(
-                _teacher(config, teacher, student),
-                _student(config, "baseline", "VFL-Net, from labels alone", baseline),
-                _student(config, "student", "DVFL-Net, from labels and the cache", student),
-            ),
-            num_val=0 if isinstance(student, Missing) else len(student.val_rows),
-            disagreements=_part(student, lambda plan: _disagreements(plan, decoder)),
+            dataset=Part.of(lambda: _dataset(config, manifest.get(), decoder)),
+            store=Part.of(lambda: _store(config, manifest.get())),
+            models=tuple(_model(config, role, plan, logits[role]) for role, plan in plans.items()),
+            evaluation=_evaluation(student.value, logits),
+            disagreements=Part.of(disagreements),
         )
-
-
-def _try(make: Callable[[], T]) -> T | Missing:
-    """Make a part, or say why it cannot be made."""
-    try:
-        return make()
-    except PipelineError as error:
-        return Missing(str(error))
-
-
-def _part(found: T | Missing, make: Callable[[T], Any]) -> Any:
-    return found if isinstance(found, Missing) else _try(lambda: make(found))
 
 
 def _dataset(config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess) -> Dataset:
@@ -142,12 +136,17 @@ def _class_strips(
 def _strip(
     config: ExperimentConfig, manifest: Manifest, row: int, decoder: DecodeProcess, caption: str
 ) -> Strip:
+    """Lay a few frames of a video side by side, time going right."""
     record, limits = manifest.records[row], config.dataset.limits
     view = build_view(config.views, record, EVALUATION_VIEW, num_frames=config.clip.num_frames)
     try:
-        return Strip(film_strip(decoder, record, view, limits), caption)
+        (clip,) = decoder.clips(record, [view], limits, side=STRIP_SIDE, prove=False)
     except VideoDecodeError as error:
         return Strip("", f"{caption}: {error.reason}")
+    shown = np.linspace(0, len(clip.frames) - 1, STRIP_FRAMES).round().astype(int)
+    picture = np.concatenate(list(clip.frames[shown]), axis=1)  # (H, STRIP_FRAMES * W, C)
+    jpeg = base64.b64encode(encode_jpeg(picture, STRIP_QUALITY)).decode()
+    return Strip(f"data:image/jpeg;base64,{jpeg}", caption)
 
 
 def _store(config: ExperimentConfig, manifest: Manifest) -> Store:
@@ -171,7 +170,7 @@ def _store(config: ExperimentConfig, manifest: Manifest) -> Store:
         sealed_at=str(store.seal.provenance.get("sealed_at", "")),
         run_id=str(store.seal.provenance.get("run_id", "")),
         teacher=store.spec.identity["teacher"],
-        train_top1=sum(shard.num_hits for shard in diagnosis.shards) / max(num_good, 1),
+        top1=sum(shard.num_hits for shard in diagnosis.shards) / max(num_good, 1),
         findings=diagnosis.findings,
         hardest_classes=tuple(sorted(known, key=lambda pair: pair[1])[:3]),
     )
@@ -183,111 +182,97 @@ def _num_wanted(store: LogitStore, manifest: Manifest) -> int:
     return num_train * num_train_views + len(manifest.records) - num_train
 
 
-def _cost(config: ExperimentConfig, model: ModelConfig, *, num_frames: int, side: int) -> Cost:
-    network = build_network(model, num_classes=config.dataset.num_classes, num_frames=num_frames)
-    return Cost(count_parameters(network), count_macs(network, num_frames=num_frames, side=side))
-
-
-def _teacher(
-    config: ExperimentConfig, plan: TrainPlan | Missing, student: TrainPlan | Missing
+def _model(
+    config: ExperimentConfig, role: str, plan: Part[TrainPlan], logits: Part[Tensor]
 ) -> Model:
-    """Describe the teacher; its scores are those of the logits that were distilled."""
-    clip, own = config.clip, _part(plan, _result)
-    here = exists(config.teacher_weights_uri)
-    digest = read_weights(config.teacher_weights_uri).metadata.get("digest", "") if here else ""
-    depths = f", depths {list(config.teacher.depths)}" if config.teacher.depths else ""
-    width = f", width {config.teacher.embed_dim}" if config.teacher.embed_dim else ""
-    return Model(
-        role="teacher",
-        title=f"Teacher, Video-FocalNet {config.teacher.variant}{width}{depths}",
-        cost=_cost(config, config.teacher, num_frames=clip.num_frames, side=clip.side),
-        scores=_part(student, lambda found: _scores(found, _teacher_logits(found))),
-        run="not trained here" if isinstance(own, Missing) else own["name"],
-        run_id="" if isinstance(own, Missing) else str(own["run_id"]),
-        weights_digest=digest,
-        seconds=None if isinstance(own, Missing) else own["metrics"]["train/seconds"],
-        curves=_part(own, lambda result: _curves(config, result)),
-    )
+    teacher, student = own_subjects(config)
+    num_parameters, num_macs = count_costs(teacher if role == "teacher" else student)
 
+    def weights_digest() -> str:
+        if role == "teacher":  # it may have been trained elsewhere
+            return read_weights(config.teacher_weights_uri).metadata.get("digest", "")
+        return read_weights(join_uri(plan.get().folder, WEIGHTS)).metadata.get("digest", "")
 
-def _student(config: ExperimentConfig, role: str, title: str, plan: TrainPlan | Missing) -> Model:
-    cost = _cost(
-        config, config.student, num_frames=config.student_num_frames, side=config.student_side
-    )
-    result = _part(plan, _result)
-    if isinstance(plan, Missing) or isinstance(result, Missing):
-        reason = Missing(result.reason)
-        return Model(role, title, cost, reason, "not trained yet", "", "", None, reason)
-    last = read_weights(join_uri(plan.folder, WEIGHTS))
+    run = Part.of(lambda: _run(plan.get()))
     return Model(
         role=role,
-        title=title,
-        cost=cost,
-        scores=_try(lambda: _scores(plan, _last_logits(plan))),
-        run=result["name"],
-        run_id=str(result["run_id"]),
-        weights_digest=last.metadata.get("digest", ""),
-        seconds=result["metrics"]["train/seconds"],
-        curves=_try(lambda: _curves(config, result)),
+        num_parameters=num_parameters,
+        num_macs=num_macs,
+        run=run,
+        weights_digest=Part.of(weights_digest).value or "",
+        curves=Part.of(lambda: read_curves(config.tracking_uri, run.get().run_id, CURVES)),
+        unscored=logits.reason,
     )
 
 
-def _result(plan: TrainPlan) -> dict[str, Any]:
+def _run(plan: TrainPlan) -> Run:
     uri = join_uri(plan.folder, "result.json")
     if not exists(uri):
         job = f"python jobs/train_{plan.recipe.role}.py"
         raise StoreIncomplete(f"{plan.name} is not trained yet ({job})")
-    return dict(read_json(uri))
-
-
-def _curves(
-    config: ExperimentConfig, result: Mapping[str, Any]
-) -> dict[str, list[tuple[int, float]]]:
-    return read_curves(config.tracking_uri, str(result["run_id"]), CURVES)
-
-
-def _last_logits(plan: TrainPlan) -> Tensor:
-    """Read what the last weights say of val, float32 ``(N, K)``."""
-    epoch = f"epoch_{plan.recipe.train.epochs:04d}"
-    uri = join_uri(plan.folder, epoch, VAL_LOGITS)
-    if not exists(uri):
-        raise StoreIncomplete(f"there is no {uri}, the last checkpoint of the run")
-    return read_weights(uri).state["val_logits"]
+    result = dict(read_json(uri))
+    return Run(result["name"], str(result["run_id"]), result["metrics"]["train/seconds"])
 
 
 def _teacher_logits(plan: TrainPlan) -> Tensor:
     return val_teacher_logits(plan, open_mirror(plan.store_uri, MIRRORS))
 
 
-def _scores(plan: TrainPlan, logits: Tensor) -> Scores:
-    labels = torch.tensor(plan.labels(plan.val_rows))
-    return Scores(
-        evaluate_logits(logits, labels, _teacher_logits(plan)),
-        confusion_matrix(logits, labels).numpy(),
-        (logits.argmax(dim=1) == labels).numpy(),
+def _last_logits(plan: TrainPlan) -> Tensor:
+    """Read the logits of val by the last weights, float32 ``(N, K)``."""
+    _run(plan)  # raises if the run is not finished
+    uri = join_uri(plan.folder, f"epoch_{plan.recipe.train.epochs:04d}", VAL_LOGITS)
+    if not exists(uri):
+        raise StoreIncomplete(f"there is no {uri}, the last checkpoint of the run")
+    return read_weights(uri).state["val_logits"]
+
+
+def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> Evaluation:
+    """Put the networks that have logits side by side; without a plan there are none."""
+    if plan is None:
+        return Evaluation("", (), (), (), np.zeros(0, np.int64), {}, {})
+    return Evaluation(
+        protocol=Protocol().name,
+        class_names=plan.manifest.class_names,
+        rows=plan.val_rows,
+        sample_ids=tuple(plan.manifest.records[row].sample_id for row in plan.val_rows),
+        labels=np.array(plan.labels(plan.val_rows), np.int64),
+        probabilities={
+            role: part.value.double().softmax(dim=1).numpy()
+            for role, part in logits.items()
+            if part.value is not None
+        },
+        failures={},
     )
 
 
-def _disagreements(plan: TrainPlan, decoder: DecodeProcess) -> tuple[Disagreement, ...]:
+def _disagreements(
+    plan: TrainPlan, teacher_logits: Tensor, student_logits: Tensor, decoder: DecodeProcess
+) -> tuple[Disagreement, ...]:
     """Find the videos whose arg-max differs, those with the largest KL first."""
-    _result(plan)
-    manifest, names = plan.manifest, plan.manifest.class_names
-    student, teacher = (
-        logits.double().log_softmax(dim=1) for logits in (_last_logits(plan), _teacher_logits(plan))
-    )
+    teacher = teacher_logits.double().log_softmax(dim=1)
+    student = student_logits.double().log_softmax(dim=1)
     kl = (teacher.exp() * (teacher - student)).sum(dim=1)
     kl[student.argmax(dim=1) == teacher.argmax(dim=1)] = -1.0
-    places = [int(n) for n in kl.argsort(descending=True)[:MAX_DISAGREEMENTS] if kl[n] >= 0]
+    names = plan.manifest.class_names
 
-    def said(log_probabilities: Tensor) -> tuple[str, float]:
+    def likeliest(log_probabilities: Tensor) -> tuple[str, float]:
         value, label = log_probabilities.max(dim=0)
         return names[int(label)], float(value.exp())
 
     found = []
-    for place in places:
-        row = plan.val_rows[place]
-        record = manifest.records[row]
-        strip = _strip(plan.config, manifest, row, decoder, record.sample_id)
-        verdicts = said(teacher[place]), said(student[place])
-        found.append(Disagreement(strip, names[record.label], *verdicts, float(kl[place])))
+    for number in kl.argsort(descending=True)[:MAX_DISAGREEMENTS].tolist():
+        if kl[number] < 0:
+            break
+        row = plan.val_rows[number]
+        record = plan.manifest.records[row]
+        found.append(
+            Disagreement(
+                _strip(plan.config, plan.manifest, row, decoder, record.sample_id),
+                names[record.label],
+                likeliest(teacher[number]),
+                likeliest(student[number]),
+                float(kl[number]),
+            )
+        )
     return tuple(found)

@@ -1,28 +1,24 @@
-"""From facts to one HTML file: the words and numbers of the page, put into its template."""
+"""The report as one HTML file: words and numbers of the facts, put into the template."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.config.load import resolved_yaml
 from pipeline.config.schema import ExperimentConfig
-from pipeline.results.page.charts import Dot, accuracy_chart, confusion_chart, curves_chart
-from pipeline.results.page.facts import (
-    CURVES,
-    Dataset,
-    Facts,
-    Missing,
-    Model,
-    Scores,
-    Store,
-    gain_over,
-)
+from pipeline.results.figures import confusion_figure
+from pipeline.results.page.facts import CURVES, Facts, Model
 from pipeline.results.page.gather import gather_facts
 from pipeline.storage.files import join_uri, write_bytes
 from pipeline.tracking.progress import duration
@@ -37,20 +33,20 @@ CURVE_TITLES = {
 
 
 class Column(NamedTuple):
-    """A metric of the comparison: how it is written, and whether more is better."""
+    """A metric of the comparison."""
 
     name: str
-    scale: float
+    title: str
     form: str
-    more_is_better: bool
+    best: Any = max  # of the values of all networks
 
 
-TOP1 = Column("top1", 100, "{:.1f}%", True)
-AFTER_TOP1 = (
-    Column("top5", 100, "{:.1f}%", True),
-    Column("nll", 1, "{:.3f}", False),
-    Column("ece", 100, "{:.1f}%", False),
-    Column("agreement", 100, "{:.1f}%", True),
+COLUMNS = (
+    Column("top1", "top-1", "{:.1%}"),
+    Column("top5", "top-5", "{:.1%}"),
+    Column("nll", "NLL", "{:.3f}", min),
+    Column("ece", "calibration error", "{:.1%}", min),
+    Column("agreement", "agrees with teacher", "{:.1%}"),
 )
 
 
@@ -70,31 +66,33 @@ def render(facts: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    dataset, store = facts.dataset, facts.store
-    there = not isinstance(dataset, Missing)
+    environment.filters |= {"bytes": _bytes, "duration": duration}
+    evaluation, teacher = facts.evaluation, facts.config.teacher
+    width = f", width {teacher.embed_dim}" if teacher.embed_dim else ""
+    depths = f", depths {list(teacher.depths)}" if teacher.depths else ""
     return environment.get_template("page.html").render(
         style=Markup((HERE / "style.css").read_text()),
         name=facts.config.dataset.name,
         made=f"{datetime.now(UTC):%-d %B %Y, %H:%M} UTC",
+        labels=LABELS,
         headline=headline(facts),
         verdict=verdict(facts),
-        num_val=facts.num_val,
+        num_val=len(evaluation.rows),
         accuracy=_accuracy(facts),
-        dataset=dataset,
-        dataset_is_there=there,
-        length=duration(dataset.seconds) if isinstance(dataset, Dataset) else "",
-        size=_bytes(dataset.num_bytes) if isinstance(dataset, Dataset) else "",
-        store=store,
-        store_is_there=not isinstance(store, Missing),
-        store_size=_store_size(store) if isinstance(store, Store) else "",
-        comparison=_comparison(facts.models),
-        models=[_shown(model, dataset) for model in facts.models],
+        dataset=facts.dataset,
+        store=facts.store,
+        models=facts.models,
+        scores=_scores(facts),
+        comparison=_comparison(facts),
+        confusion={
+            role: _image(confusion_figure(evaluation.confusion(role), evaluation.class_names))
+            for role in evaluation.probabilities
+        },
         efficiency=_efficiency(facts),
-        curves=_curves(facts.models),
+        curves=[_curves(name, facts.models) for name in CURVES],
         disagreements=facts.disagreements,
-        disagreements_are_there=not isinstance(facts.disagreements, Missing),
-        num_disagreements_text=_disagreements_text(facts),
-        teacher=_teacher(facts.models[0]),
+        disagreements_text=_disagreements_text(facts),
+        teacher_title=f"Teacher, Video-FocalNet {teacher.variant}{width}{depths}",
         lineage=_lineage(facts),
         config=resolved_yaml(facts.config),
     )
@@ -102,233 +100,205 @@ def render(facts: Facts) -> str:
 
 def headline(facts: Facts) -> str:
     """Say the result in one sentence."""
-    teacher, baseline, student = facts.models
-    if isinstance(student.scores, Missing):
+    scores, (teacher, _, student) = _scores(facts), facts.models
+    if "student" not in scores:
         return f"{facts.config.dataset.name}: no student has been trained from the cache yet"
-    size = teacher.cost.num_parameters / student.cost.num_parameters
+    size = teacher.num_parameters / student.num_parameters
     told = (
-        f"A student {size:.1f} times smaller than its teacher gets {_top1(student.scores)} of "
-        f"{facts.num_val} unseen videos right"
+        f"A student {size:.1f} times smaller than its teacher gets {scores['student']['top1']:.1%} "
+        f"of {len(facts.evaluation.rows)} unseen videos right"
     )
-    if isinstance(teacher.scores, Scores):
-        told += f", the teacher {_top1(teacher.scores)}"
-    if isinstance(baseline.scores, Scores):
-        told += f", and the same student without the cache {_top1(baseline.scores)}"
+    if "teacher" in scores:
+        told += f", the teacher {scores['teacher']['top1']:.1%}"
+    if "baseline" in scores:
+        told += f", and the same student without the cache {scores['baseline']['top1']:.1%}"
     return f"{told}."
 
 
 def verdict(facts: Facts) -> str:
     """Say what the cache was worth, and whether so few videos can tell."""
-    _, baseline, student = facts.models
-    if isinstance(student.scores, Missing) or isinstance(baseline.scores, Missing):
+    scores = _scores(facts)
+    if not {"baseline", "student"} <= scores.keys():
         return "What is not there yet is named in its place below."
-    gain = gain_over(student.scores, baseline.scores)
-    low, high = (f"{100 * bound:+.1f}" for bound in (gain.low, gain.high))
+    before, after = scores["baseline"], scores["student"]
+    gain = facts.evaluation.difference("student", "baseline")["top1"]
     told = (
         f"Beside the same student from labels alone, the cache changed top-1 by "
-        f"{100 * gain.mean:+.1f} points (95% interval over videos {low} to {high})"
+        f"{100 * gain.mean:+.1f} points (95% interval over videos {100 * gain.low:+.1f} to "
+        f"{100 * gain.high:+.1f})"
     )
     if not gain.excludes_zero:
-        told += f", which {facts.num_val} videos cannot tell from none"
-    before, after = (model.scores.metrics for model in (baseline, student))  # type: ignore[union-attr]
+        told += f", which {len(facts.evaluation.rows)} videos cannot tell from none"
     return (
         f"{told}; NLL went from {before['nll']:.2f} to {after['nll']:.2f} and calibration error "
         f"from {before['ece']:.1%} to {after['ece']:.1%}."
     )
 
 
-def _top1(scores: Scores) -> str:
-    return f"{scores.metrics['top1']:.1%}"
+def _scores(facts: Facts) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the networks that have any, by role."""
+    scores: dict[str, dict[str, Any]] = facts.evaluation.summary["networks"]
+    return scores
 
 
-def _accuracy(facts: Facts) -> Markup | None:
-    dots = [
-        Dot(
-            model.role,
-            LABELS[model.role],
-            *model.scores.interval,
-        )
-        for model in facts.models
-        if isinstance(model.scores, Scores)
-    ]
-    return accuracy_chart(dots, 1 / facts.config.dataset.num_classes) if dots else None
+def _accuracy(facts: Facts) -> dict[str, Any]:
+    """Place top-1 of each network with its interval on one scale, in percent of its length."""
+    scores, chance = _scores(facts), 1 / facts.config.dataset.num_classes
+    floor = min([chance, *(metrics["top1_interval"][0] for metrics in scores.values())])
+    tenths = math.floor(10 * floor)
 
+    def at(value: float) -> Any:
+        return round(100 * (10 * value - tenths) / (10 - tenths), 1)
 
-def _comparison(models: Sequence[Model]) -> list[dict[str, Any]]:
-    return [
-        {"role": model.role, "label": LABELS[model.role], "cells": _cells(model, models)}
-        for model in models
-    ]
-
-
-def _cells(model: Model, models: Sequence[Model]) -> list[dict[str, Any]]:
-    def cell(text: str, *, best: bool = False) -> dict[str, Any]:
-        return {"text": text, "best": best, "below": ""}
-
-    def metric(column: Column) -> dict[str, Any]:
-        if isinstance(model.scores, Missing):
-            return cell("-")
-        if model.role == "teacher" and column.name == "agreement":
-            return cell("-")
-        value = model.scores.metrics[column.name]
-        text = column.form.format(column.scale * value)
-        return cell(text, best=_is_best(value, column, models))
-
-    top1 = metric(TOP1)
-    if isinstance(model.scores, Scores):
-        top1["below"] = " to ".join(f"{100 * end:.1f}" for end in model.scores.interval[1:])
-    return [
-        top1,
-        *map(metric, AFTER_TOP1),
-        cell(f"{model.cost.num_parameters / 1e6:.3g} M"),
-        cell(f"{model.cost.num_macs / 1e9:.3g}"),
-        cell("-" if model.seconds is None else duration(model.seconds)),
-    ]
-
-
-def _is_best(value: float, column: Column, models: Sequence[Model]) -> bool:
-    others = [
-        model.scores.metrics[column.name]
-        for model in models
-        if isinstance(model.scores, Scores)
-        and not (model.role == "teacher" and column.name == "agreement")
-    ]
-    return len(others) > 1 and value == (max(others) if column.more_is_better else min(others))
-
-
-def _shown(model: Model, dataset: Dataset | Missing) -> dict[str, Any]:
-    """Return what the template shows of a model outside the table."""
-    shown: dict[str, Any] = {
-        "role": model.role,
-        "label": LABELS[model.role],
-        "missing": model.scores.reason if isinstance(model.scores, Missing) else "",
-        "no_curves": f"({model.curves.reason})" if isinstance(model.curves, Missing) else "",
-        "confusion": None,
-        "right": "",
+    return {
+        "chance": at(chance),
+        "ticks": [(at(n / 10), f"{n / 10:.0%}") for n in range(10, tenths - 1, -2)],
+        "rows": [
+            {
+                "role": role,
+                "label": LABELS[role],
+                "top1": metrics["top1"],
+                "mean": at(metrics["top1"]),
+                "low": at(metrics["top1_interval"][0]),
+                "high": at(metrics["top1_interval"][1]),
+            }
+            for role, metrics in scores.items()
+        ],
     }
-    if isinstance(model.scores, Scores) and isinstance(dataset, Dataset):
-        right = model.scores.right
-        shown["confusion"] = confusion_chart(model.scores.confusion, dataset.class_names)
-        shown["right"] = f"{int(right.sum())} of {len(right)} right"
-    return shown
+
+
+def _comparison(facts: Facts) -> dict[str, Any]:
+    """Return the titles of the columns, and the cells of each role."""
+    scores = _scores(facts)
+    cells: dict[str, list[dict[str, Any]]] = {model.role: [] for model in facts.models}
+    for column in COLUMNS:
+        values = {
+            role: metrics[column.name] for role, metrics in scores.items() if column.name in metrics
+        }
+        best = column.best(values.values()) if len(values) > 1 else None
+        for role, row in cells.items():
+            value, below = values.get(role), ""
+            if column.name == "top1" and value is not None:
+                below = " to ".join(f"{100 * end:.1f}" for end in scores[role]["top1_interval"])
+            text = "-" if value is None else column.form.format(value)
+            row.append({"text": text, "best": value is not None and value == best, "below": below})
+    return {"header": [column.title for column in COLUMNS], **cells}
+
+
+def _image(figure: Figure) -> str:
+    """Return a figure as a data URI. Its background is left to the page, which may be dark."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _efficiency(facts: Facts) -> list[dict[str, Any]]:
     teacher, _, student = facts.models
-    chosen = {"teacher": teacher, "student": student}
-    params = {role: model.cost.num_parameters / 1e6 for role, model in chosen.items()}
-    macs = {role: model.cost.num_macs / 1e9 for role, model in chosen.items()}
     charts = [
-        _bars("Parameters, millions", params, "{:.3g}", _times(params)),
-        _bars("GMAC a clip", macs, "{:.3g}", _times(macs)),
+        _bars(
+            title,
+            [
+                ("teacher", "teacher", more, f"{more:.3g}"),
+                ("student", "student", less, f"{less:.3g}"),
+            ],
+            f"{more / less:.1f} times less in the student",
+        )
+        for title, more, less in (
+            ("Parameters, millions", teacher.num_parameters / 1e6, student.num_parameters / 1e6),
+            ("GMAC a clip", teacher.num_macs / 1e9, student.num_macs / 1e9),
+        )
     ]
-    if isinstance(facts.store, Store) and isinstance(facts.dataset, Dataset):
-        sizes = {"baseline": facts.dataset.num_bytes, "student": facts.store.num_bytes}
-        labels = {"baseline": "videos", "student": "store"}
-        a_view = facts.store.num_bytes / max(facts.store.num_good, 1)
-        note = f"{a_view:.0f} bytes a view, proofs included"
-        charts.append(_bars("Bytes", sizes, "", note, labels))
+    if (dataset := facts.dataset.value) and (store := facts.store.value):
+        sizes = [
+            ("baseline", "videos", dataset.num_bytes, _bytes(dataset.num_bytes)),
+            ("student", "store", store.num_bytes, _bytes(store.num_bytes)),
+        ]
+        charts.append(
+            _bars("Bytes", sizes, f"{store.view_bytes:.0f} bytes a view, proofs included")
+        )
     return charts
 
 
-def _times(values: Mapping[str, float]) -> str:
-    return f"{values['teacher'] / values['student']:.1f} times less in the student"
+def _bars(title: str, bars: Sequence[tuple[str, str, float, str]], note: str) -> dict[str, Any]:
+    longest = max(value for _, _, value, _ in bars)
+    return {
+        "title": title,
+        "note": note,
+        "bars": [
+            {"role": role, "label": label, "percent": f"{100 * value / longest:.1f}", "text": text}
+            for role, label, value, text in bars
+        ],
+    }
 
 
-def _bars(
-    title: str,
-    values: Mapping[str, float],
-    form: str,
-    note: str,
-    labels: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    longest = max(values.values())
-    bars = [
-        {
-            "role": role,
-            "label": (labels or {"teacher": "teacher", "student": "student"})[role],
-            "percent": f"{100 * value / longest:.1f}",
-            "text": form.format(value) if form else _bytes(value),
-        }
-        for role, value in values.items()
-    ]
-    return {"title": title, "bars": bars, "note": note}
+def _curves(name: str, models: Sequence[Model]) -> dict[str, Any]:
+    """Place a metric of each run, from its start to its end, in a drawing of 420 x 230."""
+    points_of = {
+        model.role: points
+        for model in models
+        if model.curves.value and len(points := model.curves.value[name]) > 1
+    }
+    values = [value for points in points_of.values() for _, value in points]
+    ticks = (
+        MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(min(values), max(values))
+        if values
+        else []
+    )
 
+    def y(value: float) -> Any:
+        return round(200 - 184 * (value - ticks[0]) / (ticks[-1] - ticks[0]), 1)
 
-def _curves(models: Sequence[Model]) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": CURVE_TITLES[name],
-            "svg": curves_chart(
-                {m.role: m.curves[name] for m in models if not isinstance(m.curves, Missing)},
-                title=CURVE_TITLES[name],
-                percent=name == "val/top1",
-            ),
-        }
-        for name in CURVES
-    ]
+    return {
+        "title": CURVE_TITLES[name],
+        "ticks": [(y(tick), f"{tick:.0%}" if "top1" in name else f"{tick:.3g}") for tick in ticks],
+        "lines": [
+            (role, " ".join(f"{46 + 362 * step / points[-1][0]:.1f},{y(v)}" for step, v in points))
+            for role, points in points_of.items()
+        ],
+    }
 
 
 def _disagreements_text(facts: Facts) -> str:
     """Say how many there are, of which the ones with the largest divergence are shown."""
-    _, _, student = facts.models
-    if isinstance(facts.disagreements, Missing) or isinstance(student.scores, Missing):
+    if facts.disagreements.value is None:
         return ""
-    count = round((1 - student.scores.metrics["agreement"]) * facts.num_val)
+    num_videos = len(facts.evaluation.rows)
+    count = round((1 - _scores(facts)["student"]["agreement"]) * num_videos)
     if not count:
-        return f"Nowhere: on all {facts.num_val} videos of val both say the same."
-    shown = len(facts.disagreements)
+        return f"Nowhere: on all {num_videos} videos of val both say the same."
     return (
-        f"On {count} of {facts.num_val} videos of val they name different classes. The {shown} "
-        "with the largest KL(teacher || student), in nats; the true class is in bold, and time "
-        "goes right."
+        f"On {count} of {num_videos} videos of val they name different classes. The "
+        f"{len(facts.disagreements.value)} with the largest KL(teacher || student), in nats; the "
+        "true class is in bold, and time goes right."
     )
 
 
-def _teacher(model: Model) -> dict[str, str]:
-    top1 = "" if isinstance(model.scores, Missing) else _top1(model.scores)
-    return {
-        "title": model.title,
-        "digest": model.weights_digest,
-        "run": model.run,
-        "top1": top1,
-    }
-
-
-def _lineage(facts: Facts) -> list[dict[str, Any]]:
-    dataset, store = facts.dataset, facts.store
+def _lineage(facts: Facts) -> list[tuple[str, str, dict[str, str]]]:
+    """Return title, words and digests of each link of the chain."""
+    dataset, store = facts.dataset.value, facts.store.value
     teacher, _, student = facts.models
 
-    def link(title: str, text: str, **digests: str) -> dict[str, Any]:
-        named = [{"name": name, "value": value} for name, value in digests.items()]
-        return {"title": title, "text": text, "digests": named}
+    def link(title: str, model: Model, digest: str) -> tuple[str, str, dict[str, str]]:
+        run = model.run.value
+        if run is None:
+            return title, "not trained here", {"weights": digest, "run": ""}
+        return title, run.name, {"weights": digest, "run": run.run_id}
 
-    videos = link("Videos", "not indexed", manifest="")
-    if isinstance(dataset, Dataset):
-        num_good = sum(good for good, _ in dataset.num_videos.values())
-        videos = link("Videos", f"{num_good} good ones", manifest=dataset.digest)
-    cache = link("Logit store", "not sealed", root="")
+    videos = ("Videos", "not indexed", {"manifest": ""})
+    if dataset:
+        videos = ("Videos", f"{dataset.num_good} good ones", {"manifest": dataset.digest})
+    cache = ("Logit store", "not sealed", {"root": ""})
     made_by = teacher.weights_digest
-    if isinstance(store, Store):
+    if store:
         made_by = str(store.teacher["weights_sha256"])
-        cache = link(
-            "Logit store",
-            f"{store.num_good:,} views",
-            fingerprint=store.fingerprint,
-            root=store.root_digest,
-            run=store.run_id,
-        )
+        digests = {"fingerprint": store.fingerprint, "root": store.root_digest}
+        cache = ("Logit store", f"{store.num_good:,} views", digests | {"run": store.run_id})
     return [
         videos,
-        link("Teacher", teacher.run, weights=made_by, run=teacher.run_id),
+        link("Teacher", teacher, made_by),
         cache,
-        link("DVFL-Net", student.run, weights=student.weights_digest, run=student.run_id),
+        link("DVFL-Net", student, student.weights_digest),
     ]
-
-
-def _store_size(store: Store) -> str:
-    a_view = store.num_bytes / max(store.num_good, 1)
-    return f"{_bytes(store.num_bytes)}, {a_view:.0f} bytes a view"
 
 
 def _bytes(count: float) -> str:
