@@ -50,8 +50,7 @@ from pipeline.stages.cluster import (
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
-from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.server import is_unfinished, open_run
+from pipeline.tracking.run import TrackedRun, is_unfinished, open_run
 
 STAGE = "cache_teacher"
 JOURNAL_CPU_SHARE = 0.25

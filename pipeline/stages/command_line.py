@@ -6,8 +6,10 @@ Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from pipeline.config.load import load_config, resolved_yaml
 from pipeline.config.schema import ExperimentConfig
@@ -54,6 +56,7 @@ def run_job(
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Do what a command is for; what a user can act on is said in words, with its exit code."""
     Progress.hidden = arguments.quiet
+    signal.signal(signal.SIGTERM, _leave)  # the default would leave the run in MLflow RUNNING
     try:
         main(arguments)
     except Exception as error:
@@ -61,6 +64,10 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
         if known is None:
             raise
         sys.exit(_say(known))
+
+
+def _leave(signal_number: int, _: FrameType | None) -> None:
+    sys.exit(128 + signal_number)
 
 
 def _say(error: PipelineError) -> int:

@@ -54,7 +54,7 @@ from pipeline.storage.files import (
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.server import open_run
+from pipeline.tracking.run import open_run
 from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 

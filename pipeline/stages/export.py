@@ -65,7 +65,7 @@ from pipeline.storage.files import (
 )
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.server import open_run
+from pipeline.tracking.run import open_run
 from pipeline.training.plan import own_students
 from pipeline.views.loader import ClipLoader, ClipRequest
 from pipeline.views.view import keyed_hash

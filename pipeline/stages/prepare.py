@@ -47,8 +47,7 @@ from pipeline.stages.cluster import (
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
-from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.server import open_run
+from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.views.decoder import DecodeProcess
 
 SUMMARY_SCHEMA = pa.schema(

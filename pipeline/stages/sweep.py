@@ -40,8 +40,7 @@ from pipeline.storage.files import (
     write_json,
 )
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.run import TrackedRun, figure_png
-from pipeline.tracking.server import open_run
+from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.plan import TrainPlan
 from pipeline.training.sweep import SweepPlan, Trial, plan_sweep, run_trial
 

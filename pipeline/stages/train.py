@@ -22,9 +22,9 @@ from pipeline.stages.cluster import ray_session
 from pipeline.stages.train_worker import has_started, keep_snapshot, mend_snapshot, work
 from pipeline.storage.files import exists, join_uri, read_bytes, read_json, write_bytes, write_json
 from pipeline.storage.locks import training_alone
+from pipeline.tracking.models import register_model
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.run import TrackedRun
-from pipeline.tracking.server import open_run, register_model
+from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
 
 SELECTION = "val/top1"  # the best checkpoint has the highest

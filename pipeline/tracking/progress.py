@@ -1,7 +1,4 @@
-"""Progress that a person can follow, on standard error.
-
-On a terminal a bar that renews itself, in the log of a job a line every few seconds.
-"""
+"""Progress on standard error: a bar on a terminal, a line every few seconds in the log of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ TO_START_OF_LINE, CLEAR_LINE = "\r", "\x1b[K"
 class Progress:
     """Count work done, with rate and remaining time."""
 
-    hidden = False  # for the whole process; what ``--quiet`` sets
+    hidden = False  # for the whole process, set by ``--quiet``
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -68,11 +65,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a milestone to standard output, above the bar; hidden like the bar itself."""
         if not self.hidden:
-            self._clear()
-            print(text, flush=True)
+            self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Print what nobody may miss to standard output, above the bar."""
+        """Print a warning to standard output, above the bar, even with ``--quiet``."""
         self._clear()
         print(text, flush=True)
 
@@ -88,23 +84,20 @@ class Progress:
         print(self._line(note), end=end, file=sys.stderr, flush=True)
 
     def _line(self, note: str) -> str:
-        counted = f"{self._done}/{self._total} {self._unit}"
-        parts = [f"{self._title}: {self._bar()}{counted}"]
+        bar = ""
+        if self._terminal:
+            filled = BAR_WIDTH * self._done // max(self._total, 1)
+            bar = "█" * filled + "░" * (BAR_WIDTH - filled) + " "
+        parts = [f"{self._title}: {bar}{self._done}/{self._total} {self._unit}"]
         if self.rate:
             parts.append(f"{self.rate:.1f} {self._unit}/s")
             if self._done < self._total:
                 parts.append(f"{duration((self._total - self._done) / self.rate)} left")
         return ", ".join(parts) + (f"  {note}" if note else "")
 
-    def _bar(self) -> str:
-        if not self._terminal:
-            return ""
-        filled = BAR_WIDTH * self._done // max(self._total, 1)
-        return "█" * filled + "░" * (BAR_WIDTH - filled) + " "
-
 
 def duration(seconds: float) -> str:
-    """Write a time as a person says it."""
+    """Write a time in hours and minutes, or in minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,4 +1,4 @@
-"""Which code is running: the job, its commit, its libraries, and the Ray job it is part of."""
+"""The provenance of runs and seals: job, commit, Ray submission, libraries."""
 
 from __future__ import annotations
 
@@ -18,32 +18,21 @@ from pipeline.config.schema import ExperimentConfig
 LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")
 
 
-def job_name() -> str:
-    """Return the file name of the job that was started."""
-    return Path(sys.argv[0]).name
-
-
-def commit_tags() -> dict[str, str]:
-    """Return ``git.commit`` and ``git.dirty``.
-
-    Empty without a repository, as in the copy of the sources that a submitted job gets.
-    """
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
-
-
-def ray_job_tags() -> dict[str, str]:
-    """Return ``ray.job_id``, the submission id; empty outside a submitted job."""
+def source_tags() -> dict[str, str]:
+    """Return the tags of the running job: its file, commit and Ray submission, where known."""
+    tags = {"mlflow.source.name": Path(sys.argv[0]).name}
+    if commit := _git("rev-parse", "HEAD"):  # not in the copy that a submitted job gets
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+        tags |= {"git.commit": commit, "git.dirty": str(dirty).lower()}
+        tags["mlflow.source.git.commit"] = commit  # MLflow shows its own tag beside the job's name
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    job_id = submitted.get("metadata", {}).get("job_submission_id")
-    return {"ray.job_id": job_id} if job_id else {}
+    if job_id := submitted.get("metadata", {}).get("job_submission_id"):
+        tags["ray.job_id"] = job_id
+    return tags
 
 
 def seal_provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, Any]:
-    """What is good to know of the making and decides nothing: the soft part of a seal."""
+    """Return the soft part of a seal: facts of its making that decide no digest."""
     return {
         "config": config.model_dump(mode="json"),
         "run_id": run_id or "",

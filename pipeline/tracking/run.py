@@ -1,168 +1,278 @@
-"""The run that a stage logs to, whatever becomes of the server.
+"""The run of a stage in MLflow, and everything that is logged to it.
 
-Every method returns at once: what is logged goes into an outbox and is sent behind. MLflow itself
-is on the other side, in ``pipeline.tracking.server``.
+Tracking never decides whether work lives: an outbox opens a run and writes to it in the background,
+and a stage waits for MLflow for a bounded time, at its start and at its end. A job that is started
+again reopens its unfinished run and logs no step twice.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import logging
-import signal
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType, TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from pipeline.config.load import flattened, resolved_yaml
+from pipeline.config.schema import ExperimentConfig
+from pipeline.tracking.models import export_model, upload_model
 from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.provenance import source_tags
+from pipeline.tracking.server import (
+    connect,
+    database_file,
+    experiment_id,
+    experiment_name,
+    newest_run,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     from dvflnet import VideoFocalNet
-    from pipeline.tracking.server import OpenRun
 
+SERVER_SECONDS = 10.0  # to wait for a server at the start
+DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
 IDLE_SECONDS = 20.0  # without a single success, before the rest is given up at the end
-SYSTEM_SECONDS = 10.0  # between two looks at the machine
-FIRST_LOOKS = 6  # leave the first number to the stage: MLflow compares by what was logged first
+HEAD_START_SECONDS = 60.0  # of the stage: MLflow compares runs by the metric that was logged first
+RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
+MAX_PARAMS = 100  # in one request
+DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunHandle:
-    """Names a run, also to other processes and before the server has answered."""
+def open_run(
+    config: ExperimentConfig,
+    *,
+    stage: str,
+    name: str,
+    key: str,
+    sections: Sequence[str],
+    tags: Mapping[str, str],
+    parent: TrackedRun | None = None,
+    reopen_finished: bool = False,
+) -> TrackedRun:
+    """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
 
-    uri: str
-    experiment: str
-    stage: str
-    key: str
+    Waits for the server, but not long; without it the run opens later.
 
-    @property
-    def ui(self) -> str:
-        """Where the pages are."""
-        return self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_UI
+    Args:
+        config: the experiment.
+        stage: what does the work, such as ``train_student``.
+        name: what people read; it says what sets this run apart.
+        key: says which work it is; a job that resumes comes with the same one.
+        sections: of the config, whose settings decide this stage; they become the params.
+        tags: facts of this stage, beside those that every run has.
+        parent: the run that this one is shown below. It has waited for the server and watches the
+            machine, so that this one does neither.
+        reopen_finished: go on with the newest run even if it is finished: the job that ended it was
+            killed before its work counted as done.
+
+    """
+    uri = config.tracking_uri
+    prefixes = tuple(f"{section}." for section in sections)
+    settings = flattened(config).items()
+    params = {k: str(v) for k, v in settings if v is not None and k.startswith(prefixes)}
+    all_tags = {"stage": stage, "run.key": key, **source_tags(), **tags}
+
+    def find_or_create(client: MlflowClient) -> Run:
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent.opened().info.run_id
+        experiment = experiment_id(client, config)
+        run = newest_run(client, experiment, stage, key, finished=reopen_finished)
+        run = run or client.create_run(experiment, tags=all_tags, run_name=name)
+        _describe(client, run, all_tags, params)
+        return run
+
+    tracked = TrackedRun(uri, find_or_create)
+    tracked.log_text("config/resolved.yaml", resolved_yaml(config))
+    if parent is None:
+        tracked.wait_opened(DATABASE_SECONDS if database_file(uri) else SERVER_SECONDS)
+        threading.Thread(target=tracked.watch_machine, name="machine", daemon=True).start()
+    return tracked
+
+
+def is_unfinished(config: ExperimentConfig, *, stage: str, key: str) -> bool:
+    """Return whether a job left its run unfinished; no, if MLflow does not answer in time.
+
+    A stage whose work is done asks, since the job that did it may have been killed at its very end.
+    """
+    found = threading.Event()
+
+    def look() -> None:
+        try:
+            client = connect(config.tracking_uri)
+            experiment = client.get_experiment_by_name(experiment_name(config))
+            if experiment and newest_run(client, experiment.experiment_id, stage, key):
+                found.set()
+        except Exception as error:  # tracking never decides whether work lives
+            logger.warning("MLflow at %s does not answer: %s", config.tracking_uri, error)
+
+    thread = threading.Thread(target=look, name="MLflow", daemon=True)
+    thread.start()
+    thread.join(SERVER_SECONDS)
+    return found.is_set()
 
 
 class TrackedRun:
     """A run to log to. Nothing here waits for the server or raises because of it.
 
     As a context manager it ends the run: FINISHED, FAILED after an exception, KILLED after Ctrl-C
-    or SIGTERM. A process that dies otherwise leaves it RUNNING; the next start reopens it, and if
-    none comes, another job of the experiment ends it.
+    or SIGTERM. A process that dies otherwise leaves it RUNNING, until the same command reopens it.
+
+    Args:
+        uri: of the tracking server or database.
+        find_or_create: opens the run with a client; repeated until it succeeds.
+
     """
 
-    def __init__(self, handle: RunHandle, outbox: Outbox[OpenRun]) -> None:
-        self.handle = handle
-        self._outbox = outbox
-        self._measured = False  # whether the stage has logged a number of its own
-        self._ended = threading.Event()
+    def __init__(self, uri: str, find_or_create: Callable[[MlflowClient], Run]) -> None:
+        self._uri, self._find_or_create = uri, find_or_create
+        self._client: MlflowClient
+        self._run: Run | None = None
+        self._last_steps: dict[str, int] = {}  # of each curve
+        self._is_open, self._measured, self._ended = (threading.Event() for _ in range(3))
+        self._outbox = Outbox("MLflow", self._check)
+        self._outbox.put(self._open)
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id; None while the server has not answered."""
-        return self._outbox.receiver.run_id if self._outbox.receiver else None
+        return self._run.info.run_id if self._run else None
 
     @property
     def link(self) -> str:
-        """The page of this run."""
-        return self._page(f"/runs/{self.run_id}?")
+        """The page of this run, in the long form: a short link opens a page for language models."""
+        ui = self._uri.rstrip("/") if self._uri.startswith("http") else LOCAL_UI
+        if self._run is None:
+            return ui
+        info = self._run.info
+        page = f"{ui}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+        return f"{page}?workflowType=machine_learning"
 
-    @property
-    def charts_link(self) -> str:
-        """The curves of all runs of the experiment."""
-        return self._page("/runs?compareRunsMode=CHART&")
+    def opened(self) -> Run:
+        """Return the run as it was when it was opened.
+
+        Raises:
+            ConnectionError: if the server has not answered yet.
+
+        """
+        if self._run is None:
+            raise ConnectionError("the run is not open yet")
+        return self._run
 
     def wait_opened(self, seconds: float) -> None:
-        """Wait until the run is open on the server, no longer than so many seconds."""
-        if not self._outbox.wait_connected(seconds):
+        if not self._is_open.wait(seconds):
             logger.warning(
-                "MLflow at %s does not answer; what is logged is kept until it does",
-                self.handle.uri,
+                "MLflow at %s does not answer; what is logged is kept until it does", self._uri
             )
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log a point of each curve; steps that a curve already has are left out."""
-        timestamp = now()  # part of a point's identity: sent twice, it is still one point
-        self._outbox.put(lambda run: run.log_new_points(step, timestamp, values))
-        self._measured = True
+        timestamp = _now()
+
+        def send(client: MlflowClient, run_id: str) -> None:
+            new = {key: values[key] for key in values if step > self._last_steps.get(key, -1)}
+            _log_points(client, run_id, timestamp, step, new)
+            self._last_steps.update(dict.fromkeys(new, step))
+            self._measured.set()
+
+        self._put(send)
 
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Log numbers of the whole run, such as ``best/top1``; a later value replaces one."""
-        timestamp = now()
-        self._outbox.put(lambda run: run.log_points(0, timestamp, values))
+        timestamp = _now()
+        self._put(lambda client, run_id: _log_points(client, run_id, timestamp, 0, values))
 
     def log_artifact(self, path: str, content: bytes) -> None:
-        """Log a file as an artifact."""
-        self._outbox.put(lambda run: run.log_artifact(path, content))
+        target = PurePosixPath(path)
+
+        def send(client: MlflowClient, run_id: str) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder, target.name)
+                local.write_bytes(content)
+                parent = str(target.parent) if target.parent.name else None  # MLflow refuses "."
+                client.log_artifact(run_id, str(local), parent)
+
+        self._put(send)
 
     def log_text(self, path: str, text: str) -> None:
-        """Log a text as an artifact."""
         self.log_artifact(path, text.encode())
 
     def log_figure(self, path: str, figure: Figure) -> None:
-        """Log a figure as a PNG artifact."""
         self.log_artifact(path, figure_png(figure))
 
     def log_dataset(self, name: str, *, digest: str, uri: str, context: str) -> None:
         """Log what the run reads or makes, so that a search by digest finds all its users."""
-        self._outbox.put(lambda run: run.log_dataset(name, digest, uri, context))
+
+        def send(client: MlflowClient, run_id: str) -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            source = json.dumps({"uri": uri})
+            dataset = Dataset(name, digest[:DIGEST_LENGTH], source_type="uri", source=source)
+            tag = InputTag("mlflow.data.context", context)
+            client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+
+        self._put(send)
 
     def log_model(
         self, model: VideoFocalNet, *, num_frames: int, side: int, metadata: Mapping[str, Any]
     ) -> None:
-        """Log a network that loads without this package. Takes half a minute, behind.
+        """Log a network that loads without this package. Takes half a minute in the background.
 
         Args:
             model: on the CPU, in eval mode; not to be changed until the run ends.
             num_frames: frames T of its clips.
-            side: height and width of its clips.
+            side: height and width of its clips, in pixels.
             metadata: what its users need to know, such as class names in order.
 
         """
         folder = tempfile.TemporaryDirectory(prefix="mlflow-model-")
         path = Path(folder.name, "model")
 
-        def upload(run: OpenRun) -> None:
-            run.upload_model(path)
+        def send(client: MlflowClient, run_id: str) -> None:
+            upload_model(client, self.opened().info.experiment_id, run_id, path)
             folder.cleanup()
 
-        self._outbox.put(lambda run: run.export_model(model, path, num_frames, side, metadata))
-        self._outbox.put(upload)
+        self._outbox.put(lambda: export_model(model, path, num_frames, side, metadata))
+        self._put(send)
 
-    def watch_system(self) -> None:
-        """Log what the machine is doing, every few seconds, until the run ends."""
-        threading.Thread(target=self._log_system, name="system metrics", daemon=True).start()
+    def watch_machine(self) -> None:
+        """Keep MLflow's monitor at work to the end; it stops at its first failed request."""
+        self._measured.wait(HEAD_START_SECONDS)
+        while not self._ended.is_set():
+            try:
+                monitor = self._new_monitor()
+            except Exception as error:  # no warning: the outbox has one for what matters
+                logger.info("MLflow: the machine is not watched for now: %s", error)
+                self._ended.wait(RENEW_SECONDS)
+            else:
+                monitor.start()
+                self._ended.wait(RENEW_SECONDS)
+                monitor.finish()
 
     def finish(self, status: str) -> None:
-        """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        timestamp = now()
-        self._outbox.put(lambda run: run.terminate(status, timestamp))
-        self.close()
-
-    def close(self) -> None:
-        """Send what is left and leave the run as it is, for the process that opened it."""
+        """Send what is left, and end the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        timestamp = _now()
+        self._put(lambda client, run_id: client.set_terminated(run_id, status, timestamp))
         self._ended.set()
-        lost = self._outbox.close(IDLE_SECONDS)
-        if lost:
-            logger.warning(
-                "%d entries never reached MLflow at %s: %s",
-                lost,
-                self.handle.uri,
-                self._outbox.error,
-            )
+        self._measured.set()  # wakes the watch on the machine
+        if num_lost := self._outbox.close(IDLE_SECONDS):
+            error = self._outbox.error
+            logger.warning("%d entries never reached MLflow at %s: %s", num_lost, self._uri, error)
 
     def __enter__(self) -> TrackedRun:
-        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _leave)  # the default would leave the run RUNNING
         return self
 
     def __exit__(
@@ -171,56 +281,65 @@ class TrackedRun:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == _leave:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
         self.finish("KILLED" if killed else "FAILED" if error else "FINISHED")
 
-    def _page(self, page: str) -> str:
-        """Return the long form of a link: a short one opens MLflow's page for language models."""
-        run = self._outbox.receiver
-        if run is None:
-            return self.handle.ui
-        place = f"/#/experiments/{run.experiment_id}{page}"
-        return f"{self.handle.ui}{place}workflowType=machine_learning"
+    def _put(self, call: Callable[[MlflowClient, str], object]) -> None:
+        """Make a call with client and run id; the opening stands before it in the outbox."""
+        self._outbox.put(lambda: call(self._client, self.opened().info.run_id))
 
-    def _log_system(self) -> None:
-        # MLflow's monitor knows CPU, memory, disk, network and GPUs, but its own thread ends for
-        # good at the first failed request. So we borrow its eyes and log like everything else.
-        monitor: Any = None
-        num_looks = 0
-        while not self._ended.wait(SYSTEM_SECONDS):
-            if (run := self._outbox.receiver) is None:
-                continue
-            self._outbox.put(lambda run: run.end_silent_runs())
-            num_looks += 1
-            if not self._measured and num_looks <= FIRST_LOOKS:
-                continue
-            monitor = monitor or run.system_monitor()
-            monitor.collect_metrics()
-            seen = monitor.aggregate_metrics()
-            self.log_metrics(
-                run.seconds_open(), {f"system/{name}": value for name, value in seen.items()}
-            )
-            for part in monitor.monitors:
-                part.clear_metrics()
+    def _open(self) -> None:
+        self._client = connect(self._uri)
+        run = self._find_or_create(self._client)
+        for name in run.data.metrics:
+            points = self._client.get_metric_history(run.info.run_id, name)
+            self._last_steps[name] = max(point.step for point in points)
+        self._run = run
+        self._is_open.set()
 
+    def _check(self) -> None:
+        """Raise if the server does not answer, or the run is not open yet."""
+        run_id = self.opened().info.run_id
+        self._client.get_run(run_id)
 
-def now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
-    return int(1000 * time.time())
+    def _new_monitor(self) -> SystemMetricsMonitor:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _leave(signal_number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signal_number)
+        self._check()  # without an answer the monitor would count its steps from 0 again
+        # Without the URI it makes an mlflow.db where the job was started.
+        return SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._uri)
 
 
 def figure_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _describe(
+    client: MlflowClient, run: Run, tags: Mapping[str, str], params: Mapping[str, str]
+) -> None:
+    """Set status, tags and the params that are not there yet: MLflow refuses to change one."""
+    from mlflow.entities import Param, RunTag
+
+    run_id = run.info.run_id
+    client.update_run(run_id, status="RUNNING")
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+    new = [Param(name, params[name]) for name in params if name not in run.data.params]
+    for start in range(0, len(new), MAX_PARAMS):
+        client.log_batch(run_id, params=new[start : start + MAX_PARAMS])
+
+
+def _log_points(
+    client: MlflowClient, run_id: str, timestamp: int, step: int, values: Mapping[str, float]
+) -> None:
+    """Log values with the time of their making, which makes a point that is sent twice one."""
+    from mlflow.entities import Metric
+
+    points = [Metric(key, float(value), timestamp, step) for key, value in values.items()]
+    client.log_batch(run_id, metrics=points)
+
+
+def _now() -> int:
+    """Return the time as MLflow counts it, in milliseconds."""
+    return int(1000 * time.time())

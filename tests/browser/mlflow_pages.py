@@ -1,4 +1,4 @@
-"""MLflow's pages, as a reader sees them."""
+"""MLflow's pages in a real browser."""
 
 import json
 import subprocess
@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.server import comparison_link, find_runs
+from pipeline.tracking.server import find_runs
 
 VISIT = Path(__file__).with_name("visit.cjs")
 SIZE = (1500, 1050)
-# Of some twenty charts: how good the best checkpoints are, and how they came to be.
-SCORES = "^(best|val)/(top1|nll|agreement)$"
-NUM_SCORES = 6
 
 
 @dataclass(frozen=True)
@@ -44,28 +41,7 @@ def visit(pages: Sequence[Page], size: tuple[int, int] = SIZE) -> list[str]:
     return texts
 
 
-def runs_page(ui: str, uri: str, experiment: str) -> str:
-    return f"{ui}/#/experiments/{_id_of(uri, experiment)}/runs?workflowType=machine_learning"
-
-
-def charts_page(ui: str, uri: str, experiment: str) -> str:
-    return f"{runs_page(ui, uri, experiment)}&compareRunsMode=CHART"
-
-
-def students_page(ui: str, uri: str, experiment: str) -> str:
-    students = find_runs(uri, experiment, "tags.stage = 'train_student'")
-    return comparison_link(ui, students)
-
-
-def run_page(ui: str, uri: str, experiment: str, run_name: str, below: str = "") -> str:
-    (run,) = find_runs(uri, experiment, f"attributes.run_name = '{run_name}'")
-    page, words = runs_page(ui, uri, experiment).split("?")
-    return f"{page}/{run.info.run_id}{below}?{words}"
-
-
-def models_page(ui: str, uri: str, experiment: str) -> str:
-    return f"{ui}/#/experiments/{_id_of(uri, experiment)}/models?workflowType=machine_learning"
-
-
-def _id_of(uri: str, experiment: str) -> str:
-    return str(find_runs(uri, experiment)[0].info.experiment_id)
+def runs_page(ui: str, uri: str, experiment: str, words: str = "") -> str:
+    """Return the table of an experiment's runs, or another view of them."""
+    number = find_runs(uri, experiment)[0].info.experiment_id
+    return f"{ui}/#/experiments/{number}/runs?workflowType=machine_learning{words}"

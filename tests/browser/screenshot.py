@@ -8,18 +8,14 @@ import argparse
 from pathlib import Path
 
 from pipeline.tracking.server import find_runs
-from tests.browser.mlflow_pages import (
-    NUM_SCORES,
-    SCORES,
-    Page,
-    charts_page,
-    run_page,
-    visit,
-)
+from tests.browser.mlflow_pages import Page, runs_page, visit
 from tests.loopback import free_port
 from tests.mlflow_server import mlflow_server
 
 SIZE = (1360, 1130)
+# Of some twenty charts: how good the best checkpoints are, and how they came to be.
+SCORES = "^(best|val)/(top1|nll|agreement)$"
+NUM_SCORES = 6
 DISTILLED = "tags.stage = 'train_student' and attributes.run_name LIKE 'dvflnet%'"
 
 
@@ -30,26 +26,23 @@ def main() -> None:
     parser.add_argument("--folder", required=True, type=Path, help="for comparison.png and others")
     arguments = parser.parse_args()
     uri, experiment, folder = arguments.tracking_uri, arguments.experiment, arguments.folder
-    student = find_runs(uri, experiment, DISTILLED)[0].info.run_name
+    student = find_runs(uri, experiment, DISTILLED)[0].info
     with mlflow_server(Path(uri.removeprefix("sqlite:///")), free_port()) as ui:
-        visit(
-            [
-                Page(
-                    charts_page(ui, uri, experiment),
-                    "best/",
-                    search=SCORES,
-                    charts=NUM_SCORES,
-                    screenshot=str(folder / "comparison.png"),
-                ),
-                Page(
-                    run_page(ui, uri, experiment, student, "/artifacts/val/predictions.png"),
-                    "predictions.png",
-                    pictures=1,
-                    screenshot=str(folder / "predictions.png"),
-                ),
-            ],
-            SIZE,
+        charts = Page(
+            runs_page(ui, uri, experiment, "&compareRunsMode=CHART"),
+            "best/",
+            search=SCORES,
+            charts=NUM_SCORES,
+            screenshot=str(folder / "comparison.png"),
         )
+        picture = f"runs/{student.run_id}/artifacts/val/predictions.png"
+        predictions = Page(
+            runs_page(ui, uri, experiment).replace("runs", picture),
+            "predictions.png",
+            pictures=1,
+            screenshot=str(folder / "predictions.png"),
+        )
+        visit([charts, predictions], SIZE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""A database with MLflow's tables in it, and the run of a student that the tests log to."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.schema import DatasetConfig, ExperimentConfig, TrackingConfig
+from pipeline.tracking.run import TrackedRun, open_run
+from pipeline.tracking.server import connect, find_runs
+
+EXPERIMENT = "shapes"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with tables and nothing in them; making them takes seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+
+
+def config_for(uri: str) -> ExperimentConfig:
+    dataset = DatasetConfig(name=EXPERIMENT, root="/videos", layout="folders", num_classes=4)
+    return ExperimentConfig(
+        artefacts="/artefacts", dataset=dataset, tracking=TrackingConfig(uri=uri)
+    )
+
+
+def opened(
+    uri: str, tags: Mapping[str, str] | None = None, *, reopen_finished: bool = False
+) -> TrackedRun:
+    return open_run(
+        config_for(uri),
+        stage="train_student",
+        name="nano",
+        key="5e1f",
+        sections=("loss", "student"),
+        tags=tags or {},
+        reopen_finished=reopen_finished,
+    )
+
+
+def only_run(uri: str) -> Any:
+    (run,) = find_runs(uri, EXPERIMENT)
+    return run
+
+
+def steps_of(uri: str, key: str = "train/loss") -> list[int]:
+    return [point.step for point in connect(uri).get_metric_history(only_run(uri).info.run_id, key)]
