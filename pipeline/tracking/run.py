@@ -45,7 +45,6 @@ DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on fir
 IDLE_SECONDS = 20.0  # without a single success, before the rest is given up at the end
 HEAD_START_SECONDS = 60.0  # of the stage: MLflow compares runs by the metric that was logged first
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
-MAX_PARAMS = 100  # in one request
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 
@@ -87,12 +86,17 @@ def open_run(
     all_tags = {"stage": stage, "run.key": key, **source_tags(), **tags}
 
     def find_or_create(client: MlflowClient) -> Run:
+        from mlflow.entities import Param, RunTag
+
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.opened().info.run_id
         experiment = experiment_id(client, config)
         run = newest_run(client, experiment, stage, key, finished=reopen_finished)
         run = run or client.create_run(experiment, tags=all_tags, run_name=name)
-        _describe(client, run, all_tags, params)
+        client.update_run(run.info.run_id, status="RUNNING")
+        known = run.data.params  # MLflow refuses to change one
+        new = [Param(name, params[name]) for name in params if name not in known]
+        client.log_batch(run.info.run_id, params=new, tags=[RunTag(*t) for t in all_tags.items()])
         return run
 
     tracked = TrackedRun(uri, find_or_create)
@@ -314,20 +318,6 @@ def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _describe(
-    client: MlflowClient, run: Run, tags: Mapping[str, str], params: Mapping[str, str]
-) -> None:
-    """Set status, tags and the params that are not there yet: MLflow refuses to change one."""
-    from mlflow.entities import Param, RunTag
-
-    run_id = run.info.run_id
-    client.update_run(run_id, status="RUNNING")
-    client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
-    new = [Param(name, params[name]) for name in params if name not in run.data.params]
-    for start in range(0, len(new), MAX_PARAMS):
-        client.log_batch(run_id, params=new[start : start + MAX_PARAMS])
 
 
 def _log_points(
