@@ -17,12 +17,11 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.prepared_frames import LIMITS, drawn, write_video
 from benchmarks.section import print_section, say
@@ -30,21 +29,20 @@ from dvflnet import build_model
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifest
 from pipeline.frames import store as frame_writer
-from pipeline.frames.source import read_source
 from pipeline.frames.video import probe_video
 from pipeline.logits import store as logit_writer
 from pipeline.logits.layout import plan_shards
-from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import build_network
-from pipeline.networks.recipe import student_recipe
 from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.prepare import UnitPreparer, plan_frames
-from pipeline.training.loop import EpochResult, proven_targets, train
-from pipeline.training.plan import TrainPlan, plan_training
+from pipeline.training.loop import proven_targets, train
+from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training
+from pipeline.training.worker import LoneWorker
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipBatch, ClipLoader
 
@@ -65,21 +63,15 @@ COLUMNS = (
 )
 
 
-@dataclass
-class Clock:
-    """The place of a worker that is alone; it writes down the time after each step."""
+class Clock(LoneWorker):
+    """A worker that notes the time after each step and writes no checkpoints."""
 
-    rank: int = 0
-    times: list[float] = field(default_factory=list)
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.times: list[float] = []
 
     def advance(self, step: int) -> None:
         self.times.append(time.monotonic())
-
-    def report(self, epoch: EpochResult) -> None:
-        """Do nothing: checkpoints are not what is measured."""
 
     @property
     def seconds(self) -> float:
@@ -157,8 +149,10 @@ def set_up(
     network = build_network(config.teacher, num_classes=2, num_frames=config.clip.num_frames)
     write_weights(config.own_teacher_uri, network.state_dict(), {}, class_names=CLASSES)
     cache(config)
-    mirror = open_mirror(config.store_uri, folder / "mirrors")
-    return plan_training(config, student_recipe(config), read_source(config), mirror), mirror
+    plan = plan_student(config)
+    mirror = open_plan_mirror(plan)
+    assert mirror is not None
+    return plan, mirror
 
 
 def row_of(file: VideoRecord, place: int) -> VideoRecord:
@@ -231,9 +225,10 @@ def cache(config: ExperimentConfig) -> None:
 class LiveTeacher(Training):
     """A training whose every step asks a Base teacher, as without a cache."""
 
-    def __init__(self, network: nn.Module, **settings: Any) -> None:
-        super().__init__(network, **settings)
-        self._teacher = Training(build_model("base", len(CLASSES), FRAMES_A_CLIP), **settings)
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        teacher = build_model("base", len(CLASSES), FRAMES_A_CLIP)
+        self._teacher = Training(teacher, *settings[1:])
 
     def step(
         self, step: int, batch: ClipBatch, labels: Tensor, teacher_logits: Any, *, rank: int
@@ -250,15 +245,7 @@ def epoch(plan: TrainPlan, training: Training, mirror: Mirror | None) -> float:
 
 def start(plan: TrainPlan, kind: type[Training] = Training) -> Training:
     torch.manual_seed(0)
-    return kind(
-        build_network(plan.recipe.model, num_classes=2, num_frames=plan.recipe.num_frames),
-        loss=plan.recipe.loss,
-        optim=plan.recipe.optim,
-        train=plan.recipe.train,
-        schedule=plan.schedule,
-        device=torch.device("cpu"),
-        motion_only=False,
-    )
+    return kind(plan.build_network(), plan.recipe, plan.schedule, torch.device("cpu"))
 
 
 def ready_batch(plan: TrainPlan) -> ClipBatch:

@@ -24,7 +24,7 @@ from benchmarks.section import print_section
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model, weighted_loss
 from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
-from pipeline.networks.build import autocast
+from pipeline.networks.forward import autocast
 
 NUM_CLASSES, NUM_FRAMES = 101, 8
 STUDENTS = {"nano": 96, "half as wide": 48}  # width of the first stage, in nano's depths

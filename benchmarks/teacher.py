@@ -30,7 +30,8 @@ from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
 from pipeline.config.schema import TeacherConfig
-from pipeline.networks.build import PRECISIONS, autocast, load_network, round_weights
+from pipeline.networks.build import load_network
+from pipeline.networks.forward import PRECISIONS, autocast, round_weights
 from pipeline.networks.weight_files import read_weights, write_weights
 from pipeline.results.costs import memory_bytes
 

@@ -1,4 +1,4 @@
-"""The paper's ablation from one cache: temperature x distill_weight x seed, no teacher anywhere.
+"""The paper's ablation from one cache: temperature x distill_weight x seed, without a teacher.
 
     python jobs/sweep_kl.py configs/demo.yaml
     python jobs/sweep_kl.py configs/demo.yaml sweep.temperatures=[1,2,5] sweep.seeds=[0,1,2]
@@ -15,26 +15,19 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what only this job can be told."""
-    parser.add_argument(
-        "--asha", action="store_true", help="stop trials that fall behind (to search, not compare)"
-    )
-
-
 def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Run the stage."""
     from pipeline.stages.sweep import run_sweep
 
-    run_sweep(config, arguments.ray_address, asha=arguments.asha)
+    run_sweep(config, arguments.ray_address)
 
 
 def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     """Print what the stage would do."""
     from pipeline.training.sweep import plan_sweep
 
-    print(plan_sweep(config, asha=arguments.asha).as_text())
+    print(plan_sweep(config).as_text())
 
 
 if __name__ == "__main__":
-    run_job(__doc__, main, show_plan, add_options=add_options)
+    run_job(__doc__, main, show_plan)

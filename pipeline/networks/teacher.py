@@ -1,4 +1,4 @@
-"""The teacher at work: uint8 clips in, raw logits out. Plain torch, so that it runs without Ray."""
+"""The teacher of stage one: its weights checked, and its logits of units of clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dvflnet.videofocalnet import VideoFocalNet
 from dvflnet.weights import state_digest
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import autocast, load_network, prepare_clips, round_weights
+from pipeline.networks.build import load_network
+from pipeline.networks.forward import ClipNetwork, round_weights
 from pipeline.networks.weight_files import WeightFile, read_weights
 
 
@@ -51,16 +52,17 @@ class TeacherPredictor:
         cluster = config.cluster
         torch.set_num_threads(cluster.teacher_threads)
         self._batch_size = cluster.teacher_batch_size
-        self._precision = config.teacher.precision
-        self._motion_only = config.clip.motion_only
-        self._device = torch.device("cuda" if cluster.use_gpu else "cpu")
+        device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file = read_weights(config.teacher_weights_uri)
         if digest is not None:
             _check_digest(config.teacher_weights_uri, file, digest)
         network = _load(config, file, config.dataset.num_classes)
-        if self._precision != "float32":
-            round_weights(network, self._precision)
-        self._network = network.to(self._device).eval()
+        precision = config.teacher.precision
+        if precision != "float32":
+            round_weights(network, precision)
+        self._network = ClipNetwork(
+            network.to(device).eval(), device, precision, config.clip.motion_only
+        )
 
     def logits(
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
@@ -89,22 +91,19 @@ class TeacherPredictor:
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
     ) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            clips = prepare_clips(frames, jitter, self._device, motion_only=self._motion_only)
-            with autocast(self._device, self._precision):
-                features = self._network.forward_features(clips)
-            # Clip by clip: with few classes the rows of a larger product differ by their place.
-            rows = [self._network.head(row) for row in features.float().split(1)]
-            logits: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
+            logits: npt.NDArray[np.float32] = (
+                self._network.exact_logits(frames, jitter).cpu().numpy()
+            )
         return logits
 
 
 def _check_digest(uri: str, file: WeightFile, expected: str) -> None:
-    """Refuse a file that was replaced after the plan was made, or is another one on this node."""
+    """Refuse a file that was replaced after the plan was made, or that differs on this node."""
     found = state_digest(file.state)
     if found != expected:
         raise WeightsMismatch(
             f"{uri} holds other weights here than those that the store is planned for: digest "
-            f"{found[:12]}, expected {expected[:12]}. Do not replace a teacher at its work; "
+            f"{found[:12]}, expected {expected[:12]}. Do not replace a teacher while it is used; "
             "give a new one another name and another store."
         )
 
@@ -112,8 +111,8 @@ def _check_digest(uri: str, file: WeightFile, expected: str) -> None:
 def _filled(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Add zeros up to ``size`` entries.
 
-    Kernels are chosen by the size of the batch, and differ in the last bits. With one size a clip
-    has the same logits in any company, so a store that grew equals one that was made at once.
+    Kernels are chosen by the size of the batch, and differ in the last bits. With one size a clip's
+    logits do not depend on the other clips, so a store that grew equals one that was made at once.
     """
     padding = [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)]
     return np.pad(values, padding)
@@ -129,10 +128,10 @@ def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> Video
 
 def _differing_classes(uri: str, file: WeightFile, class_names: tuple[str, ...]) -> str:
     pairs = zip(file.class_names, class_names, strict=False)
-    place, (theirs, ours) = next(
+    label, (theirs, ours) = next(
         ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (-1, ("", ""))
     )
-    first = f" (class {place}: {theirs!r} there, {ours!r} here)" if place >= 0 else ""
+    first = f" (class {label}: {theirs!r} there, {ours!r} here)" if label >= 0 else ""
     return (
         f"{uri} was trained on other classes or in another order{first}: "
         f"{len(file.class_names)} there, {len(class_names)} here. Use the teacher of this data set."

@@ -1,16 +1,14 @@
-"""A finished network with all that it takes to use it, from its weights file alone.
+"""A trained network and what it takes to use it, from its weights file alone.
 
-Training writes the resolved config and the class names into the file, so that it can travel: to
-evaluation, to prediction and to export. A teacher that somebody else has trained has no config in
-its file; the experiment's own says what it is.
+Training writes the resolved config and the class names into the file, for evaluation, prediction
+and export. The file of a teacher that was trained elsewhere has no config; the experiment's own
+describes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
@@ -18,7 +16,8 @@ from dvflnet.weights import state_digest
 from pipeline.config.load import parse_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import autocast, load_network, prepare_clips
+from pipeline.networks.build import load_network
+from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.networks.weight_files import WeightFile, read_weights
 
@@ -54,37 +53,14 @@ class TrainedNetwork:
                 f"of the manifest ({len(class_names)}), or in another order."
             )
 
-    def probabilities(
-        self,
-        frames: npt.NDArray[np.uint8],
-        jitter: npt.NDArray[np.int16],
-        device: torch.device,
-        *,
-        batch_size: int,
-    ) -> npt.NDArray[np.float64]:
-        """Run clips through the network.
-
-        Args:
-            frames: uint8 ``(n, T, side, side, 3)``, T and side of its recipe.
-            jitter: int16 ``(n, 1 or T, 5)``.
-            device: that the network is on.
-            batch_size: clips at once.
-
-        Returns:
-            float64 ``(n, K)``; rows sum to one.
-
-        """
-        precision = self.recipe.train.precision
-        parts = []
-        for start in range(0, len(frames), batch_size):
-            batch = slice(start, start + batch_size)
-            with torch.inference_mode(), autocast(device, precision):
-                clips = prepare_clips(
-                    frames[batch], jitter[batch], device, motion_only=self.recipe.motion_only
-                )
-                logits = self.network(clips)
-            parts.append(logits.double().softmax(dim=1).cpu().numpy())
-        return np.concatenate(parts)
+    def on(self, device: torch.device, *, precision: str | None = None) -> ClipNetwork:
+        """Move the network to a device, to run there in its own precision or in another one."""
+        return ClipNetwork(
+            self.network.to(device),
+            device,
+            precision or self.recipe.train.precision,
+            self.recipe.motion_only,
+        )
 
 
 def load_trained(uri: str) -> TrainedNetwork:

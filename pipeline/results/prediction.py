@@ -24,7 +24,6 @@ from pipeline.networks.trained import TrainedNetwork
 from pipeline.storage.files import join_uri, list_tree
 from pipeline.tracking.progress import Progress
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.loader import jitter_rows
 from pipeline.views.view import Protocol, View, evaluation_views
 
 BATCH_SIZE = 8
@@ -118,8 +117,7 @@ class Predictor:
     ) -> None:
         self._trained, self._windows = trained, windows
         self._protocol = protocol or Protocol()
-        self._device = torch.device(device)
-        trained.network.to(self._device)
+        self._network = trained.on(torch.device(device))
         self._decoder = DecodeProcess()
 
     @property
@@ -160,12 +158,8 @@ class Predictor:
         recipe = self._trained.recipe
         views = [view for span in spans for view in self._views(record, span)]
         clips = self._decoder.clips(record, views, self.limits, side=recipe.side, prove=False)
-        probabilities = self._trained.probabilities(
-            np.stack([clip.frames for clip in clips]),
-            jitter_rows(views),
-            self._device,
-            batch_size=BATCH_SIZE,
-        )
+        frames = np.stack([clip.frames for clip in clips])
+        probabilities = self._network.probabilities(frames, None, batch_size=BATCH_SIZE)
         means: NDArray[np.float64] = probabilities.reshape(
             len(spans), self._protocol.num_views, -1
         ).mean(axis=1)

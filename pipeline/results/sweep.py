@@ -1,8 +1,8 @@
-"""What a sweep found: cells with intervals, a table, a CSV and a heat map, from plain outcomes.
+"""Results of a sweep: cells with intervals, as a table, a CSV and a heat map.
 
-An interval is Student's t over the seeds, at 95 %. It says how far another set of seeds would move
-the mean; val is the same for all, so it says nothing of other videos. The best of many cells is
-also the luckiest one, so that its mean is too high.
+An interval is Student's t over the seeds, at 95 %. It tells how far other seeds would move the
+mean; val is the same for all of them, so it tells nothing about other videos. The best of many
+cells is also the luckiest one, so that its mean is too high.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CSV_METRICS = ("top1", "top5", "nll", "ece", "agreement", "kl_to_teacher")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial; ``metrics`` are those of val at its last epoch, without prefix."""
+    """The end of a trial; ``metrics`` are those of val after the last epoch, without prefix."""
 
     name: str
     distill_weight: float
     temperature: float
     seed: int
-    state: Literal["finished", "stopped", "failed"]
+    state: Literal["finished", "failed"]
     epoch: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -46,12 +46,11 @@ class Outcome:
 
     @property
     def point(self) -> Point:
-        """Where in the grid it lies."""
         return Point(self.distill_weight, self.temperature)
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds; ``half_width`` of its interval is none for a single seed."""
+    """A mean over seeds, with the half width of its interval (None for a single seed)."""
 
     mean: float
     half_width: float | None
@@ -83,7 +82,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def cells_of(outcomes: Iterable[Outcome]) -> dict[Point, Cell]:
-    """Gather finished trials by point. A stopped or failed one counts in no cell."""
+    """Gather the finished trials by point."""
     by_point: dict[Point, dict[int, Mapping[str, float]]] = {}
     for outcome in outcomes:
         if outcome.state == "finished":
@@ -98,22 +97,21 @@ def best_cell(cells: Mapping[Point, Cell]) -> Cell | None:
 
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
-    """Lay the cells out as aligned text, the best one marked, and name what is missing."""
+    """Lay the cells out as aligned text, mark the best one, and name the failed trials."""
     cells = cells_of(outcomes)
     best = best_cell(cells)
     header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
     rows = [_row(cell, best=cell is best) for cell in cells.values()]
     lines = [text_table([header, *rows], align=">")]
-    for state in ("stopped", "failed"):
-        left = [outcome for outcome in outcomes if outcome.state == state]
-        if left:
-            lines.append(f"{len(left)} of {len(outcomes)} trials {state}:")
-            lines += [f"  {outcome.name}: {_why(outcome)}" for outcome in left]
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failed:
+        lines.append(f"{len(failed)} of {len(outcomes)} trials failed:")
+        lines += [f"  {trial.name}: {trial.reason.splitlines()[0]}" for trial in failed]
     return "\n".join(lines)
 
 
 def sweep_csv(outcomes: Iterable[Outcome]) -> str:
-    """Write a line a trial as CSV."""
+    """Write one CSV line for each trial."""
     buffer = io.StringIO()
     names = ("name", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
     table = csv.writer(buffer, lineterminator="\n")
@@ -126,7 +124,7 @@ def sweep_csv(outcomes: Iterable[Outcome]) -> str:
 
 
 def sweep_values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the same as plain JSON values."""
+    """Return trials, cells and the best cell as plain JSON values."""
     cells = cells_of(outcomes)
     best = best_cell(cells)
     return {
@@ -204,13 +202,6 @@ def _text(value: Estimate, scale: float, digits: int, sign: str = "") -> str:
     return f"{mean} ± {scale * value.half_width:.{digits}f}"
 
 
-def _why(outcome: Outcome) -> str:
-    if outcome.state == "failed":
-        return outcome.reason.partition("\n")[0]
-    top1 = outcome.metrics.get("top1", math.nan)
-    return f"fell behind, after epoch {outcome.epoch} with top-1 {top1:.1%}"
-
-
 def _panel(
     axes: Axes,
     config: ExperimentConfig,
@@ -257,6 +248,6 @@ def _cell_text(value: Estimate, scale: float, digits: int) -> str:
 
 
 def _ink(rgba: NDArray[np.float64] | tuple[float, ...]) -> str:
-    """Return black or white, whichever is read more easily on a colour."""
+    """Return black or white, the one that is easier to read on a colour."""
     red, green, blue = rgba[:3]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"

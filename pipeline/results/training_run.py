@@ -1,8 +1,9 @@
-"""What a finished training run leaves: weights, a result to compare, and its pages in MLflow."""
+"""The results of a training run: weights, scores to compare, and its pages in MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from dvflnet.cost import count_macs, count_parameters
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
 from pipeline.logits.mirror import Mirror
-from pipeline.logits.store import open_store
 from pipeline.results.figures import (
     COLOURS,
     QUIET,
@@ -24,11 +24,11 @@ from pipeline.results.figures import (
     predictions_figure,
     reliability_figure,
 )
-from pipeline.storage.files import join_uri, read_bytes, write_bytes
+from pipeline.storage.files import read_bytes, write_bytes
 from pipeline.tracking.run import TrackedRun
-from pipeline.training.checkpoint import WEIGHTS, TrainingState, read_checkpoint
+from pipeline.training.checkpoint import TrainingState, read_checkpoint
 from pipeline.training.loop import val_teacher_logits
-from pipeline.training.plan import TrainPlan, plan_network
+from pipeline.training.plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 
 NUM_SHOWN = 12  # videos on the sheet of predictions
@@ -50,31 +50,30 @@ def publish_result(
     mirror: Mirror | None,
     run: TrackedRun,
 ) -> dict[str, Any]:
-    """Publish best and last weights, and log what there is to see; return the result.
+    """Publish best and last weights, log scores and pages, and return the result.
 
     Args:
-        plan: of the run.
+        plan: the run.
         checkpoints: Ray Train checkpoints with their metrics, best and last among them.
         mirror: the store that the run learned from, if any.
-        run: in MLflow.
+        run: the run in MLflow.
 
     """
     best_pair = max(checkpoints, key=lambda pair: (pair[1]["val/top1"], -pair[1]["val/nll"]))
     last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])
     best, last = _read(plan, best_pair), _read(plan, last_pair)
-    for name, evaluated in (("best", best), ("last", last)):
-        uri = join_uri(plan.folder, f"{name}.safetensors")
-        write_bytes(uri, evaluated.weights_file)
+    write_bytes(plan.files.best, best.weights_file)
+    write_bytes(plan.files.last, last.weights_file)
     summary = _summary(plan, best, last, mirror)
     run.log_summary(summary)
     _log_pages(plan, best.state, mirror, run)
-    if plan.recipe.role == "student":  # the teacher does not travel
+    if plan.recipe.role == "student":  # a teacher is not deployed
         _log_model(plan, best.state, run)
     return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
 
 
 def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:
-    """Log what a worker reported of an epoch: the scores of val and the points of training."""
+    """Log an evaluated epoch: the scores of val and the points of training."""
     # Scores first: what was logged first is what MLflow compares runs by, unless told otherwise.
     run.log_metrics(report["step"], val_scores(report) | {"train/epoch": report["epoch"]})
     for step, values in report["points"]:
@@ -87,22 +86,30 @@ def val_scores(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def store_tags(plan: TrainPlan) -> dict[str, str]:
-    """Link a student to its store; the grey runs are those that did not learn from the teacher."""
-    store = open_store(plan.store_uri)
+    """Return the tags that link a student to its store. Runs on labels alone are drawn in grey."""
+    store = plan.store
+    if store is None:
+        return {}
     return {
         "mlflow.runColor": COLOURS["student"] if plan.recipe.loss.distill_weight else QUIET,
-        "cache.key": store.spec.fingerprint,
-        "cache.root_digest": plan.root_digest,
-        "cache.run_id": str(store.seal.provenance.get("run_id", "")),
-        "teacher.sha256": store.spec.teacher_digest,
+        "cache.key": store.fingerprint,
+        "cache.root_digest": store.root_digest,
+        "cache.run_id": store.run_id,
+        "teacher.sha256": store.teacher_digest,
     }
+
+
+def log_store(run: TrackedRun, plan: TrainPlan) -> None:
+    """Log the store that a run learns from as its data set, if there is one."""
+    if plan.store is not None:
+        store = plan.store
+        run.log_dataset("logit-store", digest=store.root_digest, uri=store.uri, context="training")
 
 
 def _read(plan: TrainPlan, pair: tuple[Any, dict[str, Any]]) -> Evaluated:
     checkpoint, metrics = pair
-    uri = plan.checkpoint_uri(checkpoint.path)
-    weights_file = read_bytes(join_uri(uri, WEIGHTS))
-    return Evaluated(metrics, weights_file, read_checkpoint(uri))
+    files = plan.files.checkpoint(checkpoint.path)
+    return Evaluated(metrics, read_bytes(files.weights), read_checkpoint(files.folder))
 
 
 def _summary(
@@ -122,7 +129,7 @@ def _summary(
 
 def _cost(plan: TrainPlan) -> dict[str, float]:
     """Count the network's parameters and multiply-adds for one clip."""
-    network = plan_network(plan)
+    network = plan.build_network()
     macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
     return {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
 
@@ -130,7 +137,7 @@ def _cost(plan: TrainPlan) -> dict[str, float]:
 def _log_pages(
     plan: TrainPlan, state: TrainingState, mirror: Mirror | None, run: TrackedRun
 ) -> None:
-    """Log what a person looks at: which classes are mixed up, how sure the network is, examples."""
+    """Log confusion of classes, calibration and example videos."""
     names, labels = plan.manifest.class_names, torch.tensor(plan.labels(plan.val_rows))
     logits_of: dict[str, Tensor] = {plan.recipe.role: state.val_logits}
     if mirror is not None:
@@ -147,20 +154,19 @@ def _log_pages(
 
 
 def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVideo]:
-    """Pick videos of val evenly, and see them as the network did."""
+    """Pick videos of val at even distances, with their evaluation views."""
     step = max(1, len(plan.val_rows) // NUM_SHOWN)
-    places = range(0, len(plan.val_rows), step)[:NUM_SHOWN]
-    decoder = DecodeProcess()
-    try:
-        return [_shown(plan, place, logits_of, decoder) for place in places]
-    finally:
-        decoder.close()
+    with closing(DecodeProcess()) as decoder:
+        return [
+            _shown(plan, index, logits_of, decoder)
+            for index in range(0, len(plan.val_rows), step)[:NUM_SHOWN]
+        ]
 
 
 def _shown(
-    plan: TrainPlan, place: int, logits_of: dict[str, Tensor], decoder: DecodeProcess
+    plan: TrainPlan, index: int, logits_of: dict[str, Tensor], decoder: DecodeProcess
 ) -> ShownVideo:
-    record = plan.manifest.records[plan.val_rows[place]]
+    record = plan.manifest.records[plan.val_rows[index]]
     names = plan.manifest.class_names
     view, limits = plan.recipe.evaluation_view(record), plan.config.dataset.limits
     clip = decoder.clips(
@@ -168,13 +174,13 @@ def _shown(
     )
     predictions = {}
     for role, logits in logits_of.items():
-        probability, label = logits[place].softmax(dim=0).max(dim=0)
+        probability, label = logits[index].softmax(dim=0).max(dim=0)
         predictions[role] = Prediction(names[int(label)], float(probability))
     return ShownVideo(record.sample_id, clip[0].frames, names[record.label], predictions)
 
 
 def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
-    network = plan_network(plan)
+    network = plan.build_network()
     network.load_state_dict(dict(state.weights))
     run.log_model(
         network.eval(),

@@ -18,10 +18,10 @@ from pipeline.config.schema import ExperimentConfig, VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import Status, VideoDecodeError, WeightsMismatch
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.view import Jitter, Protocol, evaluation_views
+from pipeline.views.view import Protocol, evaluation_views
 
 if TYPE_CHECKING:
-    from pipeline.networks.trained import TrainedNetwork
+    from pipeline.networks.forward import ClipNetwork
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Scorer:
         return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
 
     @cached_property
-    def _networks(self) -> Mapping[str, TrainedNetwork]:
+    def _networks(self) -> Mapping[str, ClipNetwork]:
         """The networks by name; loaded late, as Ray keeps but the text of what __init__ raises."""
         return {candidate.name: self._load(candidate) for candidate in self._candidates}
 
@@ -153,7 +153,7 @@ class Scorer:
         if good:
             frames = self._frames(clips, candidate.look)
             probabilities = self._networks[candidate.name].probabilities(
-                frames, _plain_jitter(len(frames)), self._device, batch_size=self._batch_size
+                frames, None, batch_size=self._batch_size
             )
             means = probabilities.reshape(len(good), self._num_views, -1).mean(axis=1)
             for row, mean in zip(good, means, strict=True):
@@ -166,7 +166,7 @@ class Scorer:
         flat = np.concatenate([np.frombuffer(value.as_buffer(), np.uint8) for value in values])
         return flat.reshape(-1, *look.clip_shape)
 
-    def _load(self, candidate: Candidate) -> TrainedNetwork:
+    def _load(self, candidate: Candidate) -> ClipNetwork:
         from pipeline.networks.trained import load_teacher, load_trained
 
         if candidate.teacher_of is not None:
@@ -178,15 +178,9 @@ class Scorer:
                 f"{candidate.uri} holds other weights here than those that the evaluation began "
                 "with. Run it again."
             )
-        loaded.network.to(self._device)
-        return loaded
+        return loaded.on(self._device)
 
 
 def looks_of(candidates: Sequence[Candidate]) -> list[Look]:
     """Return the looks of networks, each once."""
     return list(dict.fromkeys(candidate.look for candidate in candidates))
-
-
-def _plain_jitter(count: int) -> npt.NDArray[np.int16]:
-    """Return photometric parameters that change nothing, ``(count, 1, 5)``."""
-    return np.tile(np.array([[Jitter().as_row]], np.int16), (count, 1, 1))

@@ -26,7 +26,6 @@ import numpy.typing as npt
 import torch
 
 from dvflnet.cost import count_parameters
-from dvflnet.deployed import ClipClassifier
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError, DatasetError, ExportMismatch
@@ -248,12 +247,12 @@ def _counted(
 
 def _network(trained: TrainedNetwork) -> Program:
     """Return the network itself, in float32, as training evaluates it."""
-    classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only)
+    network = trained.on(torch.device("cpu"), precision="float32")
 
     def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            logits: torch.Tensor = classifier(torch.from_numpy(clips))
-        return logits.numpy()
+            logits: npt.NDArray[np.float32] = network.logits(clips, None).numpy()
+        return logits
 
     return run
 

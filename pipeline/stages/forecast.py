@@ -170,18 +170,13 @@ def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) 
     """Return the median time of a cached step, on one thread or one GPU."""
     recipe, device = student_recipe(config), _device(config)
     torch.set_num_threads(1)
-    network = build_network(recipe.model, num_classes=num_classes, num_frames=recipe.num_frames)
-    training = Training(
-        network.to(device),
-        loss=recipe.loss,
-        optim=recipe.optim,
-        train=recipe.train,
-        schedule=build_schedule(
-            recipe.optim, global_batch_size=len(batch.clips), steps_per_epoch=1.0, num_steps=1
-        ),
-        device=device,
-        motion_only=recipe.motion_only,
+    network = build_network(
+        recipe.model, num_classes=num_classes, num_frames=recipe.clip_num_frames
     )
+    schedule = build_schedule(
+        recipe.optim, global_batch_size=len(batch.clips), steps_per_epoch=1.0, num_steps=1
+    )
+    training = Training(network.to(device), recipe, schedule, device)
     labels = torch.zeros(len(batch.clips), dtype=torch.long)
     teacher_logits = torch.zeros(len(batch.clips), num_classes)
 

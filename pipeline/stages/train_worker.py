@@ -1,56 +1,45 @@
-"""What Ray Train runs in each worker: network and state in place, then the loop."""
+"""A worker of Ray Train, and the copy of the record that Ray Train keeps of a run.
+
+Ray Train writes its record, the snapshot, in place, and refuses to start on half of it. A kill or a
+full disk in the middle would lose a whole run, whose checkpoints are all there. So every snapshot
+that was written is copied, whole or not at all. The copy is at most one report behind and names
+only checkpoints that exist, because Ray deletes those that a snapshot leaves out after writing it.
+"""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import PipelineError
-from pipeline.networks.build import start_network
-from pipeline.storage.files import exists, is_local, join_uri, read_bytes, write_bytes
+from pipeline.stages.follower import ReportingWorker
+from pipeline.storage.files import exists, is_local, read_bytes, write_bytes
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
-from pipeline.training.loop import EpochResult, train
-from pipeline.training.plan import TrainPlan, build_training, fresh_network, open_plan_mirror
+from pipeline.training.loop import EpochResult
+from pipeline.training.plan import TrainPlan
+from pipeline.training.run_files import RunFiles, checkpoint_name
 from pipeline.training.step import Training
+from pipeline.training.worker import run_worker
 
 T = TypeVar("T")
-NEWS_SECONDS = 2.0  # between two words on how far training is
 
 
 def work(setup: dict[Any, Any]) -> Any:
-    """What Ray Train runs in each worker."""
+    """Train in one process of Ray Train, from the run's last checkpoint if there is one."""
     import ray.train
-    import ray.train.torch
 
     plan: TrainPlan = setup["plan"]
-    torch.set_num_threads(plan.config.cluster.worker_threads)
-    network = fresh_network(plan)
-    resumed = _last_state(plan)
-    if resumed is not None:
-        network.load_state_dict(dict(resumed.weights))
-    elif (report := start_network(network, plan.recipe.model)) is not None:
-        setup["news"].put({"step": 0, "text": report.as_text()})
-    training = build_training(
-        plan, ray.train.torch.prepare_model(network), ray.train.torch.get_device()
-    )
-    if resumed is not None:
-        training.optimiser.load_state_dict(resumed.optimiser)
-    place = RayPlace(
-        plan, network, training, setup["news"], seconds_before=resumed.seconds if resumed else 0.0
-    )
+    checkpoint = ray.train.get_checkpoint()
+    state = None
+    if checkpoint is not None:
+        state = read_checkpoint(plan.files.checkpoint(checkpoint.path).folder)
     try:
-        train(
-            plan,
-            training,
-            place,
-            mirror=open_plan_mirror(plan),
-            first_step=resumed.step if resumed else 0,
-        )
+        run_worker(plan, RayWorker(plan, setup["queue"]), state=state)
     except PipelineError as error:
         if plan.num_workers > 1:
             raise  # the other workers wait for this one; Ray Train must end them
@@ -58,35 +47,27 @@ def work(setup: dict[Any, Any]) -> Any:
     return None
 
 
-def _last_state(plan: TrainPlan) -> TrainingState | None:
-    """Return the state of the run's last checkpoint, if there is one."""
-    import ray.train
+class RayWorker(ReportingWorker):
+    """One of the workers of Ray Train. Rank 0 reports and writes the checkpoints."""
 
-    checkpoint = ray.train.get_checkpoint()
-    return None if checkpoint is None else read_checkpoint(plan.checkpoint_uri(checkpoint.path))
+    def __init__(self, plan: TrainPlan, queue: Any) -> None:
+        import ray.train.torch
 
+        super().__init__(ray.train.torch.get_device(), plan.name, queue)
+        self.rank = ray.train.get_context().get_world_rank()
+        self._plan = plan
 
-class RayPlace:
-    """A worker's place among the workers of Ray Train."""
+    def wrap(self, network: nn.Module) -> nn.Module:
+        import ray.train.torch
 
-    def __init__(
-        self,
-        plan: TrainPlan,
-        network: torch.nn.Module,
-        training: Training,
-        news: Any,
-        *,
-        seconds_before: float,
-    ) -> None:
-        import ray.train
+        wrapped: nn.Module = ray.train.torch.prepare_model(network)
+        return wrapped
 
-        self.rank: int = ray.train.get_context().get_world_rank()
-        self._plan, self._network, self._training = plan, network, training
-        self._news, self._seconds = news, seconds_before
-        self._said = time.monotonic()
+    def say(self, text: str) -> None:
+        if self.rank == 0:
+            super().say(text)
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all workers, in the order of their ranks."""
         if self._plan.num_workers == 1:
             return [value]
         values: list[Any] = [None] * self._plan.num_workers
@@ -94,96 +75,71 @@ class RayPlace:
         return values
 
     def advance(self, step: int) -> None:
-        """Tell the driver, now and then, how far rank 0 is."""
-        if self.rank == 0 and time.monotonic() - self._said > NEWS_SECONDS:
-            self._said = time.monotonic()
-            self._news.put({"step": step})
+        if self.rank == 0:
+            super().advance(step)
 
-    def report(self, result: EpochResult) -> None:
-        """Report to the driver; rank 0 adds a checkpoint."""
+    def report(self, epoch: EpochResult, training: Training) -> None:
+        """Report through Ray Train, whose controller passes the report on once it is recorded."""
         import ray.train
 
-        self._seconds += result.seconds
-        metrics = {
-            "epoch": result.epoch,
-            "step": result.step,
-            "points": result.points,
-            "seconds": self._seconds,
-            **result.val,
-        }
-        name = f"epoch_{result.epoch:04d}"
-        checkpoint = None
+        name, checkpoint = checkpoint_name(epoch.epoch), None
         if self.rank == 0:
-            uri = self._plan.checkpoint_uri(name)
-            self._write(uri, result)
-            checkpoint = ray.train.Checkpoint(uri)
+            folder = self._plan.files.checkpoint(name).folder
+            self._write(folder, epoch, training)
+            checkpoint = ray.train.Checkpoint(folder)
         ray.train.report(
-            metrics,
+            epoch.as_report(),
             checkpoint=checkpoint,
             checkpoint_dir_name=name,
             checkpoint_upload_fn=lambda written, _: written,  # it is where Ray looks for it
         )
 
-    def _write(self, uri: str, result: EpochResult) -> None:
+    def _write(self, folder: str, epoch: EpochResult, training: Training) -> None:
         state = TrainingState(
-            step=result.step,
-            seconds=self._seconds,
-            val_logits=result.val_logits,
-            weights=self._network.state_dict(),
-            optimiser=self._training.optimiser.state_dict(),
+            step=epoch.step,
+            seconds=epoch.seconds,
+            val_logits=epoch.val_logits,
+            weights=training.weights,
+            optimiser=training.optimiser.state_dict(),
         )
         facts = {
             "run": self._plan.name,
-            "epoch": str(result.epoch),
+            "epoch": str(epoch.epoch),
             "root_digest": self._plan.root_digest,
             "config": resolved_yaml(self._plan.config),
         }
         names = self._plan.manifest.class_names
-        write_checkpoint(uri, state, class_names=names, facts=facts)
+        write_checkpoint(folder, state, class_names=names, facts=facts)
 
 
-# FOLDED stages/train_snapshot
-# A copy of the file in which Ray Train keeps what has been reported: its snapshot.
-#
-# Ray Train writes it in place, and refuses to start on half of it. A kill or a full disk in the
-# middle would therefore lose a whole run, whose checkpoints are all there. So each snapshot
-# that was
-# written is copied, whole or not at all. The copy is at most one report behind, and names only
-# checkpoints that exist: those that a new snapshot leaves out are deleted after it was written.
+def has_started(files: RunFiles) -> bool:
+    """Return whether Ray Train has recorded a report of a run."""
+    return exists(files.snapshot)
 
 
-SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's name for it
-COPY = "snapshot.json"
+def keep_snapshot(files: RunFiles) -> None:
+    """Copy a run's snapshot. In an object store it needs no copy: files appear there whole."""
+    if is_local(files.folder):
+        write_bytes(files.snapshot_copy, read_bytes(files.snapshot))
 
 
-def has_started(folder: str) -> bool:
-    """Return whether Ray Train has reported anything in a run's folder."""
-    return exists(join_uri(folder, SNAPSHOT))
+def mend_snapshot(files: RunFiles) -> None:
+    """Replace half a snapshot by its copy, before Ray Train starts.
 
-
-def keep_snapshot(folder: str) -> None:
-    """Copy the snapshot of a run's folder. An object store publishes whole files: no need there."""
-    if is_local(folder):
-        write_bytes(f"{folder}/{COPY}", read_bytes(f"{folder}/{SNAPSHOT}"))
-
-
-def mend_snapshot(folder: str) -> None:
-    """Before a start: put the copy in the place of half a snapshot.
-
-    Half of the first one is deleted; nothing was reported before it.
+    Half of the first one has no copy and is deleted; nothing was reported before it.
     """
-    snapshot, copy = Path(folder, SNAPSHOT), Path(folder, COPY)
-    if not is_local(folder) or not snapshot.exists():
+    snapshot, copy = Path(files.snapshot), Path(files.snapshot_copy)
+    if not is_local(files.folder) or not snapshot.exists():
         return
-    if _whole(snapshot):
-        keep_snapshot(folder)  # whoever died may not have come to that
+    if _is_whole(snapshot):
+        keep_snapshot(files)  # a kill may have come between the snapshot and its copy
     elif copy.exists():
         write_bytes(str(snapshot), copy.read_bytes())
     else:
         snapshot.unlink()
 
 
-def _whole(path: Path) -> bool:
+def _is_whole(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
     except ValueError:

@@ -1,7 +1,8 @@
 """Checkpoints: all that a training run needs to go on bit for bit.
 
-A folder of files. ``checkpoint.json`` is written last and holds the step, what the run is, and the
-digests of the others; a folder without it, or whose files differ from it, is no checkpoint.
+A checkpoint is a folder. Its ``checkpoint.json`` is written last and holds the step, facts about
+the run and the digests of the other files; a folder without it, or whose files differ from it, is
+no checkpoint.
 """
 
 from __future__ import annotations
@@ -18,27 +19,16 @@ from torch import Tensor
 from dvflnet.weights import state_digest
 from pipeline.errors import StoreCorrupt
 from pipeline.networks.weight_files import read_weights, write_weights
-from pipeline.storage.files import (
-    join_uri,
-    read_bytes,
-    read_json,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from pipeline.storage.files import read_bytes, read_json, sha256_of, write_bytes, write_json
 from pipeline.storage.sealed.identity import canonical_json
-
-WEIGHTS = "weights.safetensors"
-VAL_LOGITS = "val_logits.safetensors"
-OPTIMISER = "optimiser.pt"
-RECORD = "checkpoint.json"
+from pipeline.training.run_files import CheckpointFiles
 
 
 @dataclass(frozen=True)
 class TrainingState:
     """The state of a run after ``step`` optimiser steps, which took ``seconds``.
 
-    ``val_logits`` is float32 ``(N, K)``, what these weights say of val.
+    ``val_logits`` is float32 ``(N, K)``, these weights' logits of val.
     """
 
     step: int
@@ -53,14 +43,15 @@ def write_checkpoint(
 ) -> None:
     """Write a state to the folder at ``uri``, ``checkpoint.json`` last.
 
-    ``facts`` say what the run is; they go into the weights file too, so that it explains itself
-    when it travels alone.
+    ``facts`` describe the run. They go into the weights file too, which is copied out of the folder
+    and must explain itself there.
     """
-    write_weights(join_uri(uri, WEIGHTS), state.weights, facts, class_names=class_names)
-    write_weights(join_uri(uri, VAL_LOGITS), {"val_logits": state.val_logits}, facts)
+    files = CheckpointFiles(uri)
+    write_weights(files.weights, state.weights, facts, class_names=class_names)
+    write_weights(files.val_logits, {"val_logits": state.val_logits}, facts)
     buffer = io.BytesIO()
     torch.save(state.optimiser, buffer)
-    write_bytes(join_uri(uri, OPTIMISER), buffer.getvalue())
+    write_bytes(files.optimiser, buffer.getvalue())
     record = {
         "step": state.step,
         "seconds": state.seconds,
@@ -69,7 +60,7 @@ def write_checkpoint(
         "optimiser_sha256": sha256_of(buffer.getvalue()),
         "facts": dict(facts),
     }
-    write_json(join_uri(uri, RECORD), record | {"digest": sha256_of(canonical_json(record))})
+    write_json(files.record, record | {"digest": sha256_of(canonical_json(record))})
 
 
 def read_checkpoint(uri: str) -> TrainingState:
@@ -77,20 +68,21 @@ def read_checkpoint(uri: str) -> TrainingState:
 
     Raises:
         StoreCorrupt: if a file is missing, damaged or of another checkpoint.
-        WeightsMismatch: if that file is one of weights and cannot be read at all.
+        WeightsMismatch: if a file of weights cannot be parsed at all.
 
     """
+    files = CheckpointFiles(uri)
     try:
-        record = _read_record(join_uri(uri, RECORD))
-        weights = read_weights(join_uri(uri, WEIGHTS)).state
-        logits = read_weights(join_uri(uri, VAL_LOGITS)).state
-        optimiser = read_bytes(join_uri(uri, OPTIMISER))
+        record = _read_record(files.record)
+        weights = read_weights(files.weights).state
+        logits = read_weights(files.val_logits).state
+        optimiser = read_bytes(files.optimiser)
     except FileNotFoundError as error:
         raise StoreCorrupt(str(error.filename), "a file of the checkpoint", "nothing") from None
-    _compare(join_uri(uri, WEIGHTS), record["weights_digest"], state_digest(weights))
-    _compare(join_uri(uri, VAL_LOGITS), record["val_logits_digest"], state_digest(logits))
-    _compare(join_uri(uri, OPTIMISER), record["optimiser_sha256"], sha256_of(optimiser))
-    loaded = _load_optimiser(join_uri(uri, OPTIMISER), optimiser)
+    _compare(files.weights, record["weights_digest"], state_digest(weights))
+    _compare(files.val_logits, record["val_logits_digest"], state_digest(logits))
+    _compare(files.optimiser, record["optimiser_sha256"], sha256_of(optimiser))
+    loaded = _load_optimiser(files.optimiser, optimiser)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
@@ -105,7 +97,7 @@ def _read_record(uri: str) -> dict[str, Any]:
 
 
 def _load_optimiser(uri: str, content: bytes) -> dict[str, Any]:
-    """Unpickle tensors and plain values; a pickle of anything else is refused unrun."""
+    """Unpickle tensors and plain values; a pickle of anything else is refused before it runs."""
     try:
         return dict(torch.load(io.BytesIO(content), weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError) as error:

@@ -1,7 +1,6 @@
 """The training loop of one worker: steps, evaluation, report. Teacher and student share it.
 
-No Ray in here. The stage gives every worker its place among the others; a benchmark that wants the
-bare loop gives it a place of its own.
+It knows no Ray. Stages and benchmarks implement ``Worker``.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dvflnet.metrics import evaluate_logits
 from pipeline.config.schema import VideoLimits
@@ -28,30 +27,40 @@ T = TypeVar("T")
 Points = list[tuple[int, dict[str, float]]]  # (finished steps, training metrics)
 
 
-class Place(Protocol):
-    """A worker's place among all workers."""
+class Worker(Protocol):
+    """What a training run needs of the worker that it runs in."""
 
     rank: int
+    device: torch.device
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Move the network to the device, and join it with those of the other workers."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a text to the user."""
+        ...
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all workers, in the order of their ranks."""
         ...
 
     def advance(self, step: int) -> None:
-        """Say that so many steps are finished. Cheap; called after every step."""
+        """Take note that ``step`` steps are finished. Cheap; called after every step."""
         ...
 
-    def report(self, epoch: EpochResult) -> None:
-        """Publish an evaluated epoch, with a checkpoint. All workers call it."""
+    def report(self, epoch: EpochResult, training: Training) -> None:
+        """Publish an evaluated epoch, with a checkpoint of the training. All workers call it."""
         ...
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What is known after an epoch was evaluated.
+    """The result of an evaluated epoch.
 
-    ``points`` are (step, training metrics) since the last report and ``seconds`` the time that
-    those steps took; ``val_logits`` is float32 ``(N, K)`` in the order of ``TrainPlan.val_rows``.
+    ``seconds`` is the time of all ``step`` steps of the run, without evaluation; ``points`` are the
+    metrics of training since the last report; ``val_logits`` is float32 ``(N, K)`` in the order of
+    ``TrainPlan.val_rows``.
     """
 
     epoch: int
@@ -61,10 +70,101 @@ class EpochResult:
     val: dict[str, float]
     val_logits: Tensor
 
+    def as_report(self) -> dict[str, Any]:
+        """Return what the driver is told: everything but the logits."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "points": self.points,
+            "seconds": self.seconds,
+            **self.val,
+        }
+
+
+def train(
+    plan: TrainPlan,
+    training: Training,
+    worker: Worker,
+    *,
+    mirror: Mirror | None,
+    first_step: int = 0,
+    seconds: float = 0.0,
+) -> None:
+    """Run the steps that are left, evaluating and reporting as the plan says.
+
+    Args:
+        plan: the run.
+        training: network, optimiser and schedule, as they are before ``first_step``.
+        worker: this worker.
+        mirror: the teacher's logits and proofs; None to learn from labels alone.
+        first_step: the number of steps that are done already.
+        seconds: the time that those took.
+
+    Raises:
+        ViewMismatch: if an audited clip is not the one that the teacher saw.
+        TrainingDiverged: if a loss or gradient is not finite.
+        VideoDecodeError: if a video cannot be decoded any more.
+
+    """
+    settings, limits = plan.recipe.train, plan.config.dataset.limits
+    step, log = first_step, StepLog(settings.log_every_steps)
+    with ClipLoader(settings.num_loaders, limits, side=plan.recipe.side) as loader:
+        batches = loader.batches(plan.train_requests(first_step, worker.rank))
+        for epoch in plan.evaluated_epochs():
+            started = time.monotonic()
+            while step < plan.order.steps_until(epoch):
+                batch = next(batches)
+                labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
+                teacher_logits = None if mirror is None else proven_targets(batch, mirror, limits)
+                result = training.step(step, batch, labels, teacher_logits, rank=worker.rank)
+                step += 1
+                log.add(step, result)
+                worker.advance(step)
+            if step > first_step:
+                seconds += time.monotonic() - started
+                val_logits = evaluate(plan, training, loader, worker)
+                val = val_metrics(plan, val_logits, mirror)
+                points = mean_points(worker.gather(log.take(step)))
+                worker.report(EpochResult(epoch, step, seconds, points, val, val_logits), training)
+
+
+def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Tensor:
+    """Audit a batch and gather its cached teacher logits, float32 ``(B, K)``."""
+    audit(batch, mirror, limits)
+    rows = [request.row for request in batch.requests]
+    view_indices = [request.view.view_index for request in batch.requests]
+    return torch.from_numpy(mirror.teacher_logits(rows, view_indices))
+
+
+def evaluate(plan: TrainPlan, training: Training, loader: ClipLoader, worker: Worker) -> Tensor:
+    """Return the logits of every video of val, float32 ``(N, K)``, on all workers."""
+    mine = {
+        request.row: logits
+        for batch in loader.batches(plan.val_requests(worker.rank))
+        for request, logits in zip(batch.requests, training.predict(batch).cpu(), strict=True)
+    }
+    logits_of_row = {row: logits for part in worker.gather(mine) for row, logits in part.items()}
+    assert sorted(logits_of_row) == sorted(plan.val_rows), "every video of val counts exactly once"
+    return torch.stack([logits_of_row[row] for row in plan.val_rows])
+
+
+def val_metrics(plan: TrainPlan, val_logits: Tensor, mirror: Mirror | None) -> dict[str, float]:
+    """Return the metrics of val logits, under their MLflow names."""
+    labels = torch.tensor(plan.labels(plan.val_rows))
+    teacher_logits = None if mirror is None else val_teacher_logits(plan, mirror)
+    metrics = evaluate_logits(val_logits, labels, teacher_logits)
+    return {f"val/{name}": value for name, value in metrics.items()}
+
+
+def val_teacher_logits(plan: TrainPlan, mirror: Mirror) -> Tensor:
+    """Return the teacher's logits of val from the store, float32 ``(N, K)``."""
+    indices = [EVALUATION_VIEW] * len(plan.val_rows)
+    return torch.from_numpy(mirror.teacher_logits(list(plan.val_rows), indices))
+
 
 @dataclass
 class StepLog:
-    """Step results since the last report, as points every so many steps."""
+    """Step results since the last report, as points of their means every so many steps."""
 
     every: int
     points: Points = field(default_factory=list)
@@ -87,79 +187,6 @@ class StepLog:
         return taken
 
 
-def train(
-    plan: TrainPlan, training: Training, place: Place, *, mirror: Mirror | None, first_step: int = 0
-) -> None:
-    """Run the steps that are left, evaluating and reporting as the plan says.
-
-    Args:
-        plan: of the run.
-        training: network, optimiser and schedule, at ``first_step``.
-        place: of this worker.
-        mirror: the teacher's logits and proofs; none to learn from labels alone.
-        first_step: how many steps are done already.
-
-    Raises:
-        ViewMismatch: if an audited clip is not the one that the teacher saw.
-        TrainingDiverged: if a loss or gradient is not finite.
-        VideoDecodeError: if a video cannot be decoded any more.
-
-    """
-    settings, limits = plan.recipe.train, plan.config.dataset.limits
-    step, log = first_step, StepLog(settings.log_every_steps)
-    with ClipLoader(settings.num_loaders, limits, side=plan.recipe.side) as loader:
-        batches = loader.batches(plan.train_requests(first_step, place.rank))
-        for epoch in plan.evaluated_epochs():
-            started = time.monotonic()
-            while step < plan.order.steps_until(epoch):
-                batch = next(batches)
-                labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
-                teacher_logits = None if mirror is None else proven_targets(batch, mirror, limits)
-                result = training.step(step, batch, labels, teacher_logits, rank=place.rank)
-                step += 1
-                log.add(step, result)
-                place.advance(step)
-            if step > first_step:
-                seconds = time.monotonic() - started
-                val_logits = evaluate(plan, training, loader, place)
-                val = val_metrics(plan, val_logits, mirror)
-                points = mean_points(place.gather(log.take(step)))
-                place.report(EpochResult(epoch, step, seconds, points, val, val_logits))
-
-
-def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Tensor:
-    """Audit a batch and gather its cached teacher logits, float32 ``(B, K)``."""
-    audit(batch, mirror, limits)
-    rows, view_indices = _coordinates(batch)
-    return torch.from_numpy(mirror.teacher_logits(rows, view_indices))
-
-
-def evaluate(plan: TrainPlan, training: Training, loader: ClipLoader, place: Place) -> Tensor:
-    """Return the logits of every video of val, float32 ``(N, K)``, on all workers."""
-    mine = {
-        request.row: logits
-        for batch in loader.batches(plan.val_requests(place.rank))
-        for request, logits in zip(batch.requests, training.predict(batch).cpu(), strict=True)
-    }
-    logits_of_row = {row: logits for part in place.gather(mine) for row, logits in part.items()}
-    assert sorted(logits_of_row) == sorted(plan.val_rows), "every video of val counts exactly once"
-    return torch.stack([logits_of_row[row] for row in plan.val_rows])
-
-
-def val_metrics(plan: TrainPlan, val_logits: Tensor, mirror: Mirror | None) -> dict[str, float]:
-    """Return the metrics of val logits, under their MLflow names."""
-    labels = torch.tensor(plan.labels(plan.val_rows))
-    teacher_logits = None if mirror is None else val_teacher_logits(plan, mirror)
-    metrics = evaluate_logits(val_logits, labels, teacher_logits)
-    return {f"val/{name}": value for name, value in metrics.items()}
-
-
-def val_teacher_logits(plan: TrainPlan, mirror: Mirror) -> Tensor:
-    """Return the teacher's logits of val from the store, float32 ``(N, K)``."""
-    indices = [EVALUATION_VIEW] * len(plan.val_rows)
-    return torch.from_numpy(mirror.teacher_logits(list(plan.val_rows), indices))
-
-
 def mean_points(parts: Sequence[Points]) -> Points:
     """Average the points of all workers, step by step."""
     return [
@@ -169,8 +196,3 @@ def mean_points(parts: Sequence[Points]) -> Points:
         )
         for same_step in zip(*parts, strict=True)
     ]
-
-
-def _coordinates(batch: ClipBatch) -> tuple[list[int], list[int]]:
-    rows = [request.row for request in batch.requests]
-    return rows, [request.view.view_index for request in batch.requests]

@@ -1,4 +1,4 @@
-"""What is decided before training: who is trained, what is seen when, and under which name."""
+"""The plan of a training run: network, clips in their order, schedule and name; and its making."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-from torch import nn
-
 from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.dataset.manifest import Manifest
 from pipeline.errors import DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.logits.store import LogitStore
 from pipeline.networks.build import build_network, init_digest
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.networks.teacher import teacher_digest
@@ -25,21 +23,35 @@ from pipeline.storage.locks import MIRRORS
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.training.order import Order, share
 from pipeline.training.proof import is_audited
-from pipeline.training.step import Schedule, Training, build_schedule
+from pipeline.training.run_files import RunFiles
+from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
 # Settings of the loop that change neither its order nor its arithmetic.
-INDECISIVE = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+
+
+@dataclass(frozen=True)
+class StoreReference:
+    """The sealed logit store that a run learns from.
+
+    ``run_id`` is that of the MLflow run that made it, empty if there was none.
+    """
+
+    uri: str
+    root_digest: str
+    fingerprint: str
+    teacher_digest: str
+    run_id: str
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """A training run, complete but for the weights.
 
-    ``root_digest`` names the generation of the logit store that targets come from, and
-    ``store_uri`` says where it is; both are empty for a run that learns from labels alone, as the
-    teacher does. ``init_digest`` names the weights that training starts from, if any.
+    ``store`` is None for a teacher, which learns from labels alone. ``init_digest`` names the
+    weights that training starts from; it is empty for random ones.
     """
 
     config: ExperimentConfig
@@ -47,18 +59,15 @@ class TrainPlan:
     manifest: Manifest
     train_rows: tuple[int, ...]
     val_rows: tuple[int, ...]
-    root_digest: str
-    store_uri: str
+    store: StoreReference | None
     init_digest: str
 
     @property
     def num_workers(self) -> int:
-        """Ray Train workers."""
         return self.config.cluster.num_workers
 
     @cached_property
     def order(self) -> Order:
-        """The rows in the order in which they are seen."""
         train = self.recipe.train
         return Order(
             rows=self.train_rows,
@@ -69,13 +78,17 @@ class TrainPlan:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The learning rate over the steps."""
         return build_schedule(
             self.recipe.optim,
             global_batch_size=self.order.global_batch_size,
             steps_per_epoch=self.order.num_steps / self.order.epochs,
             num_steps=self.order.num_steps,
         )
+
+    @property
+    def root_digest(self) -> str:
+        """Digest of the store as keys and weights files hold it; empty without a store."""
+        return self.store.root_digest if self.store else ""
 
     @cached_property
     def key(self) -> str:
@@ -87,7 +100,7 @@ class TrainPlan:
             "init_weights": self.init_digest,
             "loss": recipe.loss.model_dump(mode="json"),
             "optim": recipe.optim.model_dump(mode="json"),
-            "train": recipe.train.model_dump(mode="json", exclude=INDECISIVE),
+            "train": recipe.train.model_dump(mode="json", exclude=NOT_PART_OF_KEY),
             "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
             "transform": TRANSFORM_VERSION,
@@ -99,26 +112,34 @@ class TrainPlan:
 
     @property
     def name(self) -> str:
-        """A name that a person can tell from others, and that no other run has."""
+        """A unique name that shows role and main settings."""
         recipe = self.recipe
         width = recipe.model.embed_dim or ""
-        what = f"{recipe.role}-{recipe.model.variant}{width}"
+        settings = f"{recipe.role}-{recipe.model.variant}{width}"
         if recipe.role == "student":
             weight, temperature = recipe.loss.distill_weight, recipe.loss.temperature
-            what = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
-        return f"{what}-s{recipe.train.seed}-{self.key[:6]}"
+            settings = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
+        return f"{settings}-s{recipe.train.seed}-{self.key[:6]}"
 
     @property
     def folder(self) -> str:
         """URI of the folder that the run writes to."""
         return join_uri(self.config.artefacts, "runs", self.name)
 
-    def checkpoint_uri(self, path: str) -> str:
-        """URI of one of the run's checkpoints; Ray's ``path`` has no scheme."""
-        return join_uri(self.folder, path.rstrip("/").rpartition("/")[2])
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.folder)
+
+    def build_network(self) -> VideoFocalNet:
+        """Build the run's network, freshly initialised from torch's global generator."""
+        return build_network(
+            self.recipe.model,
+            num_classes=len(self.manifest.class_names),
+            num_frames=self.recipe.clip_num_frames,
+        )
 
     def as_text(self) -> str:
-        """What is printed before training starts, and by ``--dry-run``."""
+        """Describe the run before it starts, and for ``--dry-run``."""
         order, train = self.order, self.recipe.train
         return "\n".join(
             [
@@ -149,12 +170,11 @@ class TrainPlan:
             yield [self._val_request(row) for row in rows[start : start + size]]
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        """Return the labels of rows."""
         return [self.manifest.records[row].label for row in rows]
 
     def _train_request(self, epoch: int, row: int) -> ClipRequest:
-        recipe, record = self.recipe, self._record(row)
-        proved = bool(self.root_digest) and is_audited(
+        recipe, record = self.recipe, self.manifest.records[row]
+        proved = self.store is not None and is_audited(
             recipe.train.seed, epoch, row, recipe.train.audit_rate
         )
         return ClipRequest(
@@ -162,66 +182,56 @@ class TrainPlan:
         )
 
     def _val_request(self, row: int) -> ClipRequest:
-        record = self._record(row)
+        record = self.manifest.records[row]
         return ClipRequest(
             row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride
         )
 
-    def _record(self, row: int) -> VideoRecord:
-        return self.manifest.records[row]
-
-
-def open_plan_mirror(plan: TrainPlan) -> Mirror | None:
-    """Open this machine's copy of the store, if the run learns from one."""
-    return open_mirror(plan.store_uri, MIRRORS) if plan.root_digest else None
-
-
-# FOLDED training/plan_training
-# From an experiment to a planned training run: the store is checked, and the rows are chosen.
-
-
-WEIGHTS = "last.safetensors"  # as published; the best epoch was chosen by looking at val
-
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
-    """Check the store and plan the student's run; starts nothing."""
+    """Check the store and plan the student's run; starts nothing.
+
+    Raises:
+        StoreIncomplete: if there is no sealed store.
+        FingerprintMismatch: if the store was made from something else than the config names.
+        DatasetError: if no video of train, or none of val, is left.
+
+    """
     manifest = read_source(config)
     # A student needs no weights of its teacher; where they are present, they are compared too.
     teacher = teacher_digest(config) if exists(config.teacher_weights_uri) else None
     store = open_experiment_store(config, manifest, teacher_digest=teacher)
-    mirror = open_mirror(store.root, MIRRORS)
-    return plan_training(config, student_recipe(config), manifest, mirror)
+    return _plan(config, student_recipe(config), manifest, store)
+
+
+def plan_teacher(config: ExperimentConfig) -> TrainPlan:
+    """Plan the teacher's run; starts nothing."""
+    return _plan(config, teacher_recipe(config), read_source(config), store=None)
 
 
 def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
     """Plan another student of the same store and rows, without opening and checking them again.
 
     Args:
-        plan: of a student.
+        plan: a student's.
         config: the same experiment, but for the loss and the settings of training.
 
     """
     return replace(plan, config=config, recipe=student_recipe(config))
 
 
-def plan_teacher(config: ExperimentConfig) -> TrainPlan:
-    """Plan the teacher's run; starts nothing."""
-    manifest = read_source(config)
-    return plan_training(config, teacher_recipe(config), manifest, mirror=None)
-
-
 def own_students(config: ExperimentConfig) -> list[str]:
     """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
+
+    They are those of the last epoch: the best one was chosen by looking at val.
 
     Raises:
         StoreIncomplete: if the experiment's student was not trained to its end.
 
     """
     student = plan_student(config)
-    uris = {
-        plan.name: join_uri(plan.folder, WEIGHTS)
-        for plan in (vary_student(student, config.baseline), student)
-    }
+    plans = (vary_student(student, config.baseline), student)
+    uris = {plan.name: plan.files.last for plan in plans}
     *_, (name, uri) = uris.items()
     if not exists(uri):
         raise StoreIncomplete(
@@ -231,17 +241,18 @@ def own_students(config: ExperimentConfig) -> list[str]:
     return [uri for uri in uris.values() if exists(uri)]
 
 
-def plan_training(
-    config: ExperimentConfig, recipe: Recipe, manifest: Manifest, mirror: Mirror | None
+def open_plan_mirror(plan: TrainPlan) -> Mirror | None:
+    """Open this machine's copy of the store, if the run learns from one."""
+    return open_mirror(plan.store.uri, MIRRORS) if plan.store else None
+
+
+def _plan(
+    config: ExperimentConfig, recipe: Recipe, manifest: Manifest, store: LogitStore | None
 ) -> TrainPlan:
-    """Choose the rows that can be trained and evaluated on.
-
-    Raises:
-        DatasetError: if no video of train, or none of val, is left.
-
-    """
+    """Choose the rows that can be trained and evaluated on."""
     train_rows, val_rows = manifest.rows_of("train"), manifest.rows_of("val")
-    if mirror is not None:
+    if store is not None:
+        mirror = open_mirror(store.root, MIRRORS)
         train_rows = _with_logits(mirror, train_rows, list(range(recipe.num_views)))
         val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
     for split, rows in (("train", train_rows), ("val", val_rows)):
@@ -256,9 +267,18 @@ def plan_training(
         manifest=manifest,
         train_rows=tuple(train_rows),
         val_rows=tuple(val_rows),
-        root_digest="" if mirror is None else mirror.root_digest,
-        store_uri="" if mirror is None else mirror.store_uri,
+        store=None if store is None else _refer_to(store),
         init_digest=init_digest(recipe.model),
+    )
+
+
+def _refer_to(store: LogitStore) -> StoreReference:
+    return StoreReference(
+        uri=store.root,
+        root_digest=store.root_digest,
+        fingerprint=store.spec.fingerprint,
+        teacher_digest=store.spec.teacher_digest,
+        run_id=str(store.seal.provenance.get("run_id", "")),
     )
 
 
@@ -266,37 +286,3 @@ def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> li
     """Keep the rows whose views all have logits."""
     slots = mirror.spec.slots(view_indices)
     return [row for row in rows if (mirror.status[row, slots] == Status.GOOD).all()]
-
-
-# FOLDED training/train_start
-# What a run starts from: the fresh network of a plan, and the training around it.
-
-
-def fresh_network(plan: TrainPlan) -> VideoFocalNet:
-    """Build the network with weights that the run's seed decides."""
-    torch.manual_seed(plan.recipe.train.seed)
-    return plan_network(plan)
-
-
-def plan_network(plan: TrainPlan) -> VideoFocalNet:
-    """Build the network for the classes and frames of a plan."""
-    recipe = plan.recipe
-    return build_network(
-        recipe.model,
-        num_classes=len(plan.manifest.class_names),
-        num_frames=recipe.clip_num_frames,
-    )
-
-
-def build_training(plan: TrainPlan, network: nn.Module, device: torch.device) -> Training:
-    """Set optimiser and schedule up for a network that is on its device."""
-    recipe = plan.recipe
-    return Training(
-        network,
-        loss=recipe.loss,
-        optim=recipe.optim,
-        train=recipe.train,
-        schedule=plan.schedule,
-        device=device,
-        motion_only=recipe.motion_only,
-    )

@@ -1,9 +1,15 @@
-"""Proof of view: the student's clip is the one that the teacher saw.
+"""Proof of view, that the student's clip is the one that the teacher saw; diagnosis of failures.
 
 The store holds, for every row and view, a digest of the view's parameters and the CRC of every
 cropped frame. A student recomputes them for a sampled share of its clips, with no teacher and no
 GPU. Accuracy would hardly show a mismatch (a target of the wrong view costs some 0.3 points), so
 only a proof will do.
+
+To diagnose a failure, the video is decoded once more with everything that is known to go wrong:
+frames early and late, crops a pixel off, the other flip, colours read in another range. The fault
+that gives the student's CRCs is the student's; the one that gives the store's was the teacher's.
+Only CRCs are compared, so a named cause is a fact and not a guess. This takes up to a second, once,
+before training stops.
 """
 
 from __future__ import annotations
@@ -22,19 +28,26 @@ from pipeline.views.clip import Clip, crc_of
 from pipeline.views.loader import ClipBatch, ClipRequest
 from pipeline.views.view import View, keyed_hash
 
+MAX_SHIFT = 3  # frames
+COLOURS: dict[str, Mapping[str, int]] = {
+    "colours in full range": {"src_color_range": ColorRange.JPEG},
+    "colours in limited range": {"src_color_range": ColorRange.MPEG},
+    "colours written in limited range": {"dst_color_range": ColorRange.MPEG},
+    "colours as of ITU-R 601": {"src_colorspace": Colorspace.ITU601},
+    "colours as of ITU-R 709": {"src_colorspace": Colorspace.ITU709},
+}
+Frames = Mapping[int, Frame]
+
 
 def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
-    """Whether a row is audited in an epoch: pure, so that a resumed run audits the same rows."""
+    """Return whether a row is audited in an epoch; a resumed run audits the same rows."""
     return keyed_hash(seed, "audit", epoch, row) % 2**32 < rate * 2**32
 
 
 def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
     """Check the proved clips of a batch against the store; return how many there were.
 
-    Args:
-        batch: of clips.
-        mirror: of the store.
-        limits: guards on the decoder, which is asked again to find the cause of a mismatch.
+    ``limits`` guard the decoder, which runs again to find the cause of a mismatch.
 
     Raises:
         ViewMismatch: naming the sample, the frames that differ and the likely cause.
@@ -48,10 +61,10 @@ def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
 
 def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimits) -> None:
     view = request.view
-    who = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
+    subject = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
     if view.digest != mirror.view_digest_of(request.row, view.view_index):
         raise ViewMismatch(
-            f"{who}: frames, crop, flip or jitter are not those of the teacher's view.\n"
+            f"{subject}: frames, crop, flip or jitter are not those of the teacher's view.\n"
             f"  {explain_digest(request, mirror)}"
         )
     expected = mirror.frame_crc_of(request.row, view.view_index)[:: request.frame_stride]
@@ -59,33 +72,10 @@ def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimi
     if differing:
         mismatch = Mismatch(request, expected.tolist(), clip.frame_crc.tolist())
         raise ViewMismatch(
-            f"{who}: the pixels of frames {differing} of {len(expected)} are not those that the "
-            "teacher saw, although file and view are the same.\n"
+            f"{subject}: the pixels of frames {differing} of {len(expected)} are not those that "
+            "the teacher saw, although file and view are the same.\n"
             f"  {diagnose(mismatch, mirror, limits)}"
         )
-
-
-# FOLDED training/diagnosis
-# Why is a student's clip not the one that the teacher saw? Named causes, for a failed proof.
-#
-# The video is decoded once more, and everything that is known to go wrong is done to it on purpose:
-# frames early and late, crops a pixel off, the other flip, colours read in another range. What
-# gives
-# the student's CRCs is what the student does wrong; what gives the store's is what the teacher did.
-# Only CRCs are compared, so a named cause is a fact and not a guess.
-#
-# This runs once, when training is about to stop, and may take a second.
-
-
-MAX_SHIFT = 3  # frames
-COLOURS: dict[str, Mapping[str, int]] = {
-    "colours in full range": {"src_color_range": ColorRange.JPEG},
-    "colours in limited range": {"src_color_range": ColorRange.MPEG},
-    "colours written in limited range": {"dst_color_range": ColorRange.MPEG},
-    "colours as of ITU-R 601": {"src_colorspace": Colorspace.ITU601},
-    "colours as of ITU-R 709": {"src_colorspace": Colorspace.ITU709},
-}
-Frames = Mapping[int, Frame]
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ class Mismatch:
 
 
 def diagnose(mismatch: Mismatch, mirror: Mirror, limits: VideoLimits) -> str:
-    """Say in a sentence or two what is wrong, and with whom."""
+    """Name in a sentence or two what is wrong, in the student or in the teacher."""
     request, found = mismatch.request, mismatch.found
     cell = mirror.cell_of_pixels(found, request.frame_stride)
     if cell not in (None, (request.row, request.view.view_index)):
@@ -119,7 +109,7 @@ def diagnose(mismatch: Mismatch, mirror: Mirror, limits: VideoLimits) -> str:
 
 
 def explain_digest(request: ClipRequest, mirror: Mirror) -> str:
-    """Say why a view itself, its frames, crop, flip or jitter, is not the teacher's."""
+    """Name why a view's frames, crop, flip or jitter are not the teacher's."""
     for view_index in mirror.spec.view_indices:
         cell = mirror.cell_of_digest(replace(request.view, view_index=view_index).digest)
         if cell is not None:
@@ -134,7 +124,7 @@ def explain_digest(request: ClipRequest, mirror: Mirror) -> str:
 
 
 def _frames_near(request: ClipRequest, limits: VideoLimits) -> Frames:
-    """Decode the view's frames and their neighbours, without asking for the file's digest."""
+    """Decode the view's frames and their neighbours, without checking the file's digest."""
     indices = {
         index + shift
         for index in request.seen.frame_indices
@@ -145,7 +135,7 @@ def _frames_near(request: ClipRequest, limits: VideoLimits) -> Frames:
 
 
 def _views(view: View) -> Iterator[tuple[str, View]]:
-    """Yield what may have become of a view, by name; the view itself is the first."""
+    """Yield the view itself and, by the name of the fault, what a fault makes of it."""
     yield "", view
     for shift in range(1, MAX_SHIFT + 1):
         for signed, word in ((shift, "late"), (-shift, "early")):
@@ -182,7 +172,7 @@ def _explain_colours(
         )
         crc = _crc(request.seen, frames)
         if crc == as_the_file_says:
-            continue  # this file's colours are read so anyway
+            continue  # this reading is the file's own
         if crc == list(mismatch.found):
             return f"The student reads {cause}; the teacher did not."
         if crc == list(mismatch.expected):
@@ -191,7 +181,7 @@ def _explain_colours(
 
 
 def _crc(view: View, frames: Frames) -> list[int] | None:
-    """Return the CRCs of a view, or none where it leaves the picture or the video."""
+    """Return the CRCs of a view, or None if it leaves the picture or the video."""
     box = view.box
     picture = next(iter(frames.values()))
     inside = (

@@ -1,7 +1,7 @@
-"""One training step and one evaluation, in plain torch: no Ray, no files.
+"""One training step and one prediction, in plain torch: no Ray, no files.
 
 The recipe is that of DVFL-Net (arXiv 2507.12426) with its published defects mended: the loss is a
-forward KL, gradients are clipped once before each step, every val video is evaluated once.
+forward KL, gradients are clipped once before each step, every video of val is evaluated once.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from dvflnet.losses import LossParts, weighted_loss
-from pipeline.config.schema import LossConfig, OptimConfig, TrainConfig
+from pipeline.config.schema import OptimConfig
 from pipeline.errors import TrainingDiverged
-from pipeline.networks.build import autocast, prepare_clips
+from pipeline.networks.forward import ClipNetwork
+from pipeline.networks.recipe import Recipe
 from pipeline.views.loader import ClipBatch
 from pipeline.views.view import keyed_hash
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step reports: the loss and its parts, the gradient norm before clipping, the rate."""
+    """The loss and its parts, the gradient norm before clipping, and the rate of one step."""
 
     loss: float
     distill_loss: float
@@ -35,10 +37,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over steps: linear warm-up, then the published cosine.
+    """The learning rate over steps: linear warm-up, then the published cosine.
 
     As published the cosine is counted from step 0, so that the rate drops a little where the
-    warm-up ends (7 % in the UCF101 recipe); the golden values hold it to that.
+    warm-up ends (7 % in the UCF101 recipe); golden values pin that.
     """
 
     peak: float
@@ -69,23 +71,25 @@ def build_schedule(
 
 
 class Training:
-    """A network, its optimiser and its schedule."""
+    """A network, its optimiser and its schedule.
+
+    ``network`` is on ``device`` already, and may be wrapped for several workers.
+    """
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        loss: LossConfig,
-        optim: OptimConfig,
-        train: TrainConfig,
-        schedule: Schedule,
-        device: torch.device,
-        motion_only: bool,
+        self, network: nn.Module, recipe: Recipe, schedule: Schedule, device: torch.device
     ) -> None:
         self.network = network
-        self.optimiser = build_optimiser(network, optim)
-        self._loss, self._optim, self._train = loss, optim, train
-        self._schedule, self._device, self._motion_only = schedule, device, motion_only
+        self.optimiser = build_optimiser(network, recipe.optim)
+        self._recipe, self._schedule, self._device = recipe, schedule, device
+        self._clips = ClipNetwork(network, device, recipe.train.precision, recipe.motion_only)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The network's tensors, under the names that they have without a wrapper."""
+        wrapped = isinstance(self.network, DistributedDataParallel)
+        network: nn.Module = self.network.module if wrapped else self.network
+        return network.state_dict()
 
     def step(
         self,
@@ -100,23 +104,25 @@ class Training:
 
         Args:
             step: number of the step, from 0; with the seed it decides every random draw in it.
-            batch: the clips.
+            batch: B clips.
             labels: int64 ``(B,)``.
-            teacher_logits: float32 ``(B, K)`` from the store, or none to learn from labels alone.
+            teacher_logits: float32 ``(B, K)`` from the store, or None to learn from labels alone.
             rank: of this worker, so that workers draw apart.
 
         Raises:
             TrainingDiverged: if loss or gradient is not finite, before the weights change.
 
         """
-        torch.manual_seed(keyed_hash(self._train.seed, "step", step, rank) % 2**63)  # drop path
+        torch.manual_seed(
+            keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63
+        )  # drop path
         lr = self._set_rate(step)
         self.network.train()
         parts = self._forward(batch, labels, teacher_logits)
         self._check_finite("loss", parts.loss, step, batch)
         self.optimiser.zero_grad(set_to_none=True)
         parts.loss.backward()
-        grad_norm = clip_grad_norm_(self.network.parameters(), self._optim.max_grad_norm)
+        grad_norm = clip_grad_norm_(self.network.parameters(), self._recipe.optim.max_grad_norm)
         self._check_finite("gradient", grad_norm, step, batch)
         self.optimiser.step()
         loss, distill_loss, label_loss = (float(part.detach()) for part in parts)
@@ -125,28 +131,21 @@ class Training:
     def predict(self, batch: ClipBatch) -> Tensor:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""
         self.network.eval()
-        with torch.inference_mode(), autocast(self._device, self._train.precision):
-            logits: Tensor = self.network(self._clips(batch))
-        return logits.float()
+        with torch.inference_mode():
+            return self._clips.logits(batch.frames, batch.jitter).float()
 
     def _forward(
         self, batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None
     ) -> LossParts:
-        with autocast(self._device, self._train.precision):
-            student_logits = self.network(self._clips(batch))
+        loss = self._recipe.loss
         return weighted_loss(
-            student_logits,
+            self._clips.logits(batch.frames, batch.jitter),
             None if teacher_logits is None else teacher_logits.to(self._device),
             labels.to(self._device),
-            distill_weight=self._loss.distill_weight,
-            temperature=self._loss.temperature,
-            label_smoothing=self._loss.label_smoothing,
-            kind=self._loss.kind,
-        )
-
-    def _clips(self, batch: ClipBatch) -> Tensor:
-        return prepare_clips(
-            batch.frames, batch.jitter, self._device, motion_only=self._motion_only
+            distill_weight=loss.distill_weight,
+            temperature=loss.temperature,
+            label_smoothing=loss.label_smoothing,
+            kind=loss.kind,
         )
 
     def _set_rate(self, step: int) -> float:
@@ -155,11 +154,11 @@ class Training:
             group["lr"] = lr
         return lr
 
-    def _check_finite(self, what: str, value: Tensor, step: int, batch: ClipBatch) -> None:
+    def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:
         if not torch.isfinite(value):
             samples = ", ".join(request.record.sample_id for request in batch.requests)
             raise TrainingDiverged(
-                f"the {what} of step {step} is {float(value.detach())}; nothing was updated.\n"
+                f"the {name} of step {step} is {float(value.detach())}; nothing was updated.\n"
                 f"  Its batch: {samples}\n  Lower optim.lr, or train in float32."
             )
 

@@ -1,39 +1,27 @@
-"""Which students a sweep trains: temperature x distill_weight x seed, all from one logit store.
+"""The plan of a sweep: students for temperature x distill_weight x seed, all from one logit store.
 
 A trial is the run that ``train_student`` would make with the same three settings, and has its name.
 Its result is kept by that name, so that another grid, or the same one after a kill, trains only
-what is missing.
+what is missing. A trial keeps no weights: a sweep makes a table, and ``train_student`` makes the
+student of any of its cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, TypeVar
-
-import torch
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
-from pipeline.networks.build import start_network
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
-from pipeline.training.loop import EpochResult, train
-from pipeline.training.plan import (
-    TrainPlan,
-    build_training,
-    fresh_network,
-    open_plan_mirror,
-    plan_student,
-    vary_student,
-)
+from pipeline.training.plan import TrainPlan, plan_student, vary_student
 
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """A place in the grid, without the seed."""
+    """The settings of a cell of the grid; its trials differ in the seed alone."""
 
     distill_weight: float
     temperature: float
@@ -45,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Trial:
-    """One student of the sweep, and its plan."""
+    """One student of a sweep."""
 
     point: Point
     seed: int
@@ -53,49 +41,46 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The name of the run."""
         return self.plan.name
 
     @property
     def result_uri(self) -> str:
-        """Where the finished trial's result is."""
+        """URI of the finished trial's result."""
         return join_uri(_folder(self.plan.config), "trials", f"{self.name}.json")
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A grid of trials on one store. ``asha``: trials that fall behind are stopped."""
+    """A grid of trials on one store."""
 
     config: ExperimentConfig
     trials: tuple[Trial, ...]
-    asha: bool
 
     @property
     def root_digest(self) -> str:
-        """Of the store that every trial learns from."""
         return self.trials[0].plan.root_digest
 
     @cached_property
     def key(self) -> str:
-        """Digest of all trials, and of whether they may be stopped."""
+        """Digest of all trials."""
         keys = sorted(trial.plan.key for trial in self.trials)
-        return sha256_of(canonical_json([keys, self.asha]))
+        # False said that no trial is stopped early; it stays so that finished sweeps are found.
+        return sha256_of(canonical_json([keys, False]))
 
     @property
     def name(self) -> str:
-        """A name that says the grid, and that no other sweep has."""
+        """A unique name that shows the size of the grid."""
         sweep = self.config.sweep
         sizes = (len(sweep.distill_weights), len(sweep.temperatures), len(sweep.seeds))
-        asha = "-asha" if self.asha else ""
-        return f"sweep-{sizes[0]}w-{sizes[1]}t-{sizes[2]}s{asha}-{self.key[:6]}"
+        return f"sweep-{sizes[0]}w-{sizes[1]}t-{sizes[2]}s-{self.key[:6]}"
 
     @property
     def folder(self) -> str:
-        """URI of the folder that the sweep's table goes to."""
+        """URI of the folder of the sweep's table."""
         return join_uri(_folder(self.config), self.name)
 
     def as_text(self) -> str:
-        """What is printed before anything is trained, and by ``--dry-run``."""
+        """Describe the sweep before it starts, and for ``--dry-run``."""
         sweep, order = self.config.sweep, self.trials[0].plan.order
 
         def listed(values: tuple[float, ...]) -> str:
@@ -113,7 +98,7 @@ class SweepPlan:
         )
 
 
-def plan_sweep(config: ExperimentConfig, *, asha: bool) -> SweepPlan:
+def plan_sweep(config: ExperimentConfig) -> SweepPlan:
     """Check the store once and lay the grid over it; starts nothing.
 
     Without distillation (``distill_weight`` 0) the temperature decides nothing, so that there is
@@ -131,13 +116,13 @@ def plan_sweep(config: ExperimentConfig, *, asha: bool) -> SweepPlan:
         for weight, temperature in product(sweep.distill_weights, sweep.temperatures)
     }
     trials = [_trial(student, point, seed) for point in sorted(points) for seed in sweep.seeds]
-    return SweepPlan(config, tuple(trials), asha)
+    return SweepPlan(config, tuple(trials))
 
 
 def point_at(config: ExperimentConfig, distill_weight: float, temperature: float) -> Point:
-    """Return the point whose trials stand for a place of the grid.
+    """Return the point that is trained for a cell of the grid.
 
-    Without distillation that is the experiment's own temperature, whatever the grid.
+    Without distillation its temperature is the experiment's own, whatever the grid's.
     """
     return Point(distill_weight, temperature if distill_weight else config.loss.temperature)
 
@@ -145,7 +130,7 @@ def point_at(config: ExperimentConfig, distill_weight: float, temperature: float
 def _check(config: ExperimentConfig) -> None:
     if config.cluster.num_workers > 1:
         raise ConfigError(
-            "a trial of a sweep trains in one worker, because trials run beside each other.\n"
+            "a trial of a sweep trains in one worker, because several trials run at once.\n"
             "  Set cluster.num_workers=1 and train.batch_size to the global batch."
         )
     for name in ("distill_weights", "temperatures", "seeds"):
@@ -169,71 +154,3 @@ def _trial(student: TrainPlan, point: Point, seed: int) -> Trial:
 
 def _folder(config: ExperimentConfig) -> str:
     return join_uri(config.artefacts, "sweeps")
-
-
-# FOLDED training/sweep_trial
-# One trial of a sweep: the training loop of stage two, alone in its process, from the mirror.
-#
-# No teacher is opened here, and no weights are kept: what a sweep makes is a table. The
-# student of a
-# cell is made by ``train_student`` with the cell's settings, which trains the very same run.
-
-
-T = TypeVar("T")
-Report = Callable[[dict[str, Any]], None]
-
-
-def run_trial(plan: TrainPlan, report: Report) -> dict[str, Any]:
-    """Train a student to the end; return the last epoch's report.
-
-    Args:
-        plan: of the run, for one worker.
-        report: takes ``epoch``, ``step``, ``seconds``, ``points`` and the metrics of val, after
-            every epoch that is evaluated.
-
-    Raises:
-        TrainingDiverged, ViewMismatch, VideoDecodeError: as the training loop does.
-
-    """
-    cluster = plan.config.cluster
-    torch.set_num_threads(cluster.worker_threads)
-    device = torch.device("cuda" if cluster.use_gpu else "cpu")
-    network = fresh_network(plan)
-    start_network(network, plan.recipe.model)
-    place = TrialPlace(report)
-    train(
-        plan,
-        build_training(plan, network.to(device), device),
-        place,
-        mirror=open_plan_mirror(plan),
-    )
-    return place.last
-
-
-class TrialPlace:
-    """The place of a worker that is alone."""
-
-    rank = 0
-
-    def __init__(self, report: Report) -> None:
-        self.last: dict[str, Any] = {}
-        self._report, self._seconds = report, 0.0
-
-    def gather(self, value: T) -> list[T]:
-        """Return the value of the only worker."""
-        return [value]
-
-    def advance(self, step: int) -> None:
-        """Say nothing: a trial is short, and its epochs are reported."""
-
-    def report(self, result: EpochResult) -> None:
-        """Pass an evaluated epoch on."""
-        self._seconds += result.seconds
-        self.last = {
-            "epoch": result.epoch,
-            "step": result.step,
-            "points": result.points,
-            "seconds": self._seconds,
-            **result.val,
-        }
-        self._report(self.last)

@@ -190,11 +190,8 @@ def test_a_trained_network_answers_as_in_training(config, dataset, tmp_path):
     uri = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
     trained = load_trained(uri)
     frames = np.random.default_rng(0).integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
-    jitter = np.tile(np.array([[256, 256, 256, 0, 0]], np.int16), (5, 1, 1))
-    one, other = (
-        trained.probabilities(frames, jitter, torch.device("cpu"), batch_size=size)
-        for size in (5, 2)
-    )
+    network = trained.on(torch.device("cpu"))
+    one, other = (network.probabilities(frames, None, batch_size=size) for size in (5, 2))
     np.testing.assert_allclose(one, other, rtol=1e-5)
     assert trained.class_names == dataset.manifest.class_names
     assert trained.name == "student-1"

@@ -1,4 +1,4 @@
-"""The grid of a sweep and what is said of it, without Ray."""
+"""The grid of a sweep and its results, without Ray."""
 
 import csv
 import io
@@ -36,13 +36,13 @@ def config(dataset: Any, sealed_store: str, tmp_path_factory: Any) -> Experiment
 
 @pytest.fixture(scope="module")
 def plan(config: ExperimentConfig) -> SweepPlan:
-    return plan_sweep(config, asha=False)
+    return plan_sweep(config)
 
 
-def outcome(weight: float, temperature: float, seed: int, top1: float, **more: Any) -> Outcome:
+def outcome(weight: float, temperature: float, seed: int, top1: float) -> Outcome:
     metrics = {"top1": top1, "nll": 1 - top1, "ece": 0.1}
     name = f"w{weight}-t{temperature}-s{seed}"
-    return Outcome(name, weight, temperature, seed, more.pop("state", "finished"), 3, 9.0, metrics)
+    return Outcome(name, weight, temperature, seed, "finished", 3, 9.0, metrics)
 
 
 OUTCOMES = [
@@ -50,7 +50,6 @@ OUTCOMES = [
     outcome(0.0, OWN_TEMPERATURE, 5, 0.7),
     outcome(0.5, 2.0, 3, 0.6),
     outcome(0.5, 2.0, 5, 0.9),
-    outcome(0.5, 4.0, 3, 0.95, state="stopped"),
     Outcome("broken", 0.5, 4.0, 5, "failed", reason="the loss of step 0 is nan\n  Its batch: a"),
 ]
 
@@ -89,7 +88,7 @@ def test_what_cannot_be_swept_is_refused(
 ) -> None:
     changed = getattr(config, section).model_copy(update=values)
     with pytest.raises(ConfigError, match=message):
-        plan_sweep(config.model_copy(update={section: changed}), asha=False)
+        plan_sweep(config.model_copy(update={section: changed}))
 
 
 def test_intervals_are_students_t() -> None:
@@ -111,8 +110,7 @@ def test_only_finished_trials_count_and_the_others_are_named() -> None:
     assert best is not None
     assert best.point == Point(0.5, 2.0)
     table = sweep_table(OUTCOMES)
-    assert "1 of 6 trials failed:\n  broken: the loss of step 0 is nan" in table
-    assert "1 of 6 trials stopped:\n  w0.5-t4.0-s3: fell behind, after epoch 3" in table
+    assert "1 of 5 trials failed:\n  broken: the loss of step 0 is nan\n" in table + "\n"
     assert [line for line in table.splitlines() if line.startswith("best")] == [
         line for line in table.splitlines() if "75.0 ±" in line
     ]

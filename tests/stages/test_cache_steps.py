@@ -221,7 +221,7 @@ def test_jitter_of_every_frame_reaches_the_teacher(dataset, config, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
 def test_what_a_broken_teacher_says_is_not_stored(value, config, spec, dataset, units, cache):
     teacher = TeacherActor(config, spec)
-    head = teacher._teacher._network.head
+    head = teacher._teacher._network.network.head
     with torch.no_grad():
         head.weight.zero_()
         head.bias.fill_(value)

@@ -1,7 +1,7 @@
 """The bare loop of one worker, without Ray, on real videos and a sealed store."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,35 +10,31 @@ import torch
 from dvflnet.metrics import evaluate_logits
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import TrainingDiverged, ViewMismatch
-from pipeline.logits.mirror import open_mirror
-from pipeline.networks.build import build_network
+from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.training.loop import EpochResult, StepLog, evaluate, mean_points, train
-from pipeline.training.plan import TrainPlan
+from pipeline.training.plan import StoreReference, TrainPlan
 from pipeline.training.step import StepResult, Training
+from pipeline.training.worker import LoneWorker
 from pipeline.views.loader import ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 
 
-@dataclass
-class OnlyPlace:
-    """The place of a worker that is alone; it keeps what it is told."""
+class KeepingWorker(LoneWorker):
+    """A worker that is alone and keeps what it is told."""
 
-    training: Training
-    rank: int = 0
-    steps: list[int] = field(default_factory=list)
-    reports: list[EpochResult] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
-
-    def gather(self, value):
-        return [value]
+    def __init__(self):
+        super().__init__(torch.device("cpu"))
+        self.steps: list[int] = []
+        self.reports: list[EpochResult] = []
+        self.states: list[dict[str, Any]] = []
 
     def advance(self, step):
         self.steps.append(step)
 
-    def report(self, epoch):
+    def report(self, epoch, training):
         self.reports.append(epoch)
-        self.states.append(copy.deepcopy(state_of(self.training)))
+        self.states.append(copy.deepcopy(state_of(training)))
 
 
 def state_of(training: Training) -> dict[str, Any]:
@@ -60,34 +56,38 @@ def mirror(sealed_store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(dataset, tiny_config, mirror) -> TrainPlan:
-    return plan_of(tiny_config, dataset.manifest, mirror.root_digest)
+    return plan_of(tiny_config, dataset.manifest, mirror)
 
 
-def plan_of(config: ExperimentConfig, manifest, root_digest: str) -> TrainPlan:
-    recipe = student_recipe(config) if root_digest else teacher_recipe(config)
+def plan_of(config: ExperimentConfig, manifest, mirror: Mirror | None) -> TrainPlan:
+    recipe = student_recipe(config) if mirror else teacher_recipe(config)
     rows = [tuple(manifest.rows_of(split)) for split in ("train", "val")]
-    return TrainPlan(config, recipe, manifest, *rows, root_digest, "", init_digest="")
+    store = StoreReference("", mirror.root_digest, "", "", "") if mirror else None
+    return TrainPlan(config, recipe, manifest, *rows, store, init_digest="")
 
 
 def start_training(plan: TrainPlan, seed: int = 0) -> Training:
     torch.manual_seed(seed)
-    return Training(
-        build_network(plan.recipe.model, num_classes=2, num_frames=4 // plan.recipe.frame_stride),
-        loss=plan.recipe.loss,
-        optim=plan.recipe.optim,
-        train=plan.recipe.train,
-        schedule=plan.schedule,
-        device=torch.device("cpu"),
-        motion_only=plan.config.clip.motion_only,
-    )
+    return Training(plan.build_network(), plan.recipe, plan.schedule, torch.device("cpu"))
+
+
+def run(plan: TrainPlan, mirror: Mirror | None) -> KeepingWorker:
+    worker = KeepingWorker()
+    train(plan, start_training(plan), worker, mirror=mirror)
+    return worker
 
 
 @pytest.fixture(scope="module")
-def straight(plan, mirror) -> OnlyPlace:
-    """A whole run."""
-    place = OnlyPlace(start_training(plan))
-    train(plan, place.training, place, mirror=mirror)
-    return place
+def finished(plan) -> Training:
+    return start_training(plan)
+
+
+@pytest.fixture(scope="module")
+def straight(plan, finished, mirror) -> KeepingWorker:
+    """A whole run, after which ``finished`` is trained."""
+    worker = KeepingWorker()
+    train(plan, finished, worker, mirror=mirror)
+    return worker
 
 
 def same_report(first: EpochResult, second: EpochResult) -> bool:
@@ -112,13 +112,15 @@ def test_every_epoch_is_reported_with_its_points(straight):
             assert metrics["train/lr"] > 0
 
 
-def test_every_video_of_val_is_evaluated_once(straight, plan, mirror):
-    report, training = straight.reports[-1], straight.training
+def test_every_video_of_val_is_evaluated_once(straight, finished, plan, mirror):
+    report = straight.reports[-1]
     assert report.val_logits.shape == (len(plan.val_rows), 2)
+    requests = [request for batch in plan.val_requests(rank=0) for request in batch]
+    assert [request.row for request in requests] == list(plan.val_rows)
     with ClipLoader(1, plan.config.dataset.limits, side=32) as loader:
-        for row, logits in zip(plan.val_rows, report.val_logits, strict=True):
-            (batch,) = loader.batches([[plan._val_request(row)]])
-            torch.testing.assert_close(training.predict(batch)[0], logits, rtol=1e-4, atol=1e-5)
+        for request, logits in zip(requests, report.val_logits, strict=True):
+            (batch,) = loader.batches([[request]])
+            torch.testing.assert_close(finished.predict(batch)[0], logits, rtol=1e-4, atol=1e-5)
     labels = torch.tensor(plan.labels(plan.val_rows))
     cached = mirror.teacher_logits(list(plan.val_rows), [EVALUATION_VIEW] * len(plan.val_rows))
     expected = evaluate_logits(report.val_logits, labels, torch.from_numpy(cached))
@@ -127,7 +129,7 @@ def test_every_video_of_val_is_evaluated_once(straight, plan, mirror):
 
 @dataclass
 class OneOfMany:
-    """The place of a worker whose fellows have worked already."""
+    """A worker whose fellows have finished already."""
 
     rank: int
     others: list[Any]
@@ -137,7 +139,7 @@ class OneOfMany:
 
 
 @pytest.mark.parametrize("num_workers", [2, 5])
-def test_evaluation_does_not_depend_on_the_number_of_workers(num_workers, straight, plan):
+def test_evaluation_does_not_depend_on_the_number_of_workers(num_workers, straight, finished, plan):
     cluster = plan.config.cluster.model_copy(update={"num_workers": num_workers})
     shared = replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
     parts: list[Any] = []
@@ -153,37 +155,37 @@ def test_evaluation_does_not_depend_on_the_number_of_workers(num_workers, straig
     with ClipLoader(1, plan.config.dataset.limits, side=32) as loader:
         for rank in range(num_workers - 1):
             with pytest.raises(Collect):
-                evaluate(shared, straight.training, loader, Collector(rank, []))
+                evaluate(shared, finished, loader, Collector(rank, []))
         last = OneOfMany(num_workers - 1, parts)
-        logits = evaluate(shared, straight.training, loader, last)
+        logits = evaluate(shared, finished, loader, last)
     torch.testing.assert_close(logits, straight.reports[-1].val_logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_run_is_the_straight_one_bit_for_bit(epoch, straight, plan, mirror):
-    place = OnlyPlace(start_training(plan, seed=99))
-    place.training.network.load_state_dict(straight.states[epoch - 1]["network"])
-    place.training.optimiser.load_state_dict(straight.states[epoch - 1]["optimiser"])
-    train(plan, place.training, place, mirror=mirror, first_step=straight.reports[epoch - 1].step)
-    pairs = zip(place.reports, straight.reports[epoch:], strict=True)
+    before, state = straight.reports[epoch - 1], straight.states[epoch - 1]
+    training, worker = start_training(plan, seed=99), KeepingWorker()
+    training.network.load_state_dict(state["network"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    train(plan, training, worker, mirror=mirror, first_step=before.step, seconds=before.seconds)
+    assert worker.reports[0].seconds > before.seconds
+    pairs = zip(worker.reports, straight.reports[epoch:], strict=True)
     assert all(same_report(ours, theirs) for ours, theirs in pairs)
     for name, tensor in straight.states[-1]["network"].items():
-        assert torch.equal(place.states[-1]["network"][name], tensor)
+        assert torch.equal(worker.states[-1]["network"][name], tensor)
 
 
-def test_a_finished_run_has_nothing_left_to_do(straight, plan, mirror):
-    place = OnlyPlace(straight.training)
-    train(plan, place.training, place, mirror=mirror, first_step=plan.order.num_steps)
-    assert place.steps == place.reports == []
+def test_a_finished_run_has_nothing_left_to_do(straight, finished, plan, mirror):
+    worker = KeepingWorker()
+    train(plan, finished, worker, mirror=mirror, first_step=plan.order.num_steps)
+    assert worker.steps == worker.reports == []
 
 
 def test_evaluation_may_be_rare(dataset, tiny_config, mirror):
     section = tiny_config.train.model_copy(update={"evaluate_every_epochs": 2, "epochs": 3})
     config = tiny_config.model_copy(update={"train": section})
-    plan = plan_of(config, dataset.manifest, mirror.root_digest)
-    place = OnlyPlace(start_training(plan))
-    train(plan, place.training, place, mirror=mirror)
-    assert [report.epoch for report in place.reports] == [2, 3]
+    worker = run(plan_of(config, dataset.manifest, mirror), mirror)
+    assert [report.epoch for report in worker.reports] == [2, 3]
 
 
 def test_the_teacher_learns_from_labels_alone(dataset, tmp_path):
@@ -191,10 +193,7 @@ def test_the_teacher_learns_from_labels_alone(dataset, tmp_path):
         tmp_path,
         teacher={"train": {"epochs": 1, "batch_size": 10}, "optim": {"warmup_epochs": 0.5}},
     )
-    plan = plan_of(config, dataset.manifest, "")
-    place = OnlyPlace(start_training(plan))
-    train(plan, place.training, place, mirror=None)
-    (report,) = place.reports
+    (report,) = run(plan_of(config, dataset.manifest, None), None).reports
     assert report.step == 2
     assert report.points[-1][1]["train/distill_loss"] == 0.0
     assert not any("teacher" in name for name in report.val)
@@ -202,23 +201,18 @@ def test_the_teacher_learns_from_labels_alone(dataset, tmp_path):
 
 def test_a_student_of_other_views_is_stopped(dataset, tiny_config, mirror):
     views = tiny_config.views.model_copy(update={"seed": 1})
-    plan = plan_of(
-        tiny_config.model_copy(update={"views": views}), dataset.manifest, mirror.root_digest
-    )
-    place = OnlyPlace(start_training(plan))
+    plan = plan_of(tiny_config.model_copy(update={"views": views}), dataset.manifest, mirror)
+    worker = KeepingWorker()
     with pytest.raises(ViewMismatch, match="policy or seed"):
-        train(plan, place.training, place, mirror=mirror)
-    assert place.steps == []
+        train(plan, start_training(plan), worker, mirror=mirror)
+    assert worker.steps == []
 
 
 def test_divergence_names_the_videos(dataset, tiny_config, mirror):
     optim = tiny_config.optim.model_copy(update={"lr": 1e30, "warmup_epochs": 0.0})
-    plan = plan_of(
-        tiny_config.model_copy(update={"optim": optim}), dataset.manifest, mirror.root_digest
-    )
-    place = OnlyPlace(start_training(plan))
+    plan = plan_of(tiny_config.model_copy(update={"optim": optim}), dataset.manifest, mirror)
     with pytest.raises(TrainingDiverged, match=r"of step [12] is .*\n.*(Archery|Bowling)/"):
-        train(plan, place.training, place, mirror=mirror)
+        run(plan, mirror)
 
 
 # --- points -------------------------------------------------------------------------------------

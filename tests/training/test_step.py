@@ -16,6 +16,7 @@ from pipeline.config.schema import LossConfig, ModelConfig, OptimConfig, TrainCo
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.build import build_network
+from pipeline.networks.recipe import Recipe
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.training.step import Schedule, StepResult, Training, build_schedule, mean_results
 from pipeline.views.loader import ClipBatch, ClipRequest, jitter_rows
@@ -32,17 +33,25 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def start_training(seed: int = 0, schedule: Schedule = SCHEDULE, **optim) -> Training:
+def start_training(
+    seed: int = 0, schedule: Schedule = SCHEDULE, distill_weight: float = 0.5, **optim
+) -> Training:
     torch.manual_seed(seed)
-    return Training(
-        build_network(MODEL, num_classes=NUM_CLASSES, num_frames=4),
-        loss=LossConfig(distill_weight=0.5, temperature=4.0),
+    recipe = Recipe(
+        role="student",
+        model=MODEL,
+        loss=LossConfig(distill_weight=distill_weight, temperature=4.0),
         optim=OptimConfig(**optim),
         train=TrainConfig(),
-        schedule=schedule,
-        device=torch.device("cpu"),
+        policy=ViewsConfig(),
+        num_views=8,
+        num_frames=4,
+        frame_stride=1,
+        side=32,
         motion_only=False,
     )
+    network = build_network(MODEL, num_classes=NUM_CLASSES, num_frames=4)
+    return Training(network, recipe, schedule, torch.device("cpu"))
 
 
 def batch_of(step: int) -> tuple[ClipBatch, torch.Tensor, torch.Tensor]:
@@ -236,8 +245,7 @@ def test_workers_draw_apart_and_steps_too():
 
 
 def test_a_step_learns_from_labels_alone():
-    training = start_training()
-    training._loss = LossConfig(distill_weight=0.0)
+    training = start_training(distill_weight=0.0)
     batch, labels, _ = batch_of(0)
     result = training.step(0, batch, labels, None, rank=0)
     assert result.loss == result.label_loss

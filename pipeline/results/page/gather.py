@@ -20,7 +20,6 @@ from pipeline.frames.pictures import encode_jpeg
 from pipeline.frames.source import read_source, read_videos
 from pipeline.logits.examine import examine
 from pipeline.logits.generations import open_experiment_store
-from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import LogitStore
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.costs import count_costs, own_subjects
@@ -36,12 +35,17 @@ from pipeline.results.page.facts import (
     Store,
     Strip,
 )
-from pipeline.storage.files import exists, join_uri, read_json
-from pipeline.storage.locks import MIRRORS
+from pipeline.storage.files import exists, read_json
 from pipeline.tracking.server import read_curves
-from pipeline.training.checkpoint import VAL_LOGITS
 from pipeline.training.loop import val_teacher_logits
-from pipeline.training.plan import WEIGHTS, TrainPlan, plan_student, plan_teacher, vary_student
+from pipeline.training.plan import (
+    TrainPlan,
+    open_plan_mirror,
+    plan_student,
+    plan_teacher,
+    vary_student,
+)
+from pipeline.training.run_files import checkpoint_name
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
@@ -191,7 +195,7 @@ def _model(
     def weights_digest() -> str:
         if role == "teacher":  # it may have been trained elsewhere
             return read_weights(config.teacher_weights_uri).metadata.get("digest", "")
-        return read_weights(join_uri(plan.get().folder, WEIGHTS)).metadata.get("digest", "")
+        return read_weights(plan.get().files.last).metadata.get("digest", "")
 
     run = Part.of(lambda: _run(plan.get()))
     return Model(
@@ -206,22 +210,23 @@ def _model(
 
 
 def _run(plan: TrainPlan) -> Run:
-    uri = join_uri(plan.folder, "result.json")
-    if not exists(uri):
+    if not exists(plan.files.result):
         job = f"python jobs/train_{plan.recipe.role}.py"
         raise StoreIncomplete(f"{plan.name} is not trained yet ({job})")
-    result = dict(read_json(uri))
+    result = dict(read_json(plan.files.result))
     return Run(result["name"], str(result["run_id"]), result["metrics"]["train/seconds"])
 
 
 def _teacher_logits(plan: TrainPlan) -> Tensor:
-    return val_teacher_logits(plan, open_mirror(plan.store_uri, MIRRORS))
+    mirror = open_plan_mirror(plan)
+    assert mirror is not None, "a student's plan has a store"
+    return val_teacher_logits(plan, mirror)
 
 
 def _last_logits(plan: TrainPlan) -> Tensor:
     """Read the logits of val by the last weights, float32 ``(N, K)``."""
     _run(plan)  # raises if the run is not finished
-    uri = join_uri(plan.folder, f"epoch_{plan.recipe.train.epochs:04d}", VAL_LOGITS)
+    uri = plan.files.checkpoint(checkpoint_name(plan.recipe.train.epochs)).val_logits
     if not exists(uri):
         raise StoreIncomplete(f"there is no {uri}, the last checkpoint of the run")
     return read_weights(uri).state["val_logits"]

@@ -1,11 +1,11 @@
-"""Precision on the network's device."""
+"""Networks run in a precision."""
 
 import copy
 
 import torch
 
 from dvflnet import build_model
-from pipeline.networks.build import autocast, round_weights
+from pipeline.networks.forward import autocast, round_weights
 
 
 def test_rounded_weights_give_the_logits_of_autocast():

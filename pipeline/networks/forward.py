@@ -1,0 +1,100 @@
+"""A network run over clips: uint8 frames and jitter in, logits out.
+
+Teacher and student, training, evaluation and export all take this path, so that a cached target
+belongs to the pixels that the student sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dvflnet.photometric import normalise, photometric, subtract_mean_frame
+from dvflnet.videofocalnet import VideoFocalNet
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Frames = npt.NDArray[np.uint8]  # (B, T, H, W, 3)
+Jitter = npt.NDArray[np.int16]  # (B, 1 or T, 5)
+
+
+@dataclass(frozen=True)
+class ClipNetwork:
+    """A network on its device, with the precision of its products.
+
+    ``motion_only`` takes each pixel's mean over the frames away. Gradients flow, and training mode
+    and evaluation mode are the caller's.
+    """
+
+    network: nn.Module
+    device: torch.device
+    precision: str
+    motion_only: bool
+
+    def logits(self, frames: Frames, jitter: Jitter | None) -> Tensor:
+        """Return logits ``(B, K)`` in the network's precision, the head's product included."""
+        clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.network(clips)
+        return logits
+
+    def exact_logits(self, frames: Frames, jitter: Jitter | None) -> Tensor:
+        """Return float32 logits ``(B, K)``; the head runs in float32 and sees one clip at a time.
+
+        With few classes the rows of a larger product differ in their last bits by their position.
+        """
+        clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
+        with autocast(self.device, self.precision):
+            features = self.network.forward_features(clips)
+        return torch.cat([self.network.head(row) for row in features.float().split(1)])
+
+    def probabilities(
+        self, frames: Frames, jitter: Jitter | None, *, batch_size: int
+    ) -> npt.NDArray[np.float64]:
+        """Return float64 ``(B, K)``, rows that sum to one, from ``batch_size`` clips at once."""
+        parts = []
+        for start in range(0, len(frames), batch_size):
+            batch = slice(start, start + batch_size)
+            with torch.inference_mode():
+                logits = self.logits(frames[batch], None if jitter is None else jitter[batch])
+                parts.append(logits.double().softmax(dim=1).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def prepare_clips(
+    frames: Frames, jitter: Jitter | None, device: torch.device, *, motion_only: bool
+) -> Tensor:
+    """Move clips as uint8, then augment (None: not at all) and normalise them on the device.
+
+    Returns:
+        float32 ``(B, T, 3, H, W)``, in channels-last memory.
+
+    """
+    clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
+    if jitter is not None:
+        clips = photometric(clips, torch.from_numpy(jitter).to(device))
+    clips = normalise(clips)
+    return subtract_mean_frame(clips) if motion_only else clips
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the autocast context of a precision; it does nothing for float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+
+
+def round_weights(network: VideoFocalNet, precision: str) -> None:
+    """Round once what autocast would round for every batch: half the memory, the same logits.
+
+    Norms and head stay float32. What is not rounded is copied, too, so that a mapped file can be
+    closed.
+    """
+    products = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    for module in network.modules():
+        rounded = isinstance(module, products) and module is not network.head
+        for parameter in module.parameters(recurse=False):
+            dtype = PRECISIONS[precision] if rounded else parameter.dtype
+            parameter.data = parameter.data.to(dtype, copy=True)
