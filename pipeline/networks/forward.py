@@ -47,10 +47,12 @@ class ClipNetwork:
 
         With few classes the rows of a larger product differ in their last bits by their position.
         """
+        network = self.network
+        assert isinstance(network, VideoFocalNet), "networks of several workers are wrapped"
         clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
         with autocast(self.device, self.precision):
-            features = self.network.forward_features(clips)
-        return torch.cat([self.network.head(row) for row in features.float().split(1)])
+            features = network.forward_features(clips)
+        return torch.cat([network.head(row) for row in features.float().split(1)])
 
     def probabilities(
         self, frames: Frames, jitter: Jitter | None, *, batch_size: int

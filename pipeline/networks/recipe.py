@@ -1,7 +1,8 @@
-"""Who is trained, on which clips, with which loss: all in which teacher and student differ.
+"""Recipes: network, clips, loss and optimiser of a training run.
 
-Both go through the same loop. The teacher learns from labels, with views of its own that never
-repeat; the student learns from the views in the logit store.
+Teacher and student go through the same loop and differ in their recipes alone. The teacher learns
+from labels, with views of its own that never repeat; the student learns from the views in the logit
+store.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, v
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run, but for the videos and the targets.
+    """A training run without its videos and targets.
 
-    ``num_frames`` are those of the views; the network sees every ``frame_stride``-th.
+    ``num_frames`` counts the frames of a view; the network sees every ``frame_stride``-th of them.
     """
 
     role: Literal["teacher", "student"]
@@ -46,7 +47,7 @@ class Recipe:
         return self.num_frames // self.frame_stride
 
     def view(self, record: VideoRecord, epoch: int) -> View:
-        """Return the view that a video shows in an epoch."""
+        """Return the view of a video in an epoch."""
         index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)
         return build_view(self.policy, record, index, num_frames=self.num_frames)
 

@@ -16,6 +16,7 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from pipeline.results.sweep import (
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
 from pipeline.stages.cluster import ray_session
 from pipeline.stages.follower import Follower, Message, ReportingWorker
+from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import (
     exists,
     join_uri,
@@ -113,6 +115,7 @@ def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str
         logging.ERROR
     )  # it warns of the files that we switched off
     plans = {trial.name: trial.plan for trial in trials}
+    filesystem, path = arrow_filesystem(plan.folder)
     num_steps = sum(trial.plan.order.num_steps for trial in trials)
     with (
         TrialRuns(trials, run) as runs,
@@ -130,15 +133,16 @@ def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=plan.folder,
+                storage_path=path,
+                storage_filesystem=filesystem,
                 failure_config=tune.FailureConfig(max_failures=plan.config.train.max_failures),
                 verbose=0,
             ),
         ).fit()
-        for result in results:
-            if result.error is not None and result.config is not None:
-                failure = traceback.format_exception_only(result.error)[-1].strip()
-                follower.queue.put({"run": result.config["trial"], "failure": failure})
+        for number in range(len(results)):
+            if (error := results[number].error) is not None:
+                failure = traceback.format_exception_only(error)[-1].strip()
+                follower.queue.put({"run": Path(results[number].path).name, "failure": failure})
     return runs.outcomes
 
 

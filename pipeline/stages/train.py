@@ -26,6 +26,7 @@ from pipeline.results.training_run import (
 from pipeline.stages.cluster import ray_session
 from pipeline.stages.follower import Follower, Message
 from pipeline.stages.train_worker import has_started, keep_snapshot, mend_snapshot, work
+from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import exists, join_uri, read_bytes, read_json, write_bytes, write_json
 from pipeline.storage.locks import training_alone
 from pipeline.tracking.models import register_model
@@ -104,6 +105,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
             progress.say(_epoch_line(plan, message))
 
     mend_snapshot(plan.files)
+    filesystem, path = arrow_filesystem(join_uri(plan.config.artefacts, "runs"))
     with Follower(plan.recipe.role, plan.order.num_steps, receive) as follower:
         trainer = TorchTrainer(
             work,
@@ -115,7 +117,8 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
             ),
             run_config=ray.train.RunConfig(
                 name=plan.name,
-                storage_path=join_uri(plan.config.artefacts, "runs"),
+                storage_path=path,
+                storage_filesystem=filesystem,
                 failure_config=ray.train.FailureConfig(max_failures=plan.recipe.train.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1, checkpoint_score_attribute=SELECTION
@@ -164,13 +167,11 @@ def _epoch_line(plan: TrainPlan, report: Message) -> str:
 def _known(plan: TrainPlan, error: Any) -> PipelineError | None:
     """Translate a failure of Ray Train into a PipelineError; None if it is a bug.
 
-    Ray Train writes its snapshot in the controller through pyarrow, whose errors are ``OSError``.
+    Its controller writes the snapshot through pyarrow, which raises ``OSError`` if a disk is full.
     """
-    failures = getattr(error, "worker_failures", {}).values()
-    known = next((failure for failure in failures if isinstance(failure, PipelineError)), None)
     cause = getattr(error, "controller_failure", error)
-    if isinstance(cause, PipelineError):
-        return cause
+    failures = [cause, *getattr(error, "worker_failures", {}).values()]
+    known = next((failure for failure in failures if isinstance(failure, PipelineError)), None)
     if known is None and isinstance(cause, OSError):
         return StorageUnavailable(f"{plan.folder}: {cause}\n  Run the same command again.")
     return known

@@ -18,6 +18,7 @@ from torch import nn
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import PipelineError
 from pipeline.stages.follower import ReportingWorker
+from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import exists, is_local, read_bytes, write_bytes
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.training.loop import EpochResult
@@ -86,7 +87,8 @@ class RayWorker(ReportingWorker):
         if self.rank == 0:
             folder = self._plan.files.checkpoint(name).folder
             self._write(folder, epoch, training)
-            checkpoint = ray.train.Checkpoint(folder)
+            filesystem, path = arrow_filesystem(folder)
+            checkpoint = ray.train.Checkpoint(path, filesystem)
         ray.train.report(
             epoch.as_report(),
             checkpoint=checkpoint,

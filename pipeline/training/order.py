@@ -1,10 +1,9 @@
-"""The order of training, as arithmetic: position -> (epoch, row).
+"""The order of the clips of a training run, as arithmetic: position -> (epoch, row).
 
-A training run is one long line of positions; an optimiser step takes the next
-``global_batch_size`` of them and worker r the r-th part of those. Nothing else decides what is
-seen when, so the order is the same for any number of workers with equal global batch, and a run
-resumes from a single integer, its step. Batches may straddle the end of an epoch: no video is
-dropped.
+A run is one long sequence of positions; an optimiser step takes the next ``global_batch_size`` of
+them and worker r the r-th part of those. So the order is the same for any number of workers with
+equal global batch, and a run resumes from a single integer, its step. A batch may cross the end of
+an epoch: no video is dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ class Order:
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps of the whole run."""
         return self.steps_until(self.epochs)
 
     def steps_until(self, epoch: int) -> int:
@@ -47,16 +45,16 @@ class Order:
         return [self._at(position) for position in range(first, first + part)]
 
     def _at(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, len(self.rows))
-        return epoch, self.rows[_permutation(self.seed, epoch, len(self.rows))[place]]
+        epoch, index = divmod(position, len(self.rows))
+        return epoch, self.rows[_permutation(self.seed, epoch, len(self.rows))[index]]
 
 
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
     """Return a permutation keyed by (seed, epoch).
 
-    Sorting raw words of a counter-based generator: numpy promises that its bit generators
-    stay as they are, and promises nothing of ``Generator.permutation``.
+    It sorts raw words of a counter-based generator, because numpy keeps the streams of its bit
+    generators and may change ``Generator.permutation``.
     """
     key = np.array([seed % 2**64, epoch], np.uint64)  # as a list, large seeds would become floats
     words = np.random.Philox(key=key).random_raw(count)
@@ -64,5 +62,5 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
 
 
 def share(rows: Sequence[int], *, rank: int, num_workers: int) -> list[int]:
-    """Return a worker's part of the rows that are evaluated; the parts make up all of them once."""
+    """Return a worker's part of rows to evaluate. The parts of all workers hold each row once."""
     return list(rows[rank::num_workers])

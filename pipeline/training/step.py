@@ -87,8 +87,9 @@ class Training:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors, under the names that they have without a wrapper."""
-        wrapped = isinstance(self.network, DistributedDataParallel)
-        network: nn.Module = self.network.module if wrapped else self.network
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
         return network.state_dict()
 
     def step(
