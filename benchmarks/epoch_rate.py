@@ -38,6 +38,7 @@ from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.prepare import UnitPreparer, plan_frames
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.loop import proven_targets, train
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student
 from pipeline.training.proof import audit
@@ -196,18 +197,18 @@ def experiment(
 
 def prepare(config: ExperimentConfig) -> None:
     plan = plan_frames(config)
-    frame_writer.open_for_writing(plan.root, plan.spec)
+    open_for_writing(plan.root, plan.spec)
     preparer = UnitPreparer(config, plan.spec)
     for unit in range(plan.spec.num_units):
         preparer(plan.block(unit))
     files = range(plan.spec.num_files)
     gathered = [frame_writer.gather_file(plan.root, plan.spec, number) for number in files]
-    frame_writer.seal(plan.root, plan.spec, gathered, videos=plan.videos, provenance={})
+    frame_writer.seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance={})
 
 
 def cache(config: ExperimentConfig) -> None:
     plan = plan_cache(config)
-    logit_writer.open_for_writing(plan.root, plan.spec)
+    open_for_writing(plan.root, plan.spec)
     decoder, teacher = UnitDecoder(config), TeacherActor(config, plan.spec)
     for unit in plan.units:
         clips = decoder(unit_block(unit, plan.records(unit.rows)))
@@ -219,7 +220,7 @@ def cache(config: ExperimentConfig) -> None:
             plan.root, plan.spec, shard, plan.records(shard.rows)
         )
     ]
-    logit_writer.seal(plan.root, plan.spec, entries, provenance={})
+    logit_writer.seal_logits(plan.root, plan.spec, entries, provenance={})
 
 
 class LiveTeacher(Training):

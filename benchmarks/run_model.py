@@ -26,7 +26,6 @@ from benchmarks.small_experiment import build_experiment
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import Status
 from pipeline.logits.layout import StoreSpec
-from pipeline.logits.store import open_for_writing
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
 from pipeline.stages import cache
 from pipeline.stages.cache import CachePlan, plan_cache
@@ -35,6 +34,7 @@ from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.stages.forecast import measure_costs
 from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.journal import fragment_name
+from pipeline.storage.sealed.store import open_for_writing
 
 SMALL = (
     "dataset.generated.num_groups=7",

@@ -21,10 +21,10 @@ import psutil
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.logits.store import open_for_writing
 from pipeline.stages import cache
 from pipeline.stages.cache import CachePlan, plan_cache
 from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
+from pipeline.storage.sealed.store import open_for_writing
 
 LONG = ("views.num_views=256", "teacher.embed_dim=8")
 SECONDS_BETWEEN = 5.0

@@ -24,11 +24,12 @@ from benchmarks.small_experiment import build_experiment
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.logits.layout import plan_shards
-from pipeline.logits.store import gather_shard, open_for_writing, seal
+from pipeline.logits.store import gather_shard, seal_logits
 from pipeline.results.costs import memory_bytes
 from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.cluster import LOCAL
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.server import find_runs
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
@@ -110,7 +111,7 @@ def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
         for shard in shards
         for entry in gather_shard(plan.root, plan.spec, shard, plan.records(shard.rows))
     ]
-    return seal(plan.root, plan.spec, entries, provenance={}).root_digest, spent
+    return seal_logits(plan.root, plan.spec, entries, provenance={}).root_digest, spent
 
 
 def parse() -> argparse.Namespace:

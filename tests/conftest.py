@@ -30,6 +30,7 @@ from pipeline.errors import Status
 from pipeline.frames.video import probe_video
 from pipeline.logits import journal, layout, store
 from pipeline.logits.cells import Cells, centre
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.views.clip import clips_of
 from pipeline.views.view import build_view
 from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
@@ -252,7 +253,7 @@ def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
     config, manifest = tiny_config, dataset.manifest
     spec = layout.plan_store(config, manifest=manifest, teacher_digest="ab" * 32)
     root, units = config.store_uri, layout.plan_units(spec, manifest.records)
-    store.open_for_writing(root, spec)
+    open_for_writing(root, spec)
     for unit in units:
         journal.write_fragment(root, spec, unit, _cells(config, manifest, unit))
     entries = [
@@ -262,7 +263,7 @@ def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
             root, spec, shard, manifest.records[shard.rows.start : shard.rows.stop]
         )
     ]
-    store.seal(root, spec, entries, provenance={})
+    store.seal_logits(root, spec, entries, provenance={})
     return root
 
 

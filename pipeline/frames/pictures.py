@@ -1,7 +1,7 @@
-"""JPEG as prepared frames use it: OpenCV's libjpeg-turbo, 4:2:0.
+"""Pictures by OpenCV: JPEG for prepared frames, and the one resizer for all frames.
 
-Encoding is deterministic: a retried task writes the same bytes. Why OpenCV, and what other
-libraries take: docs/decisions/0011.
+JPEG is libjpeg-turbo's, 4:2:0. Encoding is deterministic: a retried task writes the same bytes. Why
+OpenCV, and what other libraries take: docs/decisions/0011.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+cv2.setNumThreads(1)  # many decoding processes share a machine; each keeps to its core
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -38,17 +40,10 @@ def decode_jpeg(content: memoryview | bytes, height: int, width: int) -> Picture
     return np.asarray(picture, np.uint8)
 
 
-# FOLDED frames/resize
-# The one resizer: OpenCV, for teacher, student and prepared frames alike.
-
-
-cv2.setNumThreads(1)  # many decoding processes share a machine; each keeps to its core
-
-
-def resized(picture: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+def resized(picture: Picture, height: int, width: int) -> Picture:
     """Resize a picture ``(H, W, 3)`` to ``(height, width, 3)``."""
-    # Published: bilinear always. Where it shrinks it reads four pixels of each area and misses the
-    # rest; near 224 that hardly shows, in small clips moving things flicker.
+    # The published code is bilinear always. Where that shrinks, it reads four pixels of each area
+    # and misses the rest; near 224 that hardly shows, in small clips moving things flicker.
     shrinks = picture.shape[0] >= height and picture.shape[1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     result = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=method)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import PipelineError, Status, StorageUnavailable, VideoDecodeError
+from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.pictures import decode_jpeg
 from pipeline.frames.store_files import Location, local_file, mapped_jpegs
 from pipeline.frames.video import Frame
@@ -25,6 +25,7 @@ def frames_of(
 
     Raises:
         VideoDecodeError: if the JPEGs are not those of the manifest, or lack a wanted frame.
+        StoreCorrupt: if the file that holds them, or the seal of its store, is damaged.
 
     """
     jpegs = _read_jpegs(record, verify=verify)
@@ -40,10 +41,11 @@ def frames_of(
 
 
 def fetch(record: VideoRecord) -> None:
-    """Bring the file that holds a video's frames to this machine, unless it is here.
+    """Bring the file that holds a video's frames to this machine, and verify it, once a job.
 
     Raises:
-        VideoDecodeError: if there is no such file, or it is damaged.
+        VideoDecodeError: if there is no such file.
+        StoreCorrupt: if it is damaged.
         StorageUnavailable: if storage fails, or another process holds the lock for too long.
 
     """
@@ -66,14 +68,16 @@ def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
 
 @contextmanager
 def _bad_files_named(record: VideoRecord) -> Iterator[None]:
-    """Make what is wrong with a file a fault of its video; storage that fails is none."""
+    """Turn what is wrong with a file into an error of its video.
+
+    Storage that fails is no fault of a video, and neither is a damaged store, which stops the job:
+    hundreds of videos would be masked for it.
+    """
     try:
         yield
-    except StorageUnavailable:
-        raise
     except FileNotFoundError:
         raise _error(record, Status.NOT_FOUND, "is not there") from None
-    except (OSError, ValueError, PipelineError) as error:
+    except (OSError, ValueError) as error:
         raise _error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
 
 

@@ -1,4 +1,8 @@
-"""The one door to pixels: frames of a video file, or of its candidates in a frame store."""
+"""The one door to pixels: frames of a video file, or of its candidates in a frame store.
+
+``frames.source`` names the manifest that the stages after indexing start from: that of the videos,
+or that of prepared frames.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
 from pipeline.frames import prepared, video
-from pipeline.frames.store import open_frame_store
-from pipeline.frames.store_files import frames_identity
+from pipeline.frames.store import frames_identity, open_frame_store
 from pipeline.frames.video import Frame
 
 __all__ = ["Frame", "frames_of"]
@@ -27,15 +30,12 @@ def frames_of(
 
     Raises:
         VideoDecodeError: if the bytes are not those of the manifest, or a wanted frame is missing.
+        StoreCorrupt: if a file of prepared frames is damaged.
 
     """
     if record.prepared:
         return prepared.frames_of(record, frame_indices, verify=verify)
     return video.frames_of(record, frame_indices, limits, verify=verify)
-
-
-# FOLDED frames/sources
-# Which manifest the stages after indexing start from: of the videos, or of prepared frames.
 
 
 def read_videos(config: ExperimentConfig) -> Manifest:

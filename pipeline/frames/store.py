@@ -1,46 +1,102 @@
-"""Making a frame store: open it, gather its files from the journal, seal it.
+"""The frame store: opened, and made from video files; its journal holds every JPEG once more.
 
-Each function may be called again after any end, and by anyone at the same time.
+Each function that makes a store may be called again after any end, and by several jobs at the same
+time. Rows are cut into units, and units into files of frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from pipeline.dataset.manifest import Manifest, VideoRecord, decode_manifest, encode_manifest
+import pyarrow as pa
+
+from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.manifest import SCHEMA as RECORD_SCHEMA
+from pipeline.dataset.manifest import (
+    Manifest,
+    VideoRecord,
+    decode_manifest,
+    encode_manifest,
+    records_of,
+    records_table,
+)
 from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.frames.candidates import PreparedVideo
-from pipeline.frames.store_files import (
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    FrameSpec,
-    Location,
-    encode_frames,
-    file_name,
-    read_fragment,
-)
-from pipeline.storage.files import join_uri, list_files
+from pipeline.frames.store_files import Location, encode_frames, file_name
+from pipeline.storage.files import join_uri, list_files, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import (
     IDENTITY_NAME,
-    check_identity,
-    create_identity,
+    canonical_json,
     decode_identity,
-    encode_identity,
     fingerprint,
 )
-from pipeline.storage.sealed.journal import JOURNAL_NAME
-from pipeline.storage.sealed.seal import (
-    FileEntry,
-    Seal,
-    build_seal,
-    find_seal,
-    publish,
-    read_sealed,
-    write_seal,
+from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_footer, fragment_name
+from pipeline.storage.sealed.seal import FileEntry, Seal, publish, read_sealed
+from pipeline.storage.sealed.store import SealedStore, open_sealed, seal_files
+from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
+
+JOB = "jobs/prepare_frames.py"
+SCHEMA_VERSION = 1  # of the frame store; raise it when a file or the choice of frames changes
+MANIFEST_NAME = "manifest.parquet"
+OUR_FOLDERS = (f"{JOURNAL_NAME}/",)
+FRAGMENT_SCHEMA = pa.schema(
+    [
+        *RECORD_SCHEMA,
+        ("frame_indices", pa.list_(pa.int32())),
+        ("jpegs", pa.list_(pa.large_binary())),
+    ]
 )
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """All that a task must know of a frame store: what it is made from, and how it is cut."""
+
+    identity: Mapping[str, Any]
+    num_rows: int
+    videos_per_unit: int
+    units_per_file: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The digest of the identity."""
+        return fingerprint(self.identity)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Everything but the identity, as plain JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "identity"}
+
+    @property
+    def num_units(self) -> int:
+        """Units of the whole store."""
+        return -(-self.num_rows // self.videos_per_unit)
+
+    @property
+    def num_files(self) -> int:
+        """Files of frames of the whole store."""
+        return -(-self.num_units // self.units_per_file)
+
+    def unit_rows(self, unit: int) -> range:
+        """Return the rows of a unit; the last one may be shorter."""
+        first = unit * self.videos_per_unit
+        return range(first, min(first + self.videos_per_unit, self.num_rows))
+
+    def file_units(self, number: int) -> range:
+        """Return the units of a file; the last one may hold fewer."""
+        first = number * self.units_per_file
+        return range(first, min(first + self.units_per_file, self.num_units))
+
+
+@dataclass(frozen=True)
+class FrameStore(SealedStore[FrameSpec]):
+    """A sealed frame store; the URIs of ``manifest`` are absolute."""
+
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -51,16 +107,81 @@ class GatheredFile:
     records: tuple[VideoRecord, ...]
 
 
-def open_for_writing(root: str, spec: FrameSpec) -> Seal | None:
-    """Make sure that ``root`` is this store and no other; return its seal if it has one already.
+def open_frame_store(root: str) -> FrameStore:
+    """Open a sealed frame store.
 
     Raises:
-        FingerprintMismatch: if there is another store at ``root``.
-        StoreCorrupt: if the identity or the seal there is damaged.
+        StoreIncomplete: if there is no store, or it is not sealed.
+        StoreCorrupt: if its seal, identity or manifest is damaged.
 
     """
-    create_identity(root, spec.identity, spec.layout)
-    return find_seal(root)
+    seal, spec = open_sealed(root, _decode_spec, job=JOB)
+    content = read_sealed(root, seal, MANIFEST_NAME)
+    manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
+    return FrameStore(root, seal, spec, manifest)
+
+
+def plan_frame_store(config: ExperimentConfig, videos: Manifest) -> FrameSpec:
+    """Plan the frame store of an experiment."""
+    return FrameSpec(
+        identity=frames_identity(config, videos),
+        num_rows=len(videos.records),
+        videos_per_unit=config.frames.videos_per_unit,
+        units_per_file=config.frames.units_per_file,
+    )
+
+
+def frames_identity(config: ExperimentConfig, videos: Manifest) -> dict[str, Any]:
+    """Collect everything that decides a prepared frame, as plain JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": {"manifest_digest": videos.digest},
+        "frames": config.frames.content,
+    }
+
+
+def write_fragment(
+    root: str, spec: FrameSpec, unit: int, videos: Sequence[PreparedVideo]
+) -> FileEntry:
+    """Journal the videos of a unit; harmless if the same fragment is there already.
+
+    Raises:
+        StoreCorrupt: if a different fragment is there.
+        ValueError: if the unit has another number of videos.
+
+    """
+    if len(videos) != len(spec.unit_rows(unit)):
+        raise ValueError(f"unit {unit} has {len(spec.unit_rows(unit))} videos, not {len(videos)}")
+    columns = records_table([video.record for video in videos]).to_pydict() | {
+        "frame_indices": [video.frame_indices for video in videos],
+        "jpegs": [video.jpegs for video in videos],
+    }
+    table = pa.table(columns, schema=FRAGMENT_SCHEMA.with_metadata(_footer(videos, unit, spec)))
+    return publish(root, fragment_name(unit), encode_table(table))
+
+
+def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
+    """Read and verify the videos of a unit.
+
+    Raises:
+        FileNotFoundError: if the unit is not in the journal.
+        StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
+
+    """
+    uri = join_uri(root, fragment_name(unit))
+    table = decode_table(read_bytes(uri), FRAGMENT_SCHEMA, uri=uri)
+    extra = (table.column(name).to_pylist() for name in ("frame_indices", "jpegs"))
+    videos = [
+        PreparedVideo(record, tuple(indices), tuple(jpegs))
+        for record, indices, jpegs in zip(records_of(table), *extra, strict=True)
+    ]
+    check_footer(table, _footer(videos, unit, spec), uri=uri)
+    for video in filter(lambda video: video.record.good, videos):
+        found = sha256_of(b"".join(video.jpegs))
+        if found != video.record.sha256:
+            name = video.record.sample_id
+            raise StoreCorrupt(uri, f"{name}: sha256 {video.record.sha256}", f"sha256 {found}")
+    return videos
 
 
 def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
@@ -77,7 +198,7 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
     return GatheredFile(entry, records)
 
 
-def seal(
+def seal_frames(
     root: str,
     spec: FrameSpec,
     gathered: Sequence[GatheredFile],
@@ -88,7 +209,7 @@ def seal(
     """Seal a store whose files are all gathered.
 
     Args:
-        root: of the store.
+        root: URI of the store.
         spec: of the store.
         gathered: what ``gather_file`` returned, in the order of the files.
         videos: the manifest that the store was made from.
@@ -106,93 +227,17 @@ def seal(
         )
     # The root is empty: its URIs start at the store, wherever that is moved.
     prepared = Manifest(videos.dataset, videos.class_names, records)
-    shared = {
-        MANIFEST_NAME: encode_manifest(prepared, root=""),
-        IDENTITY_NAME: encode_identity(spec.identity, spec.layout),
-    }
+    shared = {MANIFEST_NAME: encode_manifest(prepared, root="")}
     entries = [file.entry for file in gathered]
-    entries += [publish(root, name, content) for name, content in shared.items()]
-    return write_seal(root, build_seal(spec.fingerprint, entries, provenance))
-
-
-def _read_units(root: str, spec: FrameSpec, units: Iterable[int]) -> list[PreparedVideo]:
-    found: list[PreparedVideo] = []
-    for unit in units:
-        try:
-            found += read_fragment(root, spec, unit)
-        except FileNotFoundError as error:
-            reason = f"{root} lacks unit {unit}; run jobs/prepare_frames.py"
-            raise StoreIncomplete(reason) from error
-    return found
-
-
-def _placed(record: VideoRecord, name: str, batch: int) -> VideoRecord:
-    """Say where a video's candidates are; a bad one has none and stays as it is."""
-    return replace(record, uri=Location(name, batch).uri) if record.good else record
-
-
-# FOLDED frames/store_reader
-# Opening a sealed frame store: its identity, and the prepared manifest that stages go on from.
-
-
-@dataclass(frozen=True)
-class FrameStore:
-    """A sealed frame store; the URIs of ``manifest`` are absolute."""
-
-    root: str
-    identity: Mapping[str, Any]
-    manifest: Manifest
-    seal: Seal
-
-    @property
-    def root_digest(self) -> str:
-        """The name of exactly these frames."""
-        return self.seal.root_digest
-
-    def check_identity(self, identity: Mapping[str, Any]) -> None:
-        """Refuse a store that was made from other inputs.
-
-        Raises:
-            FingerprintMismatch: naming every part that differs.
-
-        """
-        check_identity(self.root, self.identity, identity)
-
-
-def open_frame_store(root: str) -> FrameStore:
-    """Open a sealed frame store.
-
-    Raises:
-        StoreIncomplete: if there is no store, or it is not sealed.
-        StoreCorrupt: if its seal, identity or manifest is damaged.
-
-    """
-    seal = find_seal(root)
-    if seal is None:
-        raise StoreIncomplete(f"no frame store is sealed at {root}; run jobs/prepare_frames.py")
-    uri = join_uri(root, IDENTITY_NAME)
-    content = read_sealed(root, seal, IDENTITY_NAME)
-    identity, _ = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
-    if (found := fingerprint(identity)) != seal.fingerprint:
-        raise StoreCorrupt(uri, expected=seal.fingerprint, found=found)
-    content = read_sealed(root, seal, MANIFEST_NAME)
-    manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
-    return FrameStore(root, identity, manifest, seal)
-
-
-# FOLDED frames/store_garbage
-# The garbage of a frame store. Its journal holds every JPEG once more.
-
-
-OUR_FOLDERS = (f"{JOURNAL_NAME}/",)
+    return seal_files(root, spec, entries, shared=shared, provenance=provenance)
 
 
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
     """List what may be removed of a frame store; nothing, if there is none at ``root``.
 
     Args:
-        root: of the store.
-        written_before: in seconds since 1970; what is younger is not touched.
+        root: URI of the store.
+        written_before: in seconds since 1970; younger files are not touched.
         journals: include the journal, if the store was sealed before that.
 
     Raises:
@@ -205,3 +250,32 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
     return judge(
         root, files, frozenset(), OUR_FOLDERS, written_before=written_before, journals=journals
     )
+
+
+def _decode_spec(content: bytes, uri: str) -> FrameSpec:
+    identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
+    try:
+        return FrameSpec(identity=identity, **layout)
+    except TypeError as error:
+        raise StoreCorrupt(uri, expected="the layout of a store", found=repr(error)) from error
+
+
+def _read_units(root: str, spec: FrameSpec, units: Iterable[int]) -> list[PreparedVideo]:
+    found: list[PreparedVideo] = []
+    for unit in units:
+        try:
+            found += read_fragment(root, spec, unit)
+        except FileNotFoundError as error:
+            raise StoreIncomplete(f"{root} lacks unit {unit}; run {JOB}") from error
+    return found
+
+
+def _placed(record: VideoRecord, name: str, batch: int) -> VideoRecord:
+    """Return the record with the place of its candidates; a bad video has none."""
+    return replace(record, uri=Location(name, batch).uri) if record.good else record
+
+
+def _footer(videos: Sequence[PreparedVideo], unit: int, spec: FrameSpec) -> dict[bytes, bytes]:
+    """Describe a fragment; the bytes of the JPEGs are covered by their records' sha256."""
+    content = [[asdict(v.record), v.frame_indices, [len(j) for j in v.jpegs]] for v in videos]
+    return fragment_footer(spec.fingerprint, unit, sha256_of(canonical_json(content)))

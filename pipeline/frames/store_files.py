@@ -2,13 +2,18 @@
 
 Arrow's own footer says where each batch is and a batch where each JPEG is, so a reader that maps
 the file touches only the pages of the frames that it wants. Any Arrow reader opens it.
+
+Before its first frame is used, a whole file is compared with the seal of its store, once a machine
+and job. Local files are read where they are, others from a copy, which is made when its first frame
+is wanted and named by its digest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property, lru_cache
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,29 +21,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import SCHEMA as RECORD_SCHEMA
-from pipeline.dataset.manifest import Manifest, records_of, records_table
 from pipeline.errors import StoreCorrupt
 from pipeline.frames.candidates import PreparedVideo
-from pipeline.storage.files import is_local, join_uri, read_bytes, sha256_of, write_bytes
-from pipeline.storage.locks import MIRRORS, making
-from pipeline.storage.sealed.identity import canonical_json, fingerprint
-from pipeline.storage.sealed.journal import fragment_name
+from pipeline.storage.files import is_local, write_bytes
+from pipeline.storage.locks import MIRRORS, job_id, making, verify_once
 from pipeline.storage.sealed.seal import (
     FileEntry,
     Seal,
-    publish,
+    check_file,
     read_seal,
     read_verified,
     sealed_entry,
 )
-from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 FRAMES_SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("frame_index", pa.int32()), ("jpeg", pa.large_binary())]
 )
 MAX_OPEN_FILES = 256  # mapped at once by a process
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Location:
         """
         file_uri, _, batch = uri.rpartition("#")
         return cls(file_uri, int(batch))
+
+
+def file_name(number: int) -> str:
+    """Return the name of a file of frames, below the root of the store."""
+    return f"frames-{number:05d}.arrow"
 
 
 def encode_frames(videos: Iterable[PreparedVideo], fingerprint: str) -> bytes:
@@ -98,187 +104,52 @@ def mapped_jpegs(path: Path, batch: int) -> tuple[memoryview, list[memoryview]]:
     return view[ends[0] : ends[-1]], jpegs
 
 
+def local_file(file_uri: str) -> Path:
+    """Return where a file of a frame store is on this machine, once it is known to be whole.
+
+    Raises:
+        FileNotFoundError: if it is missing, or its store is not sealed.
+        StoreCorrupt: if the file or its seal is damaged.
+        StorageUnavailable: if storage fails, or another process holds the lock for too long.
+
+    """
+    return _verified(file_uri, job_id())
+
+
+@cache
+def _verified(file_uri: str, job: str) -> Path:
+    root, _, name = file_uri.rpartition("/")
+    entry = sealed_entry(root, _seal_of(root, job), name)
+    copy = MIRRORS / "frames" / f"{entry.sha256}.arrow"
+    with making(copy):
+        if is_local(file_uri):
+            path = Path(file_uri)
+            verify_once(copy, path, lambda: check_file(path, entry))
+            return path
+        verify_once(copy, copy, lambda: _make_sound(copy, root, entry))
+        return copy
+
+
+@lru_cache(maxsize=1)
+def _seal_of(root: str, job: str) -> Seal:
+    return read_seal(root)
+
+
+def _make_sound(copy: Path, root: str, entry: FileEntry) -> None:
+    """Copy a file of the store, unless the copy that is there is right."""
+    try:
+        check_file(copy, entry)
+    except FileNotFoundError:
+        write_bytes(str(copy), read_verified(root, entry))
+    except StoreCorrupt:
+        log.warning("%s is damaged; copying %s/%s again", copy, root, entry.name)
+        write_bytes(str(copy), read_verified(root, entry))
+
+
 @lru_cache(maxsize=MAX_OPEN_FILES)
 def _mapped(path: Path) -> Any:
-    """Map a file. It is kept, and never changes: files of a sealed store are not replaced."""
+    """Map a file. It stays mapped, and never changes: files of a sealed store are not replaced."""
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     if not reader.schema.equals(FRAMES_SCHEMA):
         raise ValueError(f"has other columns than frames: {reader.schema.names}")
     return reader
-
-
-# FOLDED frames/store_layout
-# What a frame store is made from, and how it is cut: rows into units, units into files.
-
-
-SCHEMA_VERSION = 1  # of the frame store; raise it when a file or the choice of frames changes
-MANIFEST_NAME = "manifest.parquet"
-
-
-@dataclass(frozen=True)
-class FrameSpec:
-    """All that a task must know of a frame store."""
-
-    identity: Mapping[str, Any]
-    num_rows: int
-    videos_per_unit: int
-    units_per_file: int
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The digest of the identity."""
-        return fingerprint(self.identity)
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """Everything but the identity, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "identity"}
-
-    @property
-    def num_units(self) -> int:
-        """Units of the whole store."""
-        return -(-self.num_rows // self.videos_per_unit)
-
-    @property
-    def num_files(self) -> int:
-        """Files of frames of the whole store."""
-        return -(-self.num_units // self.units_per_file)
-
-    def unit_rows(self, unit: int) -> range:
-        """Return the rows of a unit; the last one may be shorter."""
-        first = unit * self.videos_per_unit
-        return range(first, min(first + self.videos_per_unit, self.num_rows))
-
-    def file_units(self, number: int) -> range:
-        """Return the units of a file; the last one may hold fewer."""
-        first = number * self.units_per_file
-        return range(first, min(first + self.units_per_file, self.num_units))
-
-
-def plan_frame_store(config: ExperimentConfig, videos: Manifest) -> FrameSpec:
-    """Plan the frame store of an experiment."""
-    return FrameSpec(
-        identity=frames_identity(config, videos),
-        num_rows=len(videos.records),
-        videos_per_unit=config.frames.videos_per_unit,
-        units_per_file=config.frames.units_per_file,
-    )
-
-
-def frames_identity(config: ExperimentConfig, videos: Manifest) -> dict[str, Any]:
-    """Collect everything that decides a prepared frame, as plain JSON values."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "dataset": {"manifest_digest": videos.digest},
-        "frames": config.frames.content,
-    }
-
-
-def file_name(number: int) -> str:
-    """Return the name of a file of frames, below the root of the store."""
-    return f"frames-{number:05d}.arrow"
-
-
-# FOLDED frames/store_journal
-# Fragments of the journal: the prepared videos of one unit, as Parquet.
-
-
-FRAGMENT_SCHEMA = pa.schema(
-    [
-        *RECORD_SCHEMA,
-        ("frame_indices", pa.list_(pa.int32())),
-        ("jpegs", pa.list_(pa.large_binary())),
-    ]
-)
-
-
-def write_fragment(
-    root: str, spec: FrameSpec, unit: int, videos: Sequence[PreparedVideo]
-) -> FileEntry:
-    """Journal the videos of a unit; harmless if the same fragment is there already.
-
-    Raises:
-        StoreCorrupt: if a different fragment is there.
-        ValueError: if the unit has another number of videos.
-
-    """
-    if len(videos) != len(spec.unit_rows(unit)):
-        raise ValueError(f"unit {unit} has {len(spec.unit_rows(unit))} videos, not {len(videos)}")
-    columns = records_table([video.record for video in videos]).to_pydict() | {
-        "frame_indices": [video.frame_indices for video in videos],
-        "jpegs": [video.jpegs for video in videos],
-    }
-    table = pa.table(columns, schema=FRAGMENT_SCHEMA.with_metadata(_footer(videos, unit, spec)))
-    return publish(root, fragment_name(unit), encode_table(table))
-
-
-def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
-    """Read and verify the videos of a unit.
-
-    Raises:
-        FileNotFoundError: if the unit is not in the journal.
-        StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
-
-    """
-    uri = join_uri(root, fragment_name(unit))
-    table = decode_table(read_bytes(uri), FRAGMENT_SCHEMA, uri=uri)
-    extra = (table.column(name).to_pylist() for name in ("frame_indices", "jpegs"))
-    videos = [
-        PreparedVideo(record, tuple(indices), tuple(jpegs))
-        for record, indices, jpegs in zip(records_of(table), *extra, strict=True)
-    ]
-    check_footer(table, _footer(videos, unit, spec), uri=uri)
-    for video in filter(lambda video: video.record.good, videos):
-        found = sha256_of(b"".join(video.jpegs))
-        if found != video.record.sha256:
-            name = video.record.sample_id
-            raise StoreCorrupt(uri, f"{name}: sha256 {video.record.sha256}", f"sha256 {found}")
-    return videos
-
-
-def _footer(videos: Sequence[PreparedVideo], unit: int, spec: FrameSpec) -> dict[bytes, bytes]:
-    """Describe a fragment; the bytes of the JPEGs are covered by their records' sha256."""
-    content = [[asdict(v.record), v.frame_indices, [len(j) for j in v.jpegs]] for v in videos]
-    return {
-        b"fingerprint": spec.fingerprint.encode(),
-        b"unit": str(unit).encode(),
-        b"content_sha256": sha256_of(canonical_json(content)).encode(),
-    }
-
-
-# FOLDED frames/store_mirror
-# Files of frames on this machine: local ones where they are, others as whole verified copies.
-#
-# A file is copied when its first frame is wanted, by one process under a lock, and compared
-# with the
-# seal before it gets its name, which is its digest. A copy is not hashed again at every start, as
-# the mirror of the logit store is (hashing K400's frames takes minutes): what is audited is hashed,
-# video by video.
-
-
-def local_file(file_uri: str) -> Path:
-    """Return where a file of a frame store is on this machine.
-
-    Raises:
-        FileNotFoundError: if its store is not sealed.
-        StoreCorrupt: if the file or its seal is damaged.
-        StorageUnavailable: if another process holds the lock for too long.
-
-    """
-    return Path(file_uri) if is_local(file_uri) else _mirrored(file_uri)
-
-
-@cache
-def _mirrored(file_uri: str) -> Path:
-    root, _, name = file_uri.rpartition("/")
-    entry = sealed_entry(root, _seal_of(root), name)
-    path = MIRRORS / "frames" / f"{entry.sha256}.arrow"
-    with making(path):
-        if not path.exists() or path.stat().st_size != entry.num_bytes:
-            write_bytes(str(path), read_verified(root, entry))
-    return path
-
-
-@lru_cache(maxsize=1)
-def _seal_of(root: str) -> Seal:
-    return read_seal(root)

@@ -145,7 +145,7 @@ def find_spec(home: str) -> StoreSpec | None:
     """
     uri = join_uri(home, IDENTITY_NAME)
     try:
-        return decode_spec(read_identity(home), uri=uri)
+        return decode_spec(read_identity(home), uri)
     except FileNotFoundError:
         return None
 

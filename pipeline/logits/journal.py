@@ -11,7 +11,7 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, bad_logits, cell_schema, cell_shapes, to_cells, to_table
 from pipeline.logits.layout import StoreSpec, Unit
 from pipeline.storage.files import create_bytes, join_uri, read_bytes
-from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_name
+from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_footer, fragment_name
 from pipeline.storage.sealed.seal import publish
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
@@ -97,11 +97,7 @@ def _footer(cells: Cells, unit: int, spec: StoreSpec) -> dict[bytes, bytes]:
     for name, values in vars(cells).items():
         content.update(f"{name} {values.dtype.str} {values.shape}".encode())
         content.update(values.tobytes())
-    return {
-        b"fingerprint": spec.fingerprint.encode(),
-        b"unit": str(unit).encode(),
-        b"content_sha256": content.hexdigest().encode(),
-    }
+    return fragment_footer(spec.fingerprint, unit, content.hexdigest())
 
 
 def _check(cells: Cells, unit: Unit, spec: StoreSpec) -> None:

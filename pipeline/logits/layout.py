@@ -19,7 +19,7 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError, StoreCorrupt, StoreIncomplete
 from pipeline.logits.identity import SCHEMA_VERSION, build_identity
-from pipeline.storage.sealed.identity import decode_identity, encode_identity, fingerprint
+from pipeline.storage.sealed.identity import decode_identity, fingerprint
 from pipeline.views.view import EVALUATION_VIEW
 
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: what a task holds in memory and an object store likes
@@ -205,21 +205,12 @@ def plan_shards(spec: StoreSpec, units: Sequence[Unit]) -> list[Shard]:
     ]
 
 
-# FOLDED logits/identity_file
-# The spec of a logit store as it stands in its ``identity.json``.
-
-
-def encode_spec(spec: StoreSpec) -> bytes:
-    """Encode a spec for people and for ``decode_spec``."""
-    return encode_identity(spec.identity, spec.layout)
-
-
-def decode_spec(content: bytes, *, uri: str) -> StoreSpec:
-    """Decode a spec.
+def decode_spec(content: bytes, uri: str) -> StoreSpec:
+    """Decode the ``identity.json`` at ``uri``.
 
     Raises:
         FingerprintMismatch: if it has the schema of another version of this program.
-        StoreCorrupt: if it is not exactly what ``encode_spec`` writes.
+        StoreCorrupt: if it is not exactly what was written.
 
     """
     identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)

@@ -1,8 +1,8 @@
 """The mirror: a sealed store as memory-mapped arrays on this machine, to gather rows from.
 
 No store format is near a memory map for random rows, and making the whole store into one costs
-microseconds a row, once. The first process of a machine makes the mirror, under a lock; the others
-wait, verify it and map the same pages.
+microseconds a row, once. The first process of a machine makes the mirror, or verifies the one that
+is there, once a job and under a lock; the others wait and map the same pages.
 
 A mirror is a copy. One that is damaged is made again from the store, with a warning that names the
 file: unlike a damaged store, that loses nothing and hides nothing.
@@ -10,7 +10,6 @@ file: unlike a damaged store, that loses nothing and hides nothing.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -27,8 +26,8 @@ from pipeline.errors import PipelineError, Status, StorageUnavailable, StoreInco
 from pipeline.logits.cells import cell_shapes
 from pipeline.logits.layout import StoreSpec
 from pipeline.logits.store import LogitStore, open_store
-from pipeline.storage.files import read_json, write_json, writing_to
-from pipeline.storage.locks import making
+from pipeline.storage.files import read_json, sha256_of_file, write_json, writing_to
+from pipeline.storage.locks import making, verify_once
 from pipeline.storage.sealed.seal import find_seal
 
 RECORD_NAME = "mirror.json"
@@ -127,7 +126,10 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
     store = open_store(store_uri)
     folder = cache_folder / store.root_digest
     with making(folder):
-        return _open_locked(store, folder)
+        verify_once(folder, folder, lambda: _make_sound(store, folder))
+        names = _shapes(store.spec)
+        arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
+    return Mirror(store.root_digest, store.root, store.spec, **arrays)
 
 
 def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
@@ -168,15 +170,14 @@ def _copied_digest(folder: Path) -> str | None:
     return "" if seal is None else seal.root_digest
 
 
-def _open_locked(store: LogitStore, folder: Path) -> Mirror:
-    names = _shapes(store.spec)
-    damaged = _find_damage(folder, names) if folder.exists() else None
-    if damaged is not None:
+def _make_sound(store: LogitStore, folder: Path) -> None:
+    """Copy a store, unless the mirror that is there is right. The caller holds the lock."""
+    if folder.exists():
+        damaged = _find_damage(folder, _shapes(store.spec))
+        if damaged is None:
+            return
         log.warning("%s is damaged; copying %s again", damaged, store.root)
-    if damaged is not None or not folder.exists():
-        _build(store, folder)
-    arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
-    return Mirror(store.root_digest, store.root, store.spec, **arrays)
+    _build(store, folder)
 
 
 def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
@@ -188,7 +189,7 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
         return record
     for name in names:
         path = _array_path(folder, name)
-        if not path.exists() or recorded.get(path.name) != _sha256(path):
+        if not path.exists() or recorded.get(path.name) != sha256_of_file(path):
             return path
     return None
 
@@ -200,7 +201,7 @@ def _build(store: LogitStore, folder: Path) -> None:
     with writing_to(str(folder)):
         building.mkdir()
         _copy_arrays(store, building)
-    digests = {path.name: _sha256(path) for path in building.iterdir()}
+    digests = {path.name: sha256_of_file(path) for path in building.iterdir()}
     write_json(str(building / RECORD_NAME), digests | {"store": store.root})
     # Whoever has mapped a damaged mirror keeps its pages until it ends.
     shutil.rmtree(folder, ignore_errors=True)
@@ -228,8 +229,3 @@ def _shapes(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 def _array_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.npy"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

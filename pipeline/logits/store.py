@@ -1,7 +1,8 @@
-"""Reading a sealed store: nothing is stated, everything is checked.
+"""The logit store: opened, read and, by stage one, made.
 
 The seal says which files there are; no folder is listed, and no byte is used whose sha256 is not
-the sealed one.
+the sealed one. Each function that makes a store may be called again after any end, and by several
+jobs at the same time.
 """
 
 from __future__ import annotations
@@ -15,49 +16,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import StoreCorrupt, StoreIncomplete
+from pipeline.errors import StoreIncomplete
 from pipeline.logits import parquet_shards, zarr_shards
 from pipeline.logits.cells import Cells, Grid, cell_shapes, joined, scatter
 from pipeline.logits.journal import read_fragment
-from pipeline.logits.layout import Shard, StoreSpec, decode_spec, encode_spec
-from pipeline.storage.files import exists, join_uri
-from pipeline.storage.sealed.identity import IDENTITY_NAME, create_identity, read_identity
-from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.seal import (
-    FileEntry,
-    Seal,
-    build_seal,
-    find_seal,
-    publish,
-    read_seal,
-    read_sealed,
-    read_verified,
-    write_seal,
-)
+from pipeline.logits.layout import Shard, StoreSpec, decode_spec
+from pipeline.storage.sealed.seal import FileEntry, Seal, publish
+from pipeline.storage.sealed.store import SealedStore, open_sealed, seal_files
+
+JOB = "jobs/cache_teacher.py"
 
 
 @dataclass(frozen=True)
-class LogitStore:
+class LogitStore(SealedStore[StoreSpec]):
     """A sealed store; ``spec`` holds its identity, classes, views and sizes."""
-
-    root: str
-    spec: StoreSpec
-    seal: Seal
-
-    @property
-    def root_digest(self) -> str:
-        """The name of exactly these logits."""
-        return self.seal.root_digest
-
-    def verify(self) -> None:
-        """Read every file and compare it with the seal.
-
-        Raises:
-            StoreCorrupt: for the first file that is missing or different.
-
-        """
-        for entry in self.seal.files:
-            read_verified(self.root, entry)
 
     def read_shard(self, number: int) -> Grid:
         """Read the grid of a shard's rows.
@@ -67,7 +39,7 @@ class LogitStore:
 
         """
         backend = backend_of(self.spec)
-        files = {name: self._read(name) for name in backend.shard_names(number)}
+        files = {name: self.read(name) for name in backend.shard_names(number)}
         return backend.decode_shard(self.spec, number, self._shared_files | files)
 
     def read_shards(self) -> Iterator[tuple[range, Grid]]:
@@ -86,10 +58,7 @@ class LogitStore:
 
     @cached_property
     def _shared_files(self) -> dict[str, bytes]:
-        return {name: self._read(name) for name in backend_of(self.spec).shared_files(self.spec)}
-
-    def _read(self, name: str) -> bytes:
-        return read_sealed(self.root, self.seal, name)
+        return {name: self.read(name) for name in backend_of(self.spec).shared_files(self.spec)}
 
 
 def open_store(root: str) -> LogitStore:
@@ -100,74 +69,7 @@ def open_store(root: str) -> LogitStore:
         StoreCorrupt: if its seal or identity is damaged.
 
     """
-    uri = join_uri(root, IDENTITY_NAME)
-    try:
-        seal = read_seal(root)
-    except FileNotFoundError as error:
-        raise StoreIncomplete(_progress(root)) from error
-    spec = decode_spec(read_sealed(root, seal, IDENTITY_NAME), uri=uri)
-    if spec.fingerprint != seal.fingerprint:
-        raise StoreCorrupt(uri, expected=seal.fingerprint, found=spec.fingerprint)
-    return LogitStore(root, spec, seal)
-
-
-def _progress(root: str) -> str:
-    """Say how far a store is that has no seal."""
-    uri = join_uri(root, IDENTITY_NAME)
-    if not exists(uri):
-        return f"there is no logit store at {root}; run jobs/cache_teacher.py"
-    spec = decode_spec(read_identity(root), uri=uri)
-    return (
-        f"{root} is not sealed: its journal holds {len(finished_units(root))} of "
-        f"{spec.num_units} units; run jobs/cache_teacher.py"
-    )
-
-
-# FOLDED logits/backends
-# The two sealed formats behind one pure interface: a shard's grid to named bytes, and back.
-#
-# Backends never touch storage. The bytes of a shard are made in memory and published whole, so
-# nothing half-written can be found, and a read decodes only bytes whose sha256 was right. That
-# matters for Zarr above all, which reads a missing object as fill values.
-
-
-class Backend(Protocol):
-    """What a module must offer to be a format. All names are below the root of the store."""
-
-    def shared_files(self, spec: StoreSpec) -> dict[str, bytes]:
-        """Return the files that belong to no shard."""
-
-    def shard_names(self, number: int) -> list[str]:
-        """Return the names of a shard's files."""
-
-    def encode_shard(self, spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
-        """Encode exactly one whole shard; ValueError for anything else."""
-
-    def decode_shard(self, spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Grid:
-        """Decode a shard from its files and the shared ones, all verified."""
-
-
-def backend_of(spec: StoreSpec) -> Backend:
-    """Return the backend of a store's format."""
-    return zarr_shards if spec.format == "zarr" else parquet_shards
-
-
-# FOLDED logits/writer
-# Making a store: open it, gather its shards from the journal, seal it.
-#
-# Each function may be called again after any end, and by anyone at the same time.
-
-
-def open_for_writing(root: str, spec: StoreSpec) -> Seal | None:
-    """Make sure that ``root`` is this store and no other; return its seal if it has one already.
-
-    Raises:
-        FingerprintMismatch: if there is another store at ``root``.
-        StoreCorrupt: if the identity or the seal there is damaged.
-
-    """
-    create_identity(root, spec.identity, spec.layout)
-    return find_seal(root)
+    return LogitStore(root, *open_sealed(root, decode_spec, job=JOB))
 
 
 def gather_shard(
@@ -176,10 +78,10 @@ def gather_shard(
     """Write one whole shard from the fragments of its units.
 
     Args:
-        root: of the store.
+        root: URI of the store.
         spec: of the store.
-        shard: to write.
-        records: of the manifest, those of the shard's rows only.
+        shard: the one to write.
+        records: those of the shard's rows only, from the manifest.
 
     Raises:
         StoreIncomplete: if units are not in the journal.
@@ -197,15 +99,15 @@ def gather_shard(
     return [publish(root, name, content) for name, content in files.items()]
 
 
-def seal(
+def seal_logits(
     root: str, spec: StoreSpec, entries: Iterable[FileEntry], *, provenance: Mapping[str, Any]
 ) -> Seal:
     """Seal a store whose shards are all gathered.
 
     Args:
-        root: of the store.
+        root: URI of the store.
         spec: of the store.
-        entries: that ``gather_shard`` returned, of all shards in any order.
+        entries: what ``gather_shard`` returned, of all shards in any order.
         provenance: resolved config, environment, time. Recorded, and part of no digest.
 
     Raises:
@@ -219,11 +121,10 @@ def seal(
     if missing := sorted(wanted - {entry.name for entry in entries}):
         raise StoreIncomplete(
             f"{root} cannot be sealed: {len(missing)} of {len(wanted)} files are not written, "
-            f"{', '.join(missing[:5])} the first of them; run jobs/cache_teacher.py"
+            f"{', '.join(missing[:5])} the first of them; run {JOB}"
         )
-    shared = backend.shared_files(spec) | {IDENTITY_NAME: encode_spec(spec)}
-    entries += [publish(root, name, content) for name, content in shared.items()]
-    return write_seal(root, build_seal(spec.fingerprint, entries, provenance))
+    shared = backend.shared_files(spec)
+    return seal_files(root, spec, entries, shared=shared, provenance=provenance)
 
 
 def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
@@ -234,7 +135,31 @@ def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
         except FileNotFoundError:
             missing.append(unit.number)
     if missing:
-        raise StoreIncomplete(
-            f"{root}: shard {shard.number} lacks the units {missing}; run jobs/cache_teacher.py"
-        )
+        raise StoreIncomplete(f"{root}: shard {shard.number} lacks the units {missing}; run {JOB}")
     return joined(found, spec)
+
+
+class Backend(Protocol):
+    """A format of sealed logits, as a module of pure functions: a shard's grid to bytes, and back.
+
+    Backends never touch storage: the bytes of a shard are made in memory and published whole, and a
+    read decodes only bytes whose sha256 was right. That matters for Zarr above all, which reads a
+    missing object as fill values. All names are below the root of the store.
+    """
+
+    def shared_files(self, spec: StoreSpec) -> dict[str, bytes]:
+        """Return the files that belong to no shard."""
+
+    def shard_names(self, number: int) -> list[str]:
+        """Return the names of a shard's files."""
+
+    def encode_shard(self, spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
+        """Encode exactly one whole shard; ValueError for anything else."""
+
+    def decode_shard(self, spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Grid:
+        """Decode a shard from its files and the shared ones, all verified."""
+
+
+def backend_of(spec: StoreSpec) -> Backend:
+    """Return the backend of a store's format."""
+    return zarr_shards if spec.format == "zarr" else parquet_shards

@@ -35,7 +35,7 @@ from pipeline.logits.layout import (
     plan_store,
     plan_units,
 )
-from pipeline.logits.store import LogitStore, gather_shard, open_for_writing, open_store, seal
+from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_logits
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
@@ -48,6 +48,7 @@ from pipeline.stages.cluster import (
     required_cpus,
 )
 from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, is_unfinished, open_run
@@ -314,7 +315,7 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
         for shard in plan.shards
     ]
     entries = [entry for gathered in ray.get(pending) for entry in gathered]
-    seal(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
+    seal_logits(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
     return open_store(plan.root)
 
 

@@ -25,13 +25,13 @@ from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError
 from pipeline.frames.source import read_source
 from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
-from pipeline.logits.store import open_for_writing
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import student_recipe
 from pipeline.networks.teacher import teacher_digest
 from pipeline.results.forecast import ClusterShape, RunForecast, UnitCosts, Workload, forecast
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.storage.files import read_json, write_json
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.step import Training, build_schedule
 from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest
 

@@ -29,14 +29,15 @@ from pipeline.errors import VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo
 from pipeline.frames.source import read_videos
 from pipeline.frames.store import (
+    FrameSpec,
     FrameStore,
     GatheredFile,
     gather_file,
-    open_for_writing,
     open_frame_store,
-    seal,
+    plan_frame_store,
+    seal_frames,
+    write_fragment,
 )
-from pipeline.frames.store_files import FrameSpec, plan_frame_store, write_fragment
 from pipeline.stages.cluster import (
     CPU_SHARE,
     actor_pool,
@@ -45,6 +46,7 @@ from pipeline.stages.cluster import (
     required_cpus,
 )
 from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, open_run
@@ -202,7 +204,7 @@ def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
     gathered: list[GatheredFile] = ray.get(pending)
     _check_failures(plan, [record for file in gathered for record in file.records])
     provenance = seal_provenance(plan.config, run_id)
-    seal(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)
+    seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)
     return open_frame_store(plan.root)
 
 

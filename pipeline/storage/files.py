@@ -254,6 +254,12 @@ def sha256_of(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of_file(path: Path) -> str:
+    """Return the digest of a file on this machine, in hexadecimal, however large it is."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def filesystem_of(uri: str) -> tuple[Any, str]:
     """Return the file system that a URI is on, with our settings, and the path there."""
     filesystem, path = fsspec.core.url_to_fs(uri, **(s3.S3_OPTIONS if is_in_bucket(uri) else {}))

@@ -1,20 +1,36 @@
-"""Where a machine keeps its own copies of sealed artefacts, and the lock they are made under."""
+"""A machine's own copies of sealed files, the locks on them, and the lock on a training run."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageUnavailable
-from pipeline.storage.files import is_local, writing_to
+from pipeline.storage.files import is_local, write_bytes, writing_to
 
 MIRRORS = Path(tempfile.gettempdir()) / f"dvflnet-mirrors-{os.getuid()}"
 LOCK_SECONDS = 3600.0  # longer than the largest artefact takes to copy
+JOB_VARIABLE = "DVFLNET_JOB"
+
+
+def job_id() -> str:
+    """Return the id of this job, which its processes on all machines have in their environment.
+
+    Where nothing has set it, a process is a job of its own.
+    """
+    return os.environ.get(JOB_VARIABLE) or _process_id()
+
+
+@cache
+def _process_id() -> str:
+    return uuid.uuid4().hex
 
 
 @contextmanager
@@ -33,15 +49,31 @@ def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[N
         raise StorageUnavailable(f"{mirror}.lock was held for {timeout_seconds:.0f} s") from error
 
 
-# FOLDED storage/train_lock
-# One job at a time trains a run: two would delete each other's checkpoints.
+def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
+    """Verify a file or folder once a job and machine. The caller holds the lock of ``mirror``.
+
+    A marker beside the mirror names the job that verified it last, so damage that comes later is
+    found by the next job, and a job that runs beside another may verify twice.
+
+    Args:
+        mirror: names lock and marker, and need not exist itself.
+        path: what is verified: the mirror, or an original elsewhere on this machine.
+        verify: raises an error, or leaves behind at ``path`` what is sound.
+
+    """
+    marker, mark = Path(f"{mirror}.verified"), f"{job_id()} {path}\n".encode()
+    if path.exists() and marker.exists() and marker.read_bytes() == mark:
+        return
+    verify()
+    write_bytes(str(marker), mark)
 
 
 @contextmanager
 def training_alone(folder: str) -> Iterator[None]:
-    """Hold the folder of a run. The lock ends with the process, however that ends.
+    """Hold the folder of a run: two jobs would delete each other's checkpoints.
 
-    An object store has no locks; there it is the user who starts a run once.
+    The lock ends with the process, however that ends. An object store has no locks; there it is
+    the user who starts a run once.
 
     Raises:
         StorageUnavailable: if another job trains this run now.

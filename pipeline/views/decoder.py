@@ -26,11 +26,12 @@ from typing import Any
 
 from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import Status, StorageUnavailable, VideoDecodeError
+from pipeline.errors import Status, StorageUnavailable, StoreCorrupt, VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo, prepare_video
 from pipeline.frames.prepared import fetch
 from pipeline.frames.video import probe_video
 from pipeline.storage.files import longest_wait_seconds
+from pipeline.storage.locks import JOB_VARIABLE, job_id
 from pipeline.views.clip import Clip, clips_of
 from pipeline.views.view import View
 
@@ -132,8 +133,10 @@ class DecodeProcess:
                 [sys.executable, "-m", "pipeline.views.decoder", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # What this process can import: Ray's workers get their path from the driver.
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                # What this process can import: Ray's workers get their path from the driver. And
+                # the child is part of this job, so that it verifies no file again.
+                env=os.environ
+                | {JOB_VARIABLE: job_id(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._pipe = ours
         return ours
@@ -160,7 +163,7 @@ def serve(pipe: Connection) -> None:
             _limit_memory(limits)
         try:
             answer = operation(record, limits=limits, **arguments)
-        except (VideoDecodeError, StorageUnavailable) as error:
+        except (VideoDecodeError, StoreCorrupt, StorageUnavailable) as error:
             answer = error
         except MemoryError:
             reason = "needs more memory than a video within the limits"

@@ -12,11 +12,12 @@ import pytest
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.frames import store, store_files
+from pipeline.frames import store
 from pipeline.frames.candidates import PreparedVideo, prepare_video
-from pipeline.frames.store_files import FrameSpec, plan_frame_store
+from pipeline.frames.store import FrameSpec, plan_frame_store
 from pipeline.frames.video import probe_video
 from pipeline.storage.sealed.seal import Seal
+from pipeline.storage.sealed.store import open_for_writing
 
 LIMITS = VideoLimits()
 NUM_FRAMES = (40, 9, 24, 0, 33)  # the fourth is a bad video
@@ -51,14 +52,14 @@ class Example:
 
     def write_unit(self, root: str, unit: int) -> None:
         videos = [self.prepared(row) for row in self.spec.unit_rows(unit)]
-        store_files.write_fragment(root, self.spec, unit, videos)
+        store.write_fragment(root, self.spec, unit, videos)
 
     def seal(self, root: str) -> Seal:
         files = [store.gather_file(root, self.spec, n) for n in range(self.spec.num_files)]
-        return store.seal(root, self.spec, files, videos=self.videos, provenance={})
+        return store.seal_frames(root, self.spec, files, videos=self.videos, provenance={})
 
     def write_store(self, root: str, *, backwards: bool = False) -> Seal:
-        store.open_for_writing(root, self.spec)
+        open_for_writing(root, self.spec)
         units = range(self.spec.num_units)
         for unit in reversed(units) if backwards else units:
             self.write_unit(root, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import uuid
 from dataclasses import replace
@@ -24,10 +25,11 @@ from pipeline.errors import (
 from pipeline.frames import store, store_files, video
 from pipeline.frames.pictures import resized
 from pipeline.frames.source import frames_of
-from pipeline.frames.store import open_frame_store
-from pipeline.frames.store_files import Location, frames_identity, plan_frame_store
-from pipeline.storage import locks
+from pipeline.frames.store import frames_identity, open_frame_store, plan_frame_store
+from pipeline.frames.store_files import Location, mapped_jpegs
+from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.store import open_for_writing
 
 LIMITS = VideoLimits()
 FIRST_FILE = "frames-00000.arrow"
@@ -107,7 +109,7 @@ def test_any_arrow_reader_opens_a_file(sealed_root):
     assert table.num_rows == 12 + 9 + 12
 
 
-def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path):
+def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(store_files, "MIRRORS", tmp_path / "mirrors")
     root = f"memory://{uuid.uuid4().hex}/frames"
     example.write_store(root)
@@ -117,10 +119,16 @@ def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path):
     files = fsspec.filesystem("memory")
     files.pipe_file(f"{root}/frames-00001.arrow", b"x" + files.cat_file(f"{root}/{FIRST_FILE}")[1:])
     last = open_frame_store(root).manifest.records[-1]
-    with pytest.raises(VideoDecodeError, match="damaged"):
+    with pytest.raises(StoreCorrupt, match="00001"):
         read(last)
     assert [copy] == list((tmp_path / "mirrors" / "frames").glob("*.arrow"))
-    assert tmp_path / "mirrors" != locks.MIRRORS
+
+    whole = copy.read_bytes()
+    flip_a_byte(copy)
+    monkeypatch.setenv(JOB_VARIABLE, "next")
+    assert len(read(record, verify=False)) == 12
+    assert f"{copy} is damaged; copying {root}/{FIRST_FILE} again" in caplog.text
+    assert copy.read_bytes() == whole
 
 
 # --- making -------------------------------------------------------------------------------------
@@ -134,7 +142,7 @@ def test_order_of_units_and_second_runs_change_nothing(example, sealed_root, tmp
 
 def test_what_is_missing_is_named(example, tmp_path):
     root = str(tmp_path)
-    assert store.open_for_writing(root, example.spec) is None
+    assert open_for_writing(root, example.spec) is None
     example.write_unit(root, 1)
     assert finished_units(root) == {1}
     with pytest.raises(StoreIncomplete, match="unit 0"):
@@ -155,7 +163,7 @@ def test_what_is_missing_is_named(example, tmp_path):
 def test_other_frames_at_the_same_place_are_refused(example, sealed_root, setting, words):
     other = plan_frame_store(example.config(**setting), example.videos)
     with pytest.raises(FingerprintMismatch, match=words):
-        store.open_for_writing(str(sealed_root), other)
+        open_for_writing(str(sealed_root), other)
 
 
 def test_frames_of_other_videos_are_refused(example, sealed_root):
@@ -167,7 +175,7 @@ def test_frames_of_other_videos_are_refused(example, sealed_root):
 
 def test_a_unit_with_other_videos_is_refused(example, tmp_path):
     with pytest.raises(ValueError, match="unit 0 has 2 videos, not 1"):
-        store_files.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
+        store.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -176,7 +184,7 @@ def test_a_unit_with_other_videos_is_refused(example, tmp_path):
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
 def test_a_damaged_fragment_never_becomes_another_file(example, sealed_root, tmp_path, place):
     root = str(tmp_path)
-    store.open_for_writing(root, example.spec)
+    open_for_writing(root, example.spec)
     for unit in range(example.spec.num_units):
         example.write_unit(root, unit)
     path = tmp_path / fragment_name(0)
@@ -191,25 +199,38 @@ def test_a_damaged_fragment_never_becomes_another_file(example, sealed_root, tmp
     assert gathered.entry == open_frame_store(str(sealed_root)).seal.entries[FIRST_FILE]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_file_is_no_source(sealed_root, tmp_path, share):
+def test_a_changed_jpeg_is_found_by_the_next_job_or_where_its_video_is_verified(
+    sealed_root, tmp_path, monkeypatch
+):
     root, path = damaged(sealed_root, tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(VideoDecodeError) as caught:
-        read(first_record(root), verify=False)
-    assert caught.value.status == Status.UNREADABLE
+    record = first_record(root)
+    monkeypatch.setenv(JOB_VARIABLE, "first")
+    read(record, verify=False)
+    flip_a_byte(path)
+    read(record, verify=False)  # this job has verified the file already
+    with pytest.raises(VideoDecodeError, match="prepare the frames again") as caught:
+        read(record)
+    assert caught.value.status == Status.CHANGED
+    monkeypatch.setenv(JOB_VARIABLE, "next")
+    with pytest.raises(StoreCorrupt, match=f"{path} is damaged"):
+        read(record, verify=False)
 
 
-def test_a_changed_jpeg_is_found_where_it_is_verified(sealed_root, tmp_path):
+def test_processes_of_one_job_verify_a_file_once(sealed_root, tmp_path, monkeypatch):
+    monkeypatch.setenv(JOB_VARIABLE, "one job")
     root, path = damaged(sealed_root, tmp_path)
+    record = first_record(root)
+    read(record)
+    flip_a_byte(path)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert len(pool.apply(read, (record,), {"verify": False})) == 12
+
+
+def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     start = content.index(b"\xff\xd8\xff")  # of the first JPEG
     content[start + 700] ^= 1
     path.write_bytes(content)
-    with pytest.raises(VideoDecodeError, match="prepare the frames again") as caught:
-        read(first_record(root))
-    assert caught.value.status == Status.CHANGED
 
 
 def test_a_missing_file_is_no_source(sealed_root, tmp_path):
@@ -220,12 +241,12 @@ def test_a_missing_file_is_no_source(sealed_root, tmp_path):
     assert caught.value.status == Status.NOT_FOUND
 
 
-def test_a_file_of_something_else_is_no_source(sealed_root, tmp_path):
-    root, path = damaged(sealed_root, tmp_path)
+def test_a_file_of_something_else_is_no_source(tmp_path):
+    path = tmp_path / FIRST_FILE
     with pa.ipc.new_file(path, pa.schema([("a", pa.int32())])) as sink:
         sink.write_batch(pa.record_batch({"a": pa.array([1], pa.int32())}))
-    with pytest.raises(VideoDecodeError, match="other columns"):
-        read(first_record(root))
+    with pytest.raises(ValueError, match="other columns"):
+        mapped_jpegs(path, 0)
 
 
 def test_a_wanted_frame_that_is_not_there_is_an_error(sealed_root):

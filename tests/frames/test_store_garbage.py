@@ -15,6 +15,7 @@ from pipeline.frames.store import find_garbage, open_frame_store
 from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, list_tree
 from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.store import open_for_writing
 from tests.logits.imaginary import Plan, Video, cache
 
 TORN = f"journal/.unit-000001.parquet.{'0a' * 16}.tmp"
@@ -46,7 +47,7 @@ def test_only_garbage_is_collected(root):
 def test_beside_a_writer_nothing_is_lost(example, sealed_root, tmp_path):
     """After every single step of a store, with no regard for age, and journals asked for."""
     root, spec = tmp_path / "frames", example.spec
-    store.open_for_writing(str(root), spec)
+    open_for_writing(str(root), spec)
     for unit in range(spec.num_units):
         example.write_unit(str(root), unit)
         assert collect(root, journals=True) == []

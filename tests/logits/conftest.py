@@ -18,6 +18,7 @@ from pipeline.errors import Status
 from pipeline.logits import journal, layout, store
 from pipeline.logits.cells import Cells, Grid, centre
 from pipeline.storage.sealed.seal import FileEntry, Seal
+from pipeline.storage.sealed.store import open_for_writing
 
 K, T, V = 5, 2, 3
 NUM_VIDEOS = 29  # 24 of train, 5 of val; three rows a unit, twelve a shard
@@ -98,7 +99,7 @@ class Example:
         )
 
     def write_units(self, root: str, units: list[layout.Unit]) -> None:
-        store.open_for_writing(root, self.spec)
+        open_for_writing(root, self.spec)
         for unit in units:
             journal.write_fragment(root, self.spec, unit, self.compute(unit))
 
@@ -110,7 +111,7 @@ class Example:
         step = -1 if backwards else 1
         self.write_units(root, self.units[::step])
         entries = [entry for shard in self.shards[::step] for entry in self.gather(root, shard)]
-        return store.seal(root, self.spec, entries, provenance={"backwards": backwards})
+        return store.seal_logits(root, self.spec, entries, provenance={"backwards": backwards})
 
 
 def same_grids(first: Grid, second: Grid) -> bool:

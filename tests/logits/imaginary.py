@@ -21,6 +21,7 @@ from pipeline.logits import generations, inheritance, journal, layout, store
 from pipeline.logits.cells import Cells, centre, joined, unit_of
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import Seal
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.views.view import build_view, keyed_hash
 
 K, T = 4, 2
@@ -170,7 +171,7 @@ class Writer:
         plan, spec = self.plan, self.plan.spec
         self.home = generations.place_generation(self.root, spec, plan.manifest)
         yield "place"
-        self.seal = store.open_for_writing(self.home, spec)
+        self.seal = open_for_writing(self.home, spec)
         yield "open"
         generations.record_videos(self.home, plan.manifest)
         yield "record"
@@ -194,7 +195,7 @@ class Writer:
             records = plan.manifest.records[shard.rows.start : shard.rows.stop]
             entries += store.gather_shard(self.home, spec, shard, records)
             yield "gather"
-        self.seal = store.seal(self.home, spec, entries, provenance={})
+        self.seal = store.seal_logits(self.home, spec, entries, provenance={})
         yield "seal"
 
     def finish(self) -> Seal:

@@ -13,6 +13,7 @@ from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.logits.store import open_store
 from pipeline.storage.files import sha256_of
+from pipeline.storage.locks import JOB_VARIABLE
 
 ARRAYS = ("status", "logits", "logit_offset", "view_digest", "frame_crc", "label")
 
@@ -52,22 +53,38 @@ def test_two_processes_share_one_mirror(parquet_store, tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.starmap(open_mirror, [(root, tmp_path)] * 2)
     assert content_of(first) == content_of(second) == content_of(open_mirror(root, tmp_path))
-    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
-    assert names == [open_store(root).root_digest]
+    digest = open_store(root).root_digest
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {digest, f"{digest}.lock", f"{digest}.verified"}
 
 
-def test_damage_is_named_and_healed(parquet_store, tmp_path, caplog):
+def test_damage_is_found_by_the_next_job(parquet_store, tmp_path, monkeypatch):
+    _, root = parquet_store
+    monkeypatch.setenv(JOB_VARIABLE, "first")
+    before = content_of(open_mirror(root, tmp_path))
+    path = tmp_path / open_store(root).root_digest / "label.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    assert content_of(open_mirror(root, tmp_path)) != before  # it is not hashed twice in a job
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert content_of(pool.apply(open_mirror, (root, tmp_path))) != before
+    monkeypatch.setenv(JOB_VARIABLE, "next")
+    assert content_of(open_mirror(root, tmp_path)) == before
+
+
+def test_damage_is_named_and_healed(parquet_store, tmp_path, caplog, monkeypatch):
     _, root = parquet_store
     before = content_of(open_mirror(root, tmp_path))
     folder = tmp_path / open_store(root).root_digest
     draws = random.Random(0)
+    paths = sorted(folder.iterdir())
     for number in range(70):
-        path = sorted(folder.iterdir())[number % 7]
+        path = paths[number % 7]
         content = bytearray(path.read_bytes())
         bit = draws.randrange(8 * len(content))
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
         caplog.clear()
+        monkeypatch.setenv(JOB_VARIABLE, str(number))
         assert content_of(open_mirror(root, tmp_path)) == before
         if caplog.records:
             assert str(folder) in caplog.text
@@ -77,14 +94,16 @@ def test_damage_is_named_and_healed(parquet_store, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["mirror.json", "logits.npy"])
-def test_missing_and_swapped_files_are_healed(parquet_store, tmp_path, caplog, name):
+def test_missing_and_swapped_files_are_healed(parquet_store, tmp_path, caplog, monkeypatch, name):
     _, root = parquet_store
     before = content_of(open_mirror(root, tmp_path))
     folder = tmp_path / open_store(root).root_digest
     (folder / name).unlink()
+    monkeypatch.setenv(JOB_VARIABLE, "next")
     assert content_of(open_mirror(root, tmp_path)) == before
     assert f"{name} is damaged" in caplog.text
     (folder / "label.npy").replace(folder / "status.npy")
+    monkeypatch.setenv(JOB_VARIABLE, "the one after")
     assert content_of(open_mirror(root, tmp_path)) == before
 
 

@@ -17,6 +17,7 @@ from pipeline.logits.layout import EVALUATION_VIEW
 from pipeline.logits.store import backend_of, open_store
 from pipeline.storage.files import exists, join_uri, list_names, read_bytes, write_bytes
 from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.store import open_for_writing
 
 
 def test_round_trip_is_exact(example, root):
@@ -68,9 +69,9 @@ def test_resume_after_half_gives_the_same_store(example, root, tmp_path):
 
 
 def test_a_second_run_has_nothing_to_do(example, root):
-    assert store.open_for_writing(root, example.spec) is None
+    assert open_for_writing(root, example.spec) is None
     seal = example.write_store(root)
-    assert store.open_for_writing(root, example.spec) == seal
+    assert open_for_writing(root, example.spec) == seal
     assert example.write_store(root, backwards=True) == seal  # the first provenance stays
 
 
@@ -93,7 +94,7 @@ def test_seal_refuses_missing_shards(example, root):
     example.write_units(root, example.units)
     entries = example.gather(root, example.shards[0]) + example.gather(root, example.shards[2])
     with pytest.raises(StoreIncomplete, match="are not written"):
-        store.seal(root, example.spec, entries, provenance={})
+        store.seal_logits(root, example.spec, entries, provenance={})
     assert not exists(join_uri(root, "seal.json"))
 
 
@@ -101,7 +102,7 @@ def test_seal_refuses_other_files(example, root):
     example.write_store(root)
     entries = [replace(e, sha256="0" * 64) for e in open_store(root).seal.files]
     with pytest.raises(StoreCorrupt, match="root digest"):
-        store.seal(root, example.spec, entries, provenance={})
+        store.seal_logits(root, example.spec, entries, provenance={})
 
 
 def test_part_of_a_shard_is_refused(example, root):
@@ -127,19 +128,19 @@ def test_another_identity_is_refused_by_name(example, root):
 
 
 def test_nothing_is_added_to_another_store(example, root):
-    store.open_for_writing(root, example.spec)
+    open_for_writing(root, example.spec)
     with pytest.raises(FingerprintMismatch, match=r"views\.seed: store 0, config 9"):
-        store.open_for_writing(root, example.spec_of(views={"num_views": 3, "seed": 9}))
+        open_for_writing(root, example.spec_of(views={"num_views": 3, "seed": 9}))
     layout = {"format": example.format, "clips_per_unit": 10, "units_per_shard": 5}
     with pytest.raises(FingerprintMismatch, match=r"layout\.units_per_shard: store 4, config 5"):
-        store.open_for_writing(root, example.spec_of(store=layout))
+        open_for_writing(root, example.spec_of(store=layout))
 
 
 def test_another_schema_is_refused(example, root):
     other = replace(example.spec, identity=example.spec.identity | {"schema_version": 2})
-    store.open_for_writing(root, other)
+    open_for_writing(root, other)
     with pytest.raises(FingerprintMismatch, match="schema_version: store 2, config 1"):
-        store.open_for_writing(root, example.spec)
+        open_for_writing(root, example.spec)
 
 
 def test_files_that_are_not_ours_are_ignored(example, root):

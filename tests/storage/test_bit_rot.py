@@ -21,15 +21,15 @@ from dvflnet.weights import state_digest
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import Manifest, read_manifest, write_manifest
 from pipeline.errors import FingerprintMismatch, PipelineError
-from pipeline.frames import store_files as frame_journal
+from pipeline.frames import store as frame_store
 from pipeline.frames.store import open_frame_store
 from pipeline.logits import journal as logit_journal
-from pipeline.logits import store
 from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights, write_weights
 from pipeline.storage.files import sha256_of
-from pipeline.storage.sealed.identity import check_identity
+from pipeline.storage.sealed.identity import differences
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import Box, View
@@ -105,6 +105,11 @@ def arrays_of(mirror: Any) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in vars(mirror).items() if isinstance(value, np.ndarray)]
 
 
+def check_same(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:
+    if differing := differences(expected, found):
+        raise FingerprintMismatch(str(folder), differing)
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -125,7 +130,7 @@ def logit_kinds(root: Path, format_: str) -> dict[str, Kind]:
         return digest_of(vars(cells))
 
     def read_identity(folder: Path) -> Any:
-        return store.open_for_writing(str(folder), example.spec)
+        return open_for_writing(str(folder), example.spec)
 
     mirrors = root.with_name(f"{root.name}-mirrors")
     mirror = f"{open_mirror(str(root), mirrors).root_digest}"
@@ -157,7 +162,7 @@ def frame_kinds(root: Path, videos: Manifest, decoder: DecodeProcess) -> dict[st
     example.write_store(str(root))
 
     def read_fragment(folder: Path) -> Any:
-        return frame_journal.read_fragment(str(folder), example.spec, 0)
+        return frame_store.read_fragment(str(folder), example.spec, 0)
 
     def read(folder: Path) -> Any:
         return read_frames(decoder, folder)
@@ -188,14 +193,14 @@ def manifest_kinds(folder: Path) -> dict[str, Kind]:
     def manifest_of(folder: Path) -> Any:
         manifest = read_manifest(str(folder / "manifest.parquet"))
         expected, found = ({"manifest_digest": m.digest} for m in (example.manifest, manifest))
-        check_identity(str(folder), expected, found)
+        check_same(folder, expected, found)
         return manifest
 
     def weights_of(name: str) -> Callable[[Path], Any]:
         def read(folder: Path) -> Any:
             file = read_weights(str(folder / name))
             expected, found = ({"weights_sha256": state_digest(s)} for s in (state, file.state))
-            check_identity(str(folder), expected, found)
+            check_same(folder, expected, found)
             return found, file.metadata
 
         return read

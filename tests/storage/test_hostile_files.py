@@ -24,13 +24,13 @@ from pipeline.errors import (
     StoreCorrupt,
     WeightsMismatch,
 )
-from pipeline.logits import store as logit_store
 from pipeline.logits.store import open_store
 from pipeline.networks.trained import load_trained
 from pipeline.networks.weight_files import read_weights, write_weights
 from pipeline.storage.files import sha256_of, write_json
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.seal import FileEntry, build_seal, read_seal, write_seal
+from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
 from tests.logits.conftest import Example
 from tests.untrained_student import write_student
@@ -154,7 +154,7 @@ def seal_of(folder: Path, example: Example) -> tuple[Path, Callable[[], Any]]:
 
 def identity_of(folder: Path, example: Example) -> tuple[Path, Callable[[], Any]]:
     path = folder / "identity.json"
-    return path, lambda: logit_store.open_for_writing(str(folder), example.spec)
+    return path, lambda: open_for_writing(str(folder), example.spec)
 
 
 def config_of(folder: Path, example: Example) -> tuple[Path, Callable[[], Any]]:

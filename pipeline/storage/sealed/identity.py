@@ -90,17 +90,6 @@ def read_identity(root: str) -> bytes:
         raise StoreCorrupt(uri, expected="the identity of a store", found=str(error)) from error
 
 
-def check_identity(root: str, there: Facts, wanted: Facts) -> None:
-    """Refuse a store that was made from other inputs.
-
-    Raises:
-        FingerprintMismatch: naming every part that differs.
-
-    """
-    if differing := differences(there, wanted):
-        raise FingerprintMismatch(root, differing)
-
-
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """Return the sha256 of an identity, in hexadecimal.
 

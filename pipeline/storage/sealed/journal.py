@@ -12,7 +12,7 @@ import re
 from pipeline.storage.files import join_uri, list_names
 
 JOURNAL_NAME = "journal"
-# Of a fragment, or of what a unit of a logit store inherits.
+# A fragment, or the cells that a unit of a logit store inherits.
 _FILE = re.compile(rf"{JOURNAL_NAME}/(unit|inherited)-\d{{6,}}\.parquet")
 _FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
 
@@ -26,6 +26,15 @@ def finished_units(root: str) -> set[int]:
 def is_journalled(name: str) -> bool:
     """Return whether a file below the root of a store is of the journal, whatever its unit."""
     return _FILE.fullmatch(name) is not None
+
+
+def fragment_footer(fingerprint: str, unit: int, content_sha256: str) -> dict[bytes, bytes]:
+    """Return what the footer of a fragment says; ``content_sha256`` is of its decoded values."""
+    return {
+        b"fingerprint": fingerprint.encode(),
+        b"unit": str(unit).encode(),
+        b"content_sha256": content_sha256.encode(),
+    }
 
 
 def fragment_name(unit: int) -> str:

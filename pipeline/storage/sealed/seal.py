@@ -2,6 +2,8 @@
 
 A store that has it is complete, and one without it cannot be read. The root digest covers the
 fingerprint and the files; who sealed the store, when and on what is beside it, not in it.
+
+A file is published once, under a name that follows from the identity, and verified at every read.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreCorrupt
@@ -21,11 +24,26 @@ from pipeline.storage.files import (
     read_parsed,
     readable_json,
     sha256_of,
+    sha256_of_file,
     size_bytes,
 )
 from pipeline.storage.sealed.identity import canonical_json
 
 SEAL_NAME = "seal.json"
+# A plain relative path: no scheme, no chain of file systems, no root of its own.
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+
+
+@dataclass(frozen=True, order=True)
+class FileEntry:
+    """A file below the root of the store, as its seal lists it."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return _summary(self.num_bytes, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -132,28 +150,6 @@ def read_sealed(root: str, seal: Seal, name: str) -> bytes:
     return read_verified(root, sealed_entry(root, seal, name))
 
 
-# FOLDED storage/sealed/files
-# A file of the store: published once under a derived name, verified at every read.
-
-
-# A plain relative path: no scheme, no chain of file systems, no root of its own.
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
-
-
-@dataclass(frozen=True, order=True)
-class FileEntry:
-    """A file below the root of the store, as its seal lists it."""
-
-    name: str
-    num_bytes: int
-    sha256: str
-
-
-def lies_below(name: Any) -> bool:
-    """Return whether ``name`` can be that of a file below a root, and nothing else."""
-    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and ".." not in name.split("/")
-
-
 def publish(root: str, name: str, content: bytes) -> FileEntry:
     """Create a file below ``root``, or find it there with the same content.
 
@@ -161,10 +157,10 @@ def publish(root: str, name: str, content: bytes) -> FileEntry:
         StoreCorrupt: if it is there with other content.
 
     """
-    uri = join_uri(root, name)
+    uri, entry = join_uri(root, name), FileEntry(name, len(content), sha256_of(content))
     if not create_bytes(uri, content) and (found := read_bytes(uri)) != content:
-        raise StoreCorrupt(uri, expected=_summary(content), found=_summary(found))
-    return FileEntry(name, len(content), sha256_of(content))
+        raise StoreCorrupt(uri, str(entry), _summary(len(found), sha256_of(found)))
+    return entry
 
 
 def read_verified(root: str, entry: FileEntry) -> bytes:
@@ -175,17 +171,36 @@ def read_verified(root: str, entry: FileEntry) -> bytes:
 
     """
     uri = join_uri(root, entry.name)
-    expected = f"{entry.num_bytes} bytes, sha256 {entry.sha256}"
     try:
         if (num_bytes := size_bytes(uri)) != entry.num_bytes:  # before it fills the memory
-            raise StoreCorrupt(uri, expected=expected, found=f"{num_bytes} bytes")
+            raise StoreCorrupt(uri, str(entry), f"{num_bytes} bytes")
         content = read_bytes(uri)
     except FileNotFoundError as error:
-        raise StoreCorrupt(uri, expected=expected, found="no file") from error
-    if (found := _summary(content)) != expected:
-        raise StoreCorrupt(uri, expected=expected, found=found)
+        raise StoreCorrupt(uri, str(entry), "no file") from error
+    _check(uri, entry, len(content), sha256_of(content))
     return content
 
 
-def _summary(content: bytes) -> str:
-    return f"{len(content)} bytes, sha256 {sha256_of(content)}"
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Compare a file on this machine with its entry, without taking it into memory.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        StoreCorrupt: if it is different.
+
+    """
+    _check(str(path), entry, path.stat().st_size, sha256_of_file(path))
+
+
+def _check(uri: str, entry: FileEntry, num_bytes: int, sha256: str) -> None:
+    if (num_bytes, sha256) != (entry.num_bytes, entry.sha256):
+        raise StoreCorrupt(uri, str(entry), _summary(num_bytes, sha256))
+
+
+def _summary(num_bytes: int, sha256: str) -> str:
+    return f"{num_bytes} bytes, sha256 {sha256}"
+
+
+def lies_below(name: Any) -> bool:
+    """Return whether ``name`` can be that of a file below a root, and nothing else."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and ".." not in name.split("/")

@@ -26,7 +26,7 @@ pytestmark = [
 
 DISK_BYTES = 16_000_000  # three checkpoints and the weights have room
 CACHE_WRITERS = [
-    Step("the identity", "pipeline.logits.store:open_for_writing"),
+    Step("the identity", "pipeline.storage.sealed.store:open_for_writing"),
     Step("a fragment", "pipeline.stages.cache_steps:journal_unit", nth=4),
     Step("a shard", "pipeline.logits.store:gather_shard", nth=2),
     Step("the seal", "pipeline.storage.sealed.seal:write_seal"),

@@ -27,8 +27,8 @@ FINISH = "pipeline.tracking.run:TrackedRun.finish"
 MAX_REDONE = 8  # steps of two epochs: since the last report, and of one report that was lost
 
 CACHE_STEPS = [
-    Step("after the plan", "pipeline.logits.store:open_for_writing"),
-    Step("after the identity", "pipeline.logits.store:open_for_writing", "after"),
+    Step("after the plan", "pipeline.storage.sealed.store:open_for_writing"),
+    Step("after the identity", "pipeline.storage.sealed.store:open_for_writing", "after"),
     Step("decoding", "pipeline.stages.cache_steps:UnitDecoder.__call__", nth=4),
     Step("in the teacher", FORWARD, "after", nth=4),
     Step("inside a fragment's write", LINK, when="unit-000003.parquet"),
@@ -37,7 +37,7 @@ CACHE_STEPS = [
     Step("inside a shard's write", LINK, when="/logits/c/1"),
     Step("between shards", "pipeline.logits.store:gather_shard", "after", nth=2),
     Step("inside the seal's write", LINK, when="seal.json"),
-    Step("after the seal", "pipeline.logits.store:seal", "after"),
+    Step("after the seal", "pipeline.logits.store:seal_logits", "after"),
     Step("before the end of the run in MLflow", FINISH),
 ]
 TRAIN_STEPS = [

@@ -13,7 +13,7 @@ from tests.stages.chaos.trials import Step, Trial, check_tracked_once, last_weig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-PLANNED = Step("after the plan", "pipeline.logits.store:open_for_writing")
+PLANNED = Step("after the plan", "pipeline.storage.sealed.store:open_for_writing")
 PLACED = Step("before the result is looked for", "pipeline.storage.locks:training_alone")
 
 
