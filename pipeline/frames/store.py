@@ -115,7 +115,7 @@ def open_frame_store(root: str) -> FrameStore:
         StoreCorrupt: if its seal, identity or manifest is damaged.
 
     """
-    seal, spec = open_sealed(root, _decode_spec, job=JOB)
+    seal, spec = open_sealed(root, _decode_spec, kind="frame store", job=JOB)
     content = read_sealed(root, seal, MANIFEST_NAME)
     manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
     return FrameStore(root, seal, spec, manifest)

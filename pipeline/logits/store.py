@@ -69,7 +69,7 @@ def open_store(root: str) -> LogitStore:
         StoreCorrupt: if its seal or identity is damaged.
 
     """
-    return LogitStore(root, *open_sealed(root, decode_spec, job=JOB))
+    return LogitStore(root, *open_sealed(root, decode_spec, kind="logit store", job=JOB))
 
 
 def gather_shard(

@@ -88,13 +88,16 @@ class SealedStore(Generic[S]):
             read_verified(self.root, entry)
 
 
-def open_sealed(root: str, decode: Callable[[bytes, str], S], *, job: str) -> tuple[Seal, S]:
+def open_sealed(
+    root: str, decode: Callable[[bytes, str], S], *, kind: str, job: str
+) -> tuple[Seal, S]:
     """Read and check the seal and the identity of a store.
 
     Args:
         root: URI of the store.
         decode: makes the spec from the content and the URI of ``identity.json``.
-        job: the command that makes such stores, for the message if this one is not complete.
+        kind: "logit store", for example; used in messages.
+        job: the command that makes such stores; used in messages.
 
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
@@ -104,7 +107,7 @@ def open_sealed(root: str, decode: Callable[[bytes, str], S], *, job: str) -> tu
     uri = join_uri(root, IDENTITY_NAME)
     seal = find_seal(root)
     if seal is None:
-        raise StoreIncomplete(_progress(root, decode, job))
+        raise StoreIncomplete(_progress(root, decode, kind, job))
     spec = decode(read_sealed(root, seal, IDENTITY_NAME), uri)
     if spec.fingerprint != seal.fingerprint:
         raise StoreCorrupt(uri, expected=seal.fingerprint, found=spec.fingerprint)
@@ -142,11 +145,11 @@ def seal_files(
     return write_seal(root, build_seal(spec.fingerprint, [*entries, *published], provenance))
 
 
-def _progress(root: str, decode: Callable[[bytes, str], S], job: str) -> str:
+def _progress(root: str, decode: Callable[[bytes, str], S], kind: str, job: str) -> str:
     """Describe how far a store is that has no seal."""
     uri = join_uri(root, IDENTITY_NAME)
     if not exists(uri):
-        return f"there is no store at {root}; run {job}"
+        return f"there is no {kind} at {root}; run {job}"
     num_units = decode(read_identity(root), uri).num_units
     return (
         f"{root} is not sealed: its journal holds {len(finished_units(root))} of {num_units} "
