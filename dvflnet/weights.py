@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from dvflnet.videofocalnet import VideoFocalNet
 
 _HEAD = "head."
+# Keys of a container in order of preference: weights come before their moving average.
+_CONTAINERS = ("model", "state_dict", "model_state_dict", "model_state", "model_ema")
+_WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")  # DistributedDataParallel, torch.compile
 _BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
 
 
@@ -38,6 +41,8 @@ class LoadReport:
     """In the state dict only; ignored."""
     wrong_shape: tuple[str, ...]
     """In both, with different shapes: the name and the two shapes."""
+    stripped: str = ""
+    """What all names of the file began with, and was taken off: ``module.`` and the like."""
 
     def as_text(self) -> str:
         """Return the counts, and every name but those that were taken."""
@@ -50,6 +55,8 @@ class LoadReport:
         lines = [f"{len(self.taken)} tensors taken"]
         for title, names in groups.items():
             lines += [f"{len(names)} {title}", *(f"  {name}" for name in names)]
+        if self.stripped:
+            lines.append(f"{self.stripped!r} stripped from all names")
         return "\n".join(lines)
 
 
@@ -76,27 +83,39 @@ def state_crc(state: Mapping[str, Tensor]) -> int:
     return crc
 
 
-def published_state(checkpoint: Any) -> dict[str, Tensor]:
-    """Return the state dict of an unpickled checkpoint: bare, or under ``model`` in a container.
+def published_state(checkpoint: Any) -> tuple[dict[str, Tensor], str]:
+    """Find the state dict in an unpickled checkpoint: bare, or in a container of a training script.
 
-    The published training scripts write a container with ``model``, ``optimizer``, ``epoch``,
-    ``config`` and more. Names are left as they are.
+    Names lose a prefix that all of them have, such as ``module.``, which is not of the network but
+    of what wrapped it in training.
+
+    Returns:
+        Tensors by name, and the prefix, which may be several in a row or empty.
 
     Raises:
-        ValueError: if it is neither, or holds anything but named tensors.
+        ValueError: if there is no state dict, or it holds anything but named tensors.
 
     """
     if not isinstance(checkpoint, Mapping):
         found = type(checkpoint).__name__
         raise ValueError(f"expected a state dict or a container with 'model', found {found}")
-    state = checkpoint.get("model", checkpoint)
+    key = next((key for key in _CONTAINERS if key in checkpoint), None)
+    state = checkpoint if key is None else checkpoint[key]
     if not isinstance(state, Mapping) or not state:
-        raise ValueError("'model' must be a state dict with at least one tensor")
+        raise ValueError(f"'{key or 'model'}' must be a state dict with at least one tensor")
     strangers = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strangers:
         named = ", ".join(map(str, strangers[:8]))
         raise ValueError(f"not a state dict: there is no tensor under {named}")
-    return {str(name): tensor.detach() for name, tensor in state.items()}
+    named_tensors = {str(name): tensor.detach() for name, tensor in state.items()}
+    prefix = _common_prefix(named_tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in named_tensors.items()}, prefix
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """Return the wrappers' prefixes, one or several in a row, that all names begin with."""
+    prefixes = {_WRAPPERS.match(name).group() for name in names}  # type: ignore[union-attr]
+    return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def load_state(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from dvflnet.variants import build_model
@@ -64,12 +66,14 @@ def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | No
     """
     if model.init_weights is None:
         return None
-    state = read_weights(model.init_weights).state
+    file = read_weights(model.init_weights)
     try:
         if model.init == "imagenet":
-            return load_image_state(
-                network, state, preserve_image_function=model.preserve_image_function
+            report = load_image_state(
+                network, file.state, preserve_image_function=model.preserve_image_function
             )
-        return load_state(network, state, head=model.init_head)
+        else:
+            report = load_state(network, file.state, head=model.init_head)
     except ValueError as error:
         raise WeightsMismatch(f"{model.init_weights}: {error}") from error
+    return replace(report, stripped=file.stripped)

@@ -1,15 +1,14 @@
 """Weights on storage: safetensors for what we write, and a safe look into published checkpoints.
 
-A published ``.pth`` is a zip with a pickle inside, and a pickle runs whatever it names. Here it is
-read by an unpickler that knows a dozen harmless names and refuses all others. The published files
-also hold their config, a pickled yacs node; it becomes a plain dict that nobody looks at.
+A published ``.pth`` is a zip with a pickle inside, and a pickle runs every function that it names.
+Here an unpickler reads it that builds tensors alone. What is usual beside them (a config, paths,
+arrays) becomes an inert dict that nothing reads, and every other name is refused.
 
 Formats: github.com/huggingface/safetensors; pytorch.org/docs/stable/notes/serialization.html.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import pickle
@@ -20,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 import torch._utils
@@ -31,22 +29,26 @@ from dvflnet.weights import published_state, state_crc, state_digest
 from pipeline.errors import WeightsMismatch
 from pipeline.storage.files import local_copy, parse_json, read_bytes, write_bytes
 
-_FOLDER_MARK = 0x10  # MS-DOS's, among the attributes of a zip's member
+_FOLDER_MARK = 0x10  # MS-DOS's folder bit in the attributes of a zip's member
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
-_ALIGNMENT = 64  # bytes; a line of the caches, and what PyTorch gives its own tensors
+_ALIGNMENT = 64  # bytes; a cache line, and PyTorch's own alignment of tensors
 _CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Tensors by name, and the file's own text entries (none in a published checkpoint)."""
+    """Tensors by name, and the file's own text entries (none in a published checkpoint).
+
+    ``stripped`` is the prefix that every name had in the file: ``module.`` and the like.
+    """
 
     state: dict[str, Tensor]
     metadata: dict[str, str]
+    stripped: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the head's classes, in its order; empty if the file does not say."""
+        """Names of the head's classes, in its order; empty if the file names none."""
         return tuple(parse_json(self.metadata.get(_CLASS_NAMES, "[]")))
 
 
@@ -59,13 +61,13 @@ def write_weights(
 ) -> None:
     """Publish tensors as safetensors, all or nothing, with digest and CRC among the metadata.
 
-    The digest says which weights these are; the CRC is what every reader checks them against.
+    The digest names the weights; every reader checks them against the CRC.
 
     Args:
         uri: ends in ``.safetensors``.
         state: tensors by name, on any device.
-        metadata: text entries of the caller's choice.
-        class_names: names of the head's classes, in its order; read back as ``class_names``.
+        metadata: further text entries.
+        class_names: names of the head's classes, in its order.
 
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -89,7 +91,7 @@ def read_weights(uri: str) -> WeightFile:
         if uri.endswith(".safetensors"):
             return _read_safetensors(uri)
         if uri.endswith(_PICKLED_SUFFIXES):
-            return WeightFile(_read_published(uri, read_bytes(uri)), metadata={})
+            return _read_published(uri, read_bytes(uri))
     except FileNotFoundError as error:
         raise WeightsMismatch(f"there is no weights file {uri}") from error
     suffixes = ", ".join([".safetensors", *_PICKLED_SUFFIXES])
@@ -99,8 +101,8 @@ def read_weights(uri: str) -> WeightFile:
 def _aligned(content: bytes) -> bytes:
     """Fill a safetensors header with blanks, so that the tensors begin at a multiple of 64 bytes.
 
-    They are used where they lie in the mapped file, and the last bits of what kernels compute
-    depend on where that is. So equal weights must lie alike, however much metadata is before them.
+    Kernels use them where they lie in the mapped file, and the last bits of a result depend on
+    their alignment. So equal weights must lie alike, however long the metadata before them is.
     """
     length = int.from_bytes(content[:8], "little")
     blanks = -(8 + length) % _ALIGNMENT
@@ -125,9 +127,9 @@ def _read_safetensors(uri: str) -> WeightFile:
 
 
 def _check_whole(uri: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse tensors that are not those that were written; a foreign file cannot be checked.
+    """Refuse tensors that differ from those written; a foreign file cannot be checked.
 
-    Ours has both entries, so that a flipped bit in the name of one does not make it foreign.
+    Ours has both entries, so a flipped bit in the name of one does not make it foreign.
     """
     if metadata.keys().isdisjoint({_CRC, _DIGEST}):
         return
@@ -155,22 +157,23 @@ def _crc(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return f"{zlib.crc32(json.dumps(entries).encode(), state_crc(state)):08x}"
 
 
-def _read_published(uri: str, content: bytes) -> dict[str, Tensor]:
+def _read_published(uri: str, content: bytes) -> WeightFile:
     _check_archive(uri, content)
     try:
         if "constants.pkl" in torch._C.PyTorchFileReader(io.BytesIO(content)).get_all_records():
-            # By this sign torch.load hands a file to torch.jit, past our unpickler.
+            # torch.load would hand such a file to torch.jit, past our unpickler.
             raise ValueError("it is a TorchScript program")
         # With a pickle module of our own, torch.load does not use its own one or Python's.
         checkpoint = torch.load(
             io.BytesIO(content), map_location="cpu", pickle_module=_RestrictedPickle
         )
-        return published_state(checkpoint)
+        state, stripped = published_state(checkpoint)
     except _MALFORMED as error:
         raise WeightsMismatch(
             f"{uri} is not a published checkpoint: {error}. Nothing of it was run. Only a state "
-            "dict, bare or under 'model', can be read."
+            "dict, bare or under 'model' or the like, can be read."
         ) from error
+    return WeightFile(state, metadata={}, stripped=stripped)
 
 
 def _check_archive(uri: str, content: bytes) -> None:
@@ -190,22 +193,41 @@ def _check_archive(uri: str, content: bytes) -> None:
         raise WeightsMismatch(f"{uri} is damaged in {damaged or marked[0]}. Fetch it again.")
 
 
-class _InertNode(dict[Any, Any]):
-    """Stands in for a yacs node; a subclass, as the pickle also sets attributes on it."""
+class _Inert(dict[Any, Any]):
+    """The value of everything but tensors and their containers: built like it, and empty of it.
+
+    Entries are kept, so that a state dict of another class than ``dict`` can be read.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
-_NUMPY_SCALAR = np.float64().__reduce__()[0]  # what numpy's pickles name in order to be read
-_HARMLESS = {
+_REAL = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): _NUMPY_SCALAR,
-    ("numpy._core.multiarray", "scalar"): _NUMPY_SCALAR,
-    ("_codecs", "encode"): codecs.encode,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,  # its name in pickle protocol 2
-    ("yacs.config", "CfgNode"): _InertNode,
+}
+# What published checkpoints hold beside the tensors: arguments, paths, numbers, schedules.
+_BUILTIN = {"dict", "float", "int", "list", "set"}
+_ARRAY = {"_reconstruct", "scalar"}
+_PATH = {"PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"}
+_INERT = {
+    "_codecs": {"encode"},
+    "argparse": {"Namespace"},
+    "builtins": _BUILTIN,
+    "__builtin__": _BUILTIN,  # the name in pickle protocol 2
+    "collections": {"Counter", "defaultdict"},
+    "numpy": {"dtype", "ndarray"},
+    "numpy.core.multiarray": _ARRAY,
+    "numpy._core.multiarray": _ARRAY,  # the name since NumPy 2
+    "pathlib": _PATH,
+    "pathlib._local": _PATH,  # the name in Python 3.13
+    "torch": {"Size", "device"},
+    "yacs.config": {"CfgNode"},
 }
 
 
@@ -213,15 +235,11 @@ class _RestrictedUnpickler(pickle.Unpickler):
     """Knows what checkpoints are made of; torch.load adds the storages, from a list of its own."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return what a pickle names, if it is harmless.
-
-        Raises:
-            UnpicklingError: if it is not known to be.
-
-        """
-        if (module_name, global_name) not in _HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
-        return _HARMLESS[module_name, global_name]
+        if (module_name, global_name) in _REAL:
+            return _REAL[module_name, global_name]
+        if global_name in _INERT.get(module_name, ()):
+            return _Inert
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
 
 class _RestrictedPickle:
@@ -230,7 +248,7 @@ class _RestrictedPickle:
     Unpickler = _RestrictedUnpickler
 
 
-# What unpickling raises on bytes that make no sense; ValueError also stands for published_state.
+# Unpickling bytes that make no sense raises these; ValueError is also published_state's.
 _MALFORMED = (
     pickle.UnpicklingError,
     RuntimeError,

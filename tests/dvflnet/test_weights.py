@@ -86,15 +86,28 @@ def test_digest_takes_any_type():
     assert len(digests) == 5
 
 
-def test_published_state_is_bare_or_in_a_container(state):
-    bare = published_state(state)
-    contained = published_state({"model": state, "optimizer": {}, "epoch": 3, "config": {}})
-    assert list(bare) == list(contained) == list(state)
-    assert all(torch.equal(bare[name], state[name]) for name in state)
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "model_ema"])
+def test_published_state_is_bare_or_in_a_container(state, key):
+    container = {key: state, "optimizer": {}, "epoch": 3, "config": {}}
+    for checkpoint in (state, container, container | {"model_ema": state}):
+        found, stripped = published_state(checkpoint)
+        assert list(found) == list(state)
+        assert all(torch.equal(found[name], state[name]) for name in state)
+        assert stripped == ""
 
 
-def test_published_state_renames_nothing():
-    assert list(published_state({"module.head.bias": torch.zeros(2)})) == ["module.head.bias"]
+@pytest.mark.parametrize(
+    ("names", "found", "stripped"),
+    [
+        (["module.a", "module.b"], ["a", "b"], "module."),
+        (["_orig_mod.module.a", "_orig_mod.module.b"], ["a", "b"], "_orig_mod.module."),
+        (["module.a", "b"], ["module.a", "b"], ""),
+        (["a.module.b"], ["a.module.b"], ""),
+    ],
+)
+def test_published_state_strips_what_wrapped_the_whole_network(names, found, stripped):
+    state, prefix = published_state({name: torch.zeros(2) for name in names})
+    assert (list(state), prefix) == (found, stripped)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,8 @@ def test_published_state_renames_nothing():
         ({}, "at least one tensor"),
         ({"model": {}}, "at least one tensor"),
         ({"model": torch.zeros(2)}, "'model' must be a state dict"),
-        ({"state_dict": {}, "epoch": 3}, "no tensor under state_dict, epoch"),
+        ({"state_dict": {}, "epoch": 3}, "'state_dict' must be a state dict"),
+        ({"epoch": 3}, "no tensor under epoch"),
         ({"model": {"a": torch.zeros(2), "b": "text"}}, "no tensor under b"),
     ],
 )

@@ -7,9 +7,10 @@ import pickle
 import sys
 import types
 import zipfile
-from collections import OrderedDict
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -183,6 +184,26 @@ def test_a_published_container(tmp_path, state, yacs_node, monkeypatch):
     found = read_weights(str(path))
     assert_same(found.state, state)
     assert "yacs" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        Namespace(lr=0.1, output=Path("/tmp"), device=torch.device("cpu"), size=torch.Size([2])),
+        [PurePosixPath("a/b"), PureWindowsPath("a\\b")],
+        [defaultdict(list, a=[1]), Counter("aab"), {1, 2}],
+        [np.arange(3.0), np.float32(1.5), np.dtype("int16"), np.array(["text"])],
+    ],
+    ids=["arguments", "paths", "collections", "arrays"],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_is_usual_beside_tensors_is_inert(tmp_path, state, beside, protocol):
+    path = tmp_path / "student.ckpt"
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save({"args": beside, "state_dict": wrapped}, path, pickle_protocol=protocol)
+    found = read_weights(str(path))
+    assert_same(found.state, state)
+    assert found.stripped == "module."
 
 
 def test_parameters_become_tensors(tmp_path, state):
