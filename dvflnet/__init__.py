@@ -1,8 +1,12 @@
-"""Video-FocalNet networks, losses and metrics in plain torch: tensors in, tensors out."""
+"""Video-FocalNet networks, losses and metrics in plain torch: tensors in, tensors out.
+
+The names in ``__all__`` are public.
+"""
 
 from dvflnet.losses import LossParts, distill_loss, label_loss, weighted_loss
 from dvflnet.variants import VARIANTS, Variant, build_model
 from dvflnet.videofocalnet import VideoFocalNet
+from dvflnet.weights import load_state, published_state
 
 __all__ = [
     "VARIANTS",
@@ -12,5 +16,7 @@ __all__ = [
     "build_model",
     "distill_loss",
     "label_loss",
+    "load_state",
+    "published_state",
     "weighted_loss",
 ]

@@ -1,1 +1,37 @@
-"""The distillation pipeline: stages on Ray (``*_stage.py``) over plain modules."""
+"""The distillation pipeline: stages on Ray over plain modules.
+
+The names in ``__all__`` are public: they stay, or change with a line in ``CHANGELOG.md``. Everything
+else in the package may change without one. A name's module is imported when the name is first used,
+so ``import pipeline`` loads neither torch nor Ray nor MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULE_OF = {
+    "ExperimentConfig": "pipeline.config.schema",
+    "LogitStore": "pipeline.logits.store",
+    "Manifest": "pipeline.dataset.manifest",
+    "PipelineError": "pipeline.errors",
+    "Predictor": "pipeline.results.prediction",
+    "TrainedNetwork": "pipeline.networks.trained",
+    "load_config": "pipeline.config.load",
+    "load_trained": "pipeline.networks.trained",
+    "open_store": "pipeline.logits.store",
+    "read_manifest": "pipeline.dataset.manifest",
+    "run_cache_teacher": "pipeline.stages.cache",
+    "run_index_videos": "pipeline.stages.index",
+    "run_prepare_frames": "pipeline.stages.prepare",
+    "run_sweep": "pipeline.stages.sweep",
+    "run_train_student": "pipeline.stages.train",
+    "run_train_teacher": "pipeline.stages.train",
+}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
