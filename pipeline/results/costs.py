@@ -1,7 +1,12 @@
-"""What teacher and student cost: parameters, multiply-adds, peak memory, latency of one clip.
+"""Costs of the networks for one clip: parameters, multiply-adds, peak memory, latency.
 
-Memory and time are measured in a process of its own for each network: the peak of a process that
-has done something else before is that of something else.
+Memory and time are measured in a fresh process for each network, because the peak of a process
+includes everything that it did before.
+
+Published costs are from arXiv 2507.12426 (DVFL-Net), 2307.06947 (Video-FocalNets) and their
+repositories. Both count one clip of 8 frames of 224 x 224 with thop, and write "GFLOPs" for
+multiply-adds: only so do tiny and small agree with ours to 0.3 %. A multiply-add is two floating
+point operations, so true GFLOP are twice as many.
 """
 
 from __future__ import annotations
@@ -26,6 +31,33 @@ from pipeline.storage.files import write_json
 from pipeline.text_table import markdown_table
 from pipeline.tracking.progress import Progress
 
+NUM_CALLS = 50  # that are timed; after MAX_SECONDS fewer will do
+MIN_CALLS = 5
+MAX_SECONDS = 20.0
+NUM_FRAMES, SIDE, NUM_CLASSES = 8, 224, 101  # that papers count with
+
+
+class Claim(NamedTuple):
+    """A published variant: parameters in millions, and multiply-adds in billions if they say so."""
+
+    params_millions: float
+    gmacs: float | None
+
+
+CLAIMS = {
+    "nano": Claim(22, None),
+    "tiny": Claim(49, 63),
+    "small": Claim(88, 124),
+    "base": Claim(157, 149),
+}
+CLAIMED_RATIO = 7.0  # the abstract calls the student "about 7x" smaller than the teacher
+NOTES = (
+    'The papers\' "GFLOPs" are multiply-adds (GMAC); GFLOP are twice that.',
+    "base: the published 149 is not what the published code computes. It is 4/3 as wide as small, "
+    "and as deep, so it must cost about (4/3)^2 = 1.78 times small's 124.",
+    "nano: no figure in the repositories.",
+)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -46,19 +78,24 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class ModelCost:
-    """Costs of one clip, forward, float32, on the CPU.
+class Latency:
+    """Wall time of one call, in milliseconds."""
 
-    ``peak_bytes`` is the most memory that the process held, ``network_bytes`` what of it came with
-    the network: weights and activations.
-    """
+    p50_ms: float
+    p95_ms: float
+    num_calls: int
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Costs of one clip, forward, float32, on the CPU."""
 
     name: str
     clip: tuple[int, int, int]  # T, H, W
     num_parameters: int
     num_macs: int
-    peak_bytes: int
-    network_bytes: int
+    peak_bytes: int  # the most memory that the process held
+    network_bytes: int  # the part of it that holds weights and activations
     latency: Latency
 
     @property
@@ -67,17 +104,32 @@ class ModelCost:
         return FLOPS_PER_MAC * self.num_macs
 
 
+def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str | None) -> None:
+    """Measure and print what the experiment's networks cost, and what papers claim.
+
+    Args:
+        config: the experiment.
+        published: whether to measure the published variants, too; base needs 1 GiB and minutes.
+        json_uri: the file that the measured costs are written to, if any.
+
+    """
+    subjects = own_subjects(config) + (published_subjects() if published else [])
+    num_threads = config.cluster.worker_threads
+    costs = measure_models(subjects, num_threads=num_threads)
+    if json_uri is not None:
+        write_json(json_uri, [asdict(cost) | {"num_flops": cost.num_flops} for cost in costs])
+    print(f"Forward pass of one clip, float32, {num_threads} CPU threads\n\n{costs_table(costs)}")
+    clip = f"{NUM_FRAMES} x {SIDE} x {SIDE}"
+    print(f"\nPublished and counted, clips of {clip}, {NUM_CLASSES} classes\n\n{claims_table()}")
+
+
 def own_subjects(config: ExperimentConfig) -> list[Subject]:
     """Return the experiment's teacher and student, each on its own clips."""
     num_classes, clip = config.dataset.num_classes, config.clip
     return [
         Subject("teacher", config.teacher, num_classes, clip.num_frames, clip.side),
         Subject(
-            "student",
-            config.student,
-            num_classes,
-            config.student_num_frames,
-            config.student_side,
+            "student", config.student, num_classes, config.student_num_frames, config.student_side
         ),
     ]
 
@@ -101,32 +153,25 @@ def measure_models(subjects: Sequence[Subject], *, num_threads: int) -> list[Mod
     return costs
 
 
-def _measure(subject: Subject, num_threads: int) -> ModelCost:
-    torch.set_num_threads(num_threads)
-    _start_kernels()
-    before = memory_bytes("VmRSS")
-    network = subject.build()
-    clip = torch.zeros((1, subject.num_frames, 3, subject.side, subject.side))
-    with torch.inference_mode():
-        network(clip)  # before the clock starts, so that the peak is that of the network alone
-        peak = memory_bytes("VmHWM")
-        latency = measure_latency(lambda: network(clip))
-    num_parameters, num_macs = count_costs(subject)
-    return ModelCost(
-        name=subject.name,
-        clip=(subject.num_frames, subject.side, subject.side),
-        num_parameters=num_parameters,
-        num_macs=num_macs,
-        peak_bytes=peak,
-        network_bytes=max(peak - before, 0),
-        latency=latency,
-    )
+def count_costs(subject: Subject) -> tuple[int, int]:
+    """Return parameters and multiply-adds, without allocating the network."""
+    with torch.device("meta"):
+        network = subject.build()
+    macs = count_macs(network, num_frames=subject.num_frames, side=subject.side)
+    return count_parameters(network), macs
 
 
-def _start_kernels() -> None:
-    """Let PyTorch load its kernels, which are the same for every network."""
-    nn.functional.conv2d(torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 3, 3))
-    nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
+def measure_latency(call: Callable[[], object]) -> Latency:
+    """Time calls one after the other; the first two are not counted."""
+    for _ in range(2):
+        call()
+    seconds: list[float] = []
+    while len(seconds) < NUM_CALLS and (len(seconds) < MIN_CALLS or sum(seconds) < MAX_SECONDS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    p50, p95 = np.percentile(1000 * np.array(seconds), [50, 95])
+    return Latency(float(p50), float(p95), len(seconds))
 
 
 def memory_bytes(field: str) -> int:
@@ -143,37 +188,13 @@ def memory_bytes(field: str) -> int:
 
 def costs_table(costs: Sequence[ModelCost]) -> str:
     """Lay costs out as a Markdown table."""
-    header = (
-        "",
-        "clip",
-        "params (M)",
-        "GMAC",
-        "GFLOP",
-        "network MiB",
-        "process MiB",
-        "p50 ms",
-        "p95 ms",
-    )
+    memory, latency = ("network MiB", "process MiB"), ("p50 ms", "p95 ms")
+    header = ("", "clip", "params (M)", "GMAC", "GFLOP", *memory, *latency)
     return markdown_table(header, [_line(cost) for cost in costs])
 
 
-def _line(cost: ModelCost) -> tuple[str, ...]:
-    mebibyte = 2**20
-    return (
-        cost.name,
-        " x ".join(map(str, cost.clip)),
-        f"{cost.num_parameters / 1e6:.3f}",
-        f"{cost.num_macs / 1e9:.4g}",
-        f"{cost.num_flops / 1e9:.4g}",
-        f"{cost.network_bytes / mebibyte:.0f}",
-        f"{cost.peak_bytes / mebibyte:.0f}",
-        f"{cost.latency.p50_ms:.1f}",
-        f"{cost.latency.p95_ms:.1f}",
-    )
-
-
 def claims_table() -> str:
-    """Lay what was published beside what the code costs, with the notes that it takes."""
+    """Lay the published costs beside the counted ones, with notes."""
     header = ("", "params (M)", "published", "GMAC", 'published "GFLOPs"', "off by")
     counted = {subject.name: count_costs(subject) for subject in published_subjects()}
     lines = [
@@ -195,99 +216,48 @@ def claims_table() -> str:
     return "\n".join([markdown_table(header, lines), "", *notes])
 
 
-def count_costs(subject: Subject) -> tuple[int, int]:
-    with torch.device("meta"):
-        network = subject.build()
-    macs = count_macs(network, num_frames=subject.num_frames, side=subject.side)
-    return count_parameters(network), macs
+def _measure(subject: Subject, num_threads: int) -> ModelCost:
+    torch.set_num_threads(num_threads)
+    _start_kernels()
+    before = memory_bytes("VmRSS")
+    network = subject.build()
+    clip = torch.zeros((1, subject.num_frames, 3, subject.side, subject.side))
+    with torch.inference_mode():
+        network(clip)  # The peak is read before timing, which holds memory of its own.
+        peak = memory_bytes("VmHWM")
+        latency = measure_latency(lambda: network(clip))
+    num_parameters, num_macs = count_costs(subject)
+    return ModelCost(
+        name=subject.name,
+        clip=(subject.num_frames, subject.side, subject.side),
+        num_parameters=num_parameters,
+        num_macs=num_macs,
+        peak_bytes=peak,
+        network_bytes=max(peak - before, 0),
+        latency=latency,
+    )
+
+
+def _start_kernels() -> None:
+    """Let PyTorch load its kernels, which are the same for every network."""
+    nn.functional.conv2d(torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 3, 3))
+    nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
+
+
+def _line(cost: ModelCost) -> tuple[str, ...]:
+    mebibyte = 2**20
+    return (
+        cost.name,
+        " x ".join(map(str, cost.clip)),
+        f"{cost.num_parameters / 1e6:.3f}",
+        f"{cost.num_macs / 1e9:.4g}",
+        f"{cost.num_flops / 1e9:.4g}",
+        f"{cost.network_bytes / mebibyte:.0f}",
+        f"{cost.peak_bytes / mebibyte:.0f}",
+        f"{cost.latency.p50_ms:.1f}",
+        f"{cost.latency.p95_ms:.1f}",
+    )
 
 
 def _claimed_gmacs(claimed: float | None, found: float) -> tuple[str, str]:
     return ("-", "-") if claimed is None else (f"{claimed:g}", f"{found / claimed - 1:+.1%}")
-
-
-def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str | None) -> None:
-    """Measure and print what the experiment's networks cost, and what papers claim.
-
-    Args:
-        config: the experiment.
-        published: measure the published variants, too; base needs 1 GiB and minutes.
-        json_uri: where the measured costs go to, if anywhere.
-
-    """
-    subjects = own_subjects(config) + (published_subjects() if published else [])
-    num_threads = config.cluster.worker_threads
-    costs = measure_models(subjects, num_threads=num_threads)
-    if json_uri is not None:
-        write_json(json_uri, [asdict(cost) | {"num_flops": cost.num_flops} for cost in costs])
-    print(f"Forward pass of one clip, float32, {num_threads} CPU threads\n\n{costs_table(costs)}")
-    clip = f"{NUM_FRAMES} x {SIDE} x {SIDE}"
-    print(f"\nPublished and counted, clips of {clip}, {NUM_CLASSES} classes\n\n{claims_table()}")
-
-
-# FOLDED results/latency
-# How long one call takes: the median, and what 95 of 100 calls stay under.
-
-
-NUM_CALLS = 50
-MIN_CALLS = 5
-MAX_SECONDS = 20.0  # after which fewer calls will do
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Wall time of one call, in milliseconds."""
-
-    p50_ms: float
-    p95_ms: float
-    num_calls: int
-
-
-def measure_latency(call: Callable[[], object]) -> Latency:
-    """Time calls one after the other; the first two are not counted."""
-    for _ in range(2):
-        call()
-    seconds: list[float] = []
-    while len(seconds) < NUM_CALLS and (len(seconds) < MIN_CALLS or sum(seconds) < MAX_SECONDS):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    p50, p95 = np.percentile(1000 * np.array(seconds), [50, 95])
-    return Latency(float(p50), float(p95), len(seconds))
-
-
-# FOLDED results/published_costs
-# What papers and repositories say that these networks cost, beside what their code costs.
-#
-# Sources: arXiv 2507.12426 (DVFL-Net) and its repository, arXiv 2307.06947 (Video-FocalNets)
-# and its
-# repository. Both count one clip of 8 frames of 224 x 224, and write "GFLOPs" for
-# multiply-adds: they
-# count with thop, and tiny and small agree with ours to 0.3 % only so. A multiply-add is two
-# floating
-# point operations, so true GFLOP are twice as many.
-
-
-NUM_FRAMES, SIDE, NUM_CLASSES = 8, 224, 101
-
-
-class Claim(NamedTuple):
-    """A published variant: parameters in millions, and multiply-adds in billions if they say so."""
-
-    params_millions: float
-    gmacs: float | None
-
-
-CLAIMS = {
-    "nano": Claim(22, None),
-    "tiny": Claim(49, 63),
-    "small": Claim(88, 124),
-    "base": Claim(157, 149),
-}
-CLAIMED_RATIO = 7.0  # of the abstract: the student is "about 7x" smaller than the teacher
-NOTES = (
-    'The papers\' "GFLOPs" are multiply-adds (GMAC); GFLOP are twice that.',
-    "base: the published 149 is not what the published code computes. It is 4/3 as wide as small, "
-    "and as deep, so it must cost about (4/3)^2 = 1.78 times small's 124.",
-    "nano: no figure in the repositories.",
-)

@@ -107,7 +107,7 @@ class ExportPlan:
     def key(self) -> str:
         """Digest of everything that decides the files and what is said of them."""
         decisive = {
-            "contract": self.contract.metadata,
+            "contract": self.contract.metadata(),
             "versions": self.versions,
             "calibration_clips": self.num_calibration_clips,
             "manifest": self.manifest.digest,
@@ -146,7 +146,7 @@ def plan_export(
     Args:
         config: the experiment.
         weights: a file that train_student wrote; none: the experiment's own DVFL-Net.
-        formats: names of ``pipeline.results.export.formats.FORMATS``; none: all of them.
+        formats: names of ``FORMATS``; none: all of them.
         num_calibration_clips: of train, for int8.
 
     Raises:
@@ -281,7 +281,7 @@ def _publish(
         write_bytes(join_uri(plan.folder, file), content)
     result = {
         "name": plan.trained.name,
-        "contract": plan.contract.metadata,
+        "contract": plan.contract.metadata(),
         "versions": plan.versions,
         "platform": platform.platform(),
         "num_val_videos": len(plan.val_rows),

@@ -102,7 +102,7 @@ def test_files_explain_themselves_and_say_nothing_of_this_machine(plan, result):
     for file, module in FILES.values():
         path = Path(plan.folder, file)
         metadata = module.read_metadata(path)
-        assert {**metadata, **plan.contract.metadata} == metadata
+        assert {**metadata, **plan.contract.metadata()} == metadata
         assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
         assert str(ROOT).encode() not in path.read_bytes()
     assert metadata["input"].startswith("clip: uint8 (batch, 4, 32, 32, 3), RGB")

@@ -63,6 +63,6 @@ def test_other_clips_are_refused(programs, shape):
 def test_files_explain_themselves(plan, result):
     for file in FILES.values():
         metadata = executorch.read_metadata(Path(plan.folder, file))
-        assert metadata == plan.contract.metadata_of_one
+        assert metadata == plan.contract.metadata("1")
         assert metadata["input"].startswith("clip: uint8 (1, 4, 32, 32, 3)")
         assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)

@@ -1,4 +1,4 @@
-"""What goes into an exported student and what comes out, and what its files are made from."""
+"""The contract of an exported student: its input and output, its formats, and its material."""
 
 from __future__ import annotations
 
@@ -11,40 +11,38 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from dvflnet.deployed import ClipClassifier, folded, trace
 from pipeline.errors import ConfigError
 from pipeline.networks.trained import TrainedNetwork
 from pipeline.views.view import EVALUATION_CROP
 
+Format = Literal["pt2", "onnx", "executorch"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PACKAGES: dict[Format, tuple[str, ...]] = {
+    "pt2": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "executorch": ("executorch", "torchao"),
+}
+# An exported file, loaded: uint8 clips (B, T, H, W, 3) -> float32 logits (B, K).
+Program = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True)
 class Contract:
-    """Input and output of an exported student.
-
-    ``clip_shape`` is that of one clip, ``(T, H, W, 3)``.
-    """
+    """Input and output of an exported student."""
 
     name: str
     class_names: tuple[str, ...]
-    clip_shape: tuple[int, int, int, int]
+    clip_shape: tuple[int, int, int, int]  # (T, H, W, 3)
     frames: str  # which frames of a video make a clip
     picture: str  # which part of a frame is seen, and how it is resized
     weights_digest: str
     root_digest: str
 
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Text entries for a file that takes any number of clips."""
-        return self._entries("batch")
-
-    @property
-    def metadata_of_one(self) -> dict[str, str]:
-        """Text entries for a file that takes one clip at a time."""
-        return self._entries("1")
-
-    def _entries(self, batch: str) -> dict[str, str]:
+    def metadata(self, batch: str = "batch") -> dict[str, str]:
+        """Return text entries for a file; ``batch`` is "1" if it takes one clip at a time."""
         shape = ", ".join(map(str, (batch, *self.clip_shape)))
         return {
             "name": self.name,
@@ -61,7 +59,7 @@ class Contract:
 
 
 def build_contract(trained: TrainedNetwork) -> Contract:
-    """Say what a trained network wants, in words that need none of this code."""
+    """Describe the input of a trained network without reference to this code."""
     recipe = trained.recipe
     kept = f", of which every {recipe.frame_stride}th is kept" if recipe.frame_stride > 1 else ""
     part, whole = EVALUATION_CROP
@@ -84,16 +82,12 @@ def build_contract(trained: TrainedNetwork) -> Contract:
 
 @dataclass(frozen=True)
 class Material:
-    """What the files of all formats are made from.
-
-    ``module`` is the folded graph, ``program`` the same, traced; ``clips`` are uint8
-    ``(N, T, H, W, 3)`` of train, to calibrate int8 with.
-    """
+    """The source of the files of all formats."""
 
     contract: Contract
-    module: fx.GraphModule
-    program: torch.export.ExportedProgram
-    clips: npt.NDArray[np.uint8]
+    module: fx.GraphModule  # folded
+    program: torch.export.ExportedProgram  # the same, traced
+    clips: npt.NDArray[np.uint8]  # (N, T, H, W, 3), of train, to calibrate int8 with
 
 
 def build_material(
@@ -103,21 +97,6 @@ def build_material(
     classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only).eval()
     module = folded(trace(classifier, contract.clip_shape))
     return Material(contract, module, trace(module, contract.clip_shape), clips)
-
-
-# FOLDED results/export/formats
-# The formats that a student is exported to, and the packages that each of them needs.
-
-
-Format = Literal["pt2", "onnx", "executorch"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-PACKAGES: dict[Format, tuple[str, ...]] = {
-    "pt2": (),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "executorch": ("executorch", "torchao"),
-}
-# An exported file, loaded: uint8 clips (B, T, H, W, 3) -> float32 logits (B, K).
-Program = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
@@ -139,3 +118,13 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
                 f"Run make install-export, or leave it out: --formats {others}"
             )
     return wanted
+
+
+def as_program(module: Callable[[Tensor], Tensor]) -> Program:
+    """Wrap a function of tensors as one of arrays."""
+
+    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return module(torch.from_numpy(clips)).numpy()
+
+    return run

@@ -14,12 +14,11 @@ import copy
 import json
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dvflnet.deployed import trace
-from pipeline.results.export.contract import Contract, Material, Program
+from pipeline.results.export.contract import Contract, Material, Program, as_program
 
 _CONTRACT = "contract"  # a method of the file that returns it
 
@@ -43,7 +42,7 @@ def _lowered(program: torch.export.ExportedProgram, contract: Contract) -> bytes
     lowered = to_edge_transform_and_lower(
         program,
         partitioner=[XnnpackPartitioner()],
-        constant_methods={_CONTRACT: json.dumps(contract.metadata_of_one)},
+        constant_methods={_CONTRACT: json.dumps(contract.metadata("1"))},
     )
     return bytes(lowered.to_executorch().buffer)
 
@@ -77,9 +76,8 @@ def load(path: Path) -> Program:
 
     method = Runtime.get().load_program(path).load_method("forward")
 
-    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # A copy of each answer: the runtime uses its memory again.
-        logits = [method.execute([torch.from_numpy(clip[None])])[0].clone() for clip in clips]
-        return torch.cat(logits).numpy()
+    def logits(clips: Tensor) -> Tensor:
+        # The runtime uses the memory of an answer again, so each one is copied.
+        return torch.cat([method.execute([clip[None]])[0].clone() for clip in clips])
 
-    return run
+    return as_program(logits)

@@ -1,4 +1,4 @@
-"""What an exported file is worth: how near it is to the network, how often right, how fast."""
+"""Measurements of exported files beside their network, and the model card that shows them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from pipeline.results.costs import Latency, measure_latency
 from pipeline.results.export.contract import Contract, Program
 from pipeline.text_table import markdown_table
 
-NETWORK = "network"  # the row that all others are compared with: the network itself, in PyTorch
+NETWORK = "network"  # the row of the network itself, in PyTorch; the others are compared with it
+MODEL_CARD = "MODEL_CARD.md"
+_HEADER = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One file beside the network that it was made from, on the same clips.
+    """One file beside the network that it was made from, on the same clips."""
 
-    ``max_difference`` is the largest one of a logit, ``agreement`` the share of equal answers.
-    """
-
-    max_difference: float
-    agreement: float
+    max_difference: float  # of a logit
+    agreement: float  # share of clips with the same arg-max
     top1: float
     nll: float
     latency: Latency  # of one clip
@@ -54,7 +53,7 @@ def measure(
     """Compare a program's logits with the network's, and time it on one clip.
 
     Args:
-        program: to time.
+        program: the file, loaded.
         logits: float32 ``(N, K)``, the program's.
         reference: float32 ``(N, K)``, the network's.
         labels: int64 ``(N,)``.
@@ -72,20 +71,12 @@ def measure(
     )
 
 
-# FOLDED results/export/model_card
-# What is said of an export: a table of its files, and the card that travels with them.
-
-
-MODEL_CARD = "MODEL_CARD.md"
-_HEADER = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
-
-
 def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Measured]) -> str:
     """Lay the files out as a Markdown table, the network itself first.
 
     Args:
-        files: ``file`` and ``num_bytes`` by name, such as ``onnx int8``.
-        measured: of the same names and of the network.
+        files: name, such as ``onnx int8`` -> ``file`` and ``num_bytes``.
+        measured: the same names, and ``NETWORK``.
 
     """
     lines = [_line(name, files.get(name), values) for name, values in measured.items()]
@@ -108,15 +99,8 @@ def _line(name: str, entry: Mapping[str, Any] | None, values: Measured) -> tuple
 
 
 def model_card(contract: Contract, facts: Mapping[str, str], table: str) -> str:
-    """Write the card of an export.
-
-    Args:
-        contract: of its files.
-        facts: of data, lineage and quality, by their names.
-        table: from ``export_table``.
-
-    """
-    said = contract.metadata
+    """Write the card of an export, with facts about its data, lineage and quality by name."""
+    said = contract.metadata()
     names = "\n".join(f"{label}. {name}" for label, name in enumerate(contract.class_names))
     lineage = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     return f"""# {contract.name}

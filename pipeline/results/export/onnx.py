@@ -39,7 +39,7 @@ def write_files(material: Material, folder: Path) -> dict[str, Path]:
         )
     for node in exported.model.graph:
         node.metadata_props.clear()  # places in source files, of every node
-    exported.model.metadata_props.update(material.contract.metadata)
+    exported.model.metadata_props.update(material.contract.metadata())
     exported.save(str(path))
     _quantise(path, int8_path, material.clips)
     return {"onnx float32": path, "onnx int8": int8_path}

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from pipeline.results.export.contract import Material, Program
+from pipeline.results.export.contract import Material, Program, as_program
 
 _CONTRACT = "contract.json"  # file inside the archive
 
@@ -20,7 +18,7 @@ _CONTRACT = "contract.json"  # file inside the archive
 def write_files(material: Material, folder: Path) -> dict[str, Path]:
     """Write the program, with its contract as an extra file inside; return its path by name."""
     path = folder / "student.pt2"
-    text = json.dumps(material.contract.metadata, indent=2)
+    text = json.dumps(material.contract.metadata(), indent=2)
     torch.export.save(material.program, path, extra_files={_CONTRACT: text})
     return {"pt2 float32": path}
 
@@ -34,11 +32,4 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def load(path: Path) -> Program:
     """Load a file to run it on the CPU."""
-    module = torch.export.load(path).module()
-
-    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            logits: torch.Tensor = module(torch.from_numpy(clips))
-        return logits.numpy()
-
-    return run
+    return as_program(torch.export.load(path).module())
