@@ -1,8 +1,8 @@
 """The distillation pipeline: stages on Ray over plain modules.
 
-The names in ``__all__`` are public: they stay, or change with a line in ``CHANGELOG.md``. Everything
-else in the package may change without one. A name's module is imported when the name is first used,
-so ``import pipeline`` loads neither torch nor Ray nor MLflow.
+The names in ``__all__`` are public: they stay, or change with a line in ``CHANGELOG.md``. All
+others may change without one. A name is imported when it is first used, so ``import pipeline``
+loads neither torch nor Ray nor MLflow.
 """
 
 from __future__ import annotations
