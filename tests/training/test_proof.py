@@ -84,19 +84,22 @@ def shifted(view: View, **sides: int) -> View:
     )
 
 
-# What a faulty loader might really decode, while it believes in the right view.
+def late(view: View, frames: int) -> View:
+    return replace(view, frame_indices=tuple(index + frames for index in view.frame_indices))
+
+
+# What a faulty loader might decode while its request is right, and the cause that is named.
 FAULTS = {
-    "one frame late": lambda v: replace(v, frame_indices=tuple(i + 1 for i in v.frame_indices)),
-    "one frame early": lambda v: replace(v, frame_indices=tuple(i - 1 for i in v.frame_indices)),
-    "flipped": lambda v: replace(v, flip=not v.flip),
-    "crop left": lambda v: shifted(v, left=-1),
-    "crop right": lambda v: shifted(v, left=1),
-    "crop up": lambda v: shifted(v, top=-1),
-    "crop down": lambda v: shifted(v, top=1),
-    "crop wider": lambda v: shifted(v, width=1),
-    "crop narrower": lambda v: shifted(v, width=-1),
-    "crop higher": lambda v: shifted(v, height=1),
-    "crop lower": lambda v: shifted(v, height=-1),
+    "student sees frames 1 late": lambda view: late(view, 1),
+    "student sees frames 1 early": lambda view: late(view, -1),
+    "student sees the other flip": lambda view: replace(view, flip=not view.flip),
+    **{
+        f"crop whose {side} is off by {change:+d} px": lambda view, side=side, change=change: (
+            shifted(view, **{side: change})
+        )
+        for side in ("left", "top", "width", "height")
+        for change in (-1, 1)
+    },
 }
 
 
@@ -118,34 +121,14 @@ def inner_request(dataset, request_of) -> ClipRequest:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_other_pixels_are_caught(fault, inner_request, check):
-    with pytest.raises(ViewMismatch, match="the pixels of frames") as caught:
+def test_other_pixels_are_caught_and_the_cause_is_named(fault, inner_request, check):
+    with pytest.raises(ViewMismatch, match=re.escape(fault)) as caught:
         check(inner_request, FAULTS[fault](inner_request.view))
-    assert inner_request.record.sample_id in str(caught.value)
+    assert f"{inner_request.record.sample_id} (" in str(caught.value)
+    assert "the pixels of frames" in str(caught.value)
 
 
-CAUSES = {
-    "one frame late": "student sees frames 1 late",
-    "one frame early": "student sees frames 1 early",
-    "flipped": "student sees the other flip",
-    "crop left": r"crop whose left is off by -1 px",
-    "crop right": r"crop whose left is off by \+1 px",
-    "crop up": r"crop whose top is off by -1 px",
-    "crop down": r"crop whose top is off by \+1 px",
-    "crop wider": r"crop whose width is off by \+1 px",
-    "crop narrower": r"crop whose width is off by -1 px",
-    "crop higher": r"crop whose height is off by \+1 px",
-    "crop lower": r"crop whose height is off by -1 px",
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_cause_is_named(fault, inner_request, check):
-    with pytest.raises(ViewMismatch, match=CAUSES[fault]):
-        check(inner_request, FAULTS[fault](inner_request.view))
-
-
-@pytest.mark.parametrize("fault", ["one frame late", "flipped", "crop left"])
+@pytest.mark.parametrize("fault", list(FAULTS)[1:4])
 def test_the_cause_is_named_when_the_teacher_is_at_fault(fault, inner_request, mirror, tiny_config):
     """The store holds what a faulty teacher saw; the student is right."""
     limits = tiny_config.dataset.limits
@@ -155,7 +138,8 @@ def test_the_cause_is_named_when_the_teacher_is_at_fault(fault, inner_request, m
         for seen in (FAULTS[fault](view), view)
     )
     told = diagnose(Mismatch(inner_request, expected=wrong, found=right), mirror, limits)
-    assert re.search(CAUSES[fault].replace("student sees", "teacher saw"), told)
+    assert "The teacher saw" in told
+    assert fault.removeprefix("student sees ") in told
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -234,19 +218,6 @@ def test_an_edited_policy_is_caught(edit, dataset, tiny_config, check):
         except ViewMismatch:
             caught += 1
     assert caught >= 2
-
-
-def test_a_view_off_by_one_is_caught(request_of, check):
-    believed, other = request_of(5, 1), request_of(5, 2)
-    with pytest.raises(ViewMismatch):
-        check(replace(believed, view=replace(other.view, view_index=1)))
-    with pytest.raises(ViewMismatch, match="pixels"):
-        check(believed, other.view)
-
-
-def test_the_row_of_another_video_is_caught(request_of, check):
-    with pytest.raises(ViewMismatch):
-        check(replace(request_of(5), row=6))
 
 
 def test_a_view_that_the_store_lacks_is_refused(request_of, check):
