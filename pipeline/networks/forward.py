@@ -91,8 +91,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def round_weights(network: VideoFocalNet, precision: str) -> None:
     """Round once what autocast would round for every batch: half the memory, the same logits.
 
-    Norms and head stay float32. What is not rounded is copied, too, so that a mapped file can be
-    closed.
+    Norms and head stay float32. They are copied, so that a mapped file of weights can be closed.
     """
     products = (nn.Linear, nn.Conv1d, nn.Conv2d)
     for module in network.modules():

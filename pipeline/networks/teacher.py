@@ -40,8 +40,8 @@ def teacher_digest(config: ExperimentConfig) -> str:
 class TeacherPredictor:
     """A teacher in evaluation mode on one device.
 
-    Results depend neither on who computes them nor on the other clips of a batch: all batches have
-    one size, and on CPU the number of threads is fixed.
+    A clip's logits depend neither on the process nor on the other clips of a batch: all batches
+    have one size, and on CPU the number of threads is fixed.
 
     Raises:
         WeightsMismatch: if the file's weights are not those of ``digest``, which a plan has read.

@@ -1,4 +1,4 @@
-"""A trained network and what it takes to use it, from its weights file alone.
+"""A trained network with its recipe, config and classes, from its weights file alone.
 
 Training writes the resolved config and the class names into the file, for evaluation, prediction
 and export. The file of a teacher that was trained elsewhere has no config; the experiment's own
@@ -24,11 +24,11 @@ from pipeline.networks.weight_files import WeightFile, read_weights
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network in evaluation mode, and what it was made for.
+    """A network in evaluation mode, and the run that trained it.
 
-    ``recipe`` says how its clips are cut, ``config`` is the experiment that it was trained by.
-    ``name`` is that of its run, ``root_digest`` that of the store that it learned from (empty for
-    a teacher), ``digest`` that of its weights.
+    ``config`` and ``recipe`` are those of training; the recipe also cuts the network's clips.
+    ``name`` is the run's, ``root_digest`` that of the store that it learned from (empty for a
+    teacher), ``digest`` that of the weights.
     """
 
     name: str
@@ -41,12 +41,7 @@ class TrainedNetwork:
     root_digest: str
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
-        """Compare its classes with those of a manifest.
-
-        Raises:
-            WeightsMismatch: if they are others, or in another order.
-
-        """
+        """Raise ``WeightsMismatch`` if these are other classes, or in another order."""
         if self.class_names != class_names:
             raise WeightsMismatch(
                 f"{self.uri} tells {len(self.class_names)} classes apart, and they are not those "
@@ -67,7 +62,7 @@ def load_trained(uri: str) -> TrainedNetwork:
     """Load a student, or a teacher that was trained here.
 
     Raises:
-        WeightsMismatch: if there is no such file, it is damaged, or it does not say what it is.
+        WeightsMismatch: if the file is missing or damaged, or does not describe its network.
 
     """
     file = read_weights(uri)
@@ -84,7 +79,7 @@ def load_trained(uri: str) -> TrainedNetwork:
 
 
 def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> TrainedNetwork:
-    """Load the teacher of an experiment, whoever trained it.
+    """Load the teacher of an experiment, trained here or elsewhere.
 
     Raises:
         WeightsMismatch: if its weights are not there, do not fit, or name other classes.

@@ -74,14 +74,14 @@ def publish_result(
 
 def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:
     """Log an evaluated epoch: the scores of val and the points of training."""
-    # Scores first: what was logged first is what MLflow compares runs by, unless told otherwise.
+    # Scores first: MLflow compares runs by the metric that was logged first.
     run.log_metrics(report["step"], val_scores(report) | {"train/epoch": report["epoch"]})
     for step, values in report["points"]:
         run.log_metrics(step, values)
 
 
 def val_scores(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return what was measured on val, under its MLflow names."""
+    """Return the scores of val, under their MLflow names."""
     return {name: value for name, value in report.items() if name.startswith("val/")}
 
 

@@ -52,7 +52,7 @@ from pipeline.training.worker import run_worker
 
 # Read by Ray Tune when it is used.
 TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files beside ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job, as everywhere
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table of its own even at verbosity 0
@@ -153,7 +153,7 @@ def _work(setup: dict[str, Any], plans: Mapping[str, TrainPlan], queue: Any) -> 
     try:
         run_worker(plan, ReportingWorker(device, plan.name, queue))
     except PipelineError as error:
-        # Ray Tune would try again what is raised, and it would only fail again.
+        # Raised, Ray Tune would start the trial again, and it would fail again.
         queue.put({"run": plan.name, "failure": str(error)})
 
 

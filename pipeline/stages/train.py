@@ -137,9 +137,9 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def _on_report(plan: TrainPlan, queue: Any) -> Any:
-    """Return what Ray Train's controller calls once a report is recorded.
+    """Return a callback that Ray Train's controller calls once a report is recorded.
 
-    Workers do not put reports into the queue themselves, for after a restart they repeat some.
+    Workers do not put reports into the queue themselves, because they repeat some after a restart.
     """
     from ray.train import UserCallback
 

@@ -159,8 +159,8 @@ class TrainPlan:
     def train_requests(self, first_step: int, rank: int) -> Iterator[list[ClipRequest]]:
         """Yield a worker's part of every step that is left."""
         for step in range(first_step, self.order.num_steps):
-            places = self.order.batch(step, rank=rank, num_workers=self.num_workers)
-            yield [self._train_request(epoch, row) for epoch, row in places]
+            pairs = self.order.batch(step, rank=rank, num_workers=self.num_workers)
+            yield [self._train_request(epoch, row) for epoch, row in pairs]
 
     def val_requests(self, rank: int) -> Iterator[list[ClipRequest]]:
         """Yield a worker's part of val, each video once."""

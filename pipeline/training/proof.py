@@ -153,7 +153,7 @@ def _explain(mismatch: Mismatch, views: Iterator[tuple[str, View]], frames: Fram
         crc = _crc(view, frames)
         if crc == list(mismatch.found):
             if cause:
-                return f"The student sees {cause}; the view is right, what decodes it is wrong."
+                return f"The student sees {cause}; the view is right, its decoding is wrong."
         elif crc == list(mismatch.expected) and cause:
             return f"The teacher saw {cause}: the store's views were decoded wrongly."
     return None

@@ -54,7 +54,7 @@ class RunFiles:
 
     @property
     def snapshot(self) -> str:
-        """Ray Train's record of what has been reported; the name is Ray's."""
+        """Ray Train's record of all reports; the name is Ray's."""
         return join_uri(self.folder, "checkpoint_manager_snapshot.json")
 
     @property

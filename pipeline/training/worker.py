@@ -45,7 +45,7 @@ def run_worker(plan: TrainPlan, worker: Worker, *, state: TrainingState | None =
 
 
 class LoneWorker:
-    """The only worker of a run; it keeps nothing and says nothing."""
+    """The only worker of a run; it keeps no checkpoints and reports to no one."""
 
     rank = 0
 
