@@ -15,8 +15,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from unittest import mock
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +27,11 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import Status
 from pipeline.logits.layout import StoreSpec
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
-from pipeline.stages import cache
-from pipeline.stages.cache import CachePlan, plan_cache
+from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks, unit_steps
 from pipeline.stages.cache_steps import CARRIED, CLIP_SCHEMA
 from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.stages.forecast import measure_costs
+from pipeline.stages.stream import Step, stream
 from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.journal import fragment_name
 from pipeline.storage.sealed.store import open_for_writing
@@ -121,7 +121,8 @@ def on_this_machine(config: ExperimentConfig, folder: str) -> Iterator[list[obje
         costs = measure_costs(own, plan.manifest, plan.spec)
         shape = ClusterShape(1, os.cpu_count() or 1, 0, max_decoders=1, max_devices=teachers)
         with ray_session(own, LOCAL, num_cpus=required_cpus(1, teachers)):
-            yield compare("this machine", plan, costs, shape)
+            steps = unit_steps(plan, inheriting=False)
+            yield compare("this machine", plan, steps, costs, shape)
 
 
 def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[object]]:
@@ -138,12 +139,15 @@ def on_simulated_nodes(config: ExperimentConfig, folder: str) -> Iterator[list[o
             max_decoders=decoders,
             max_devices=teachers,
         )
-        with (
-            simulated_cluster(nodes),
-            mock.patch.object(cache, "UnitDecoder", SleepingDecoder),
-            mock.patch.object(cache, "TeacherActor", SleepingTeacher),
-        ):
-            yield compare(f"{nodes} simulated nodes", plan_cache(own), SLEEPING, shape)
+        plan = plan_cache(own)
+        decode, teach, journal = unit_steps(plan, inheriting=False)
+        steps = (
+            replace(decode, work=SleepingDecoder),
+            replace(teach, work=SleepingTeacher),
+            journal,
+        )
+        with simulated_cluster(nodes):
+            yield compare(f"{nodes} simulated nodes", plan, steps, SLEEPING, shape)
 
 
 def with_actors(
@@ -180,8 +184,10 @@ def simulated_cluster(nodes: int) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)  # its processes may still write their last lines
 
 
-def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) -> list[object]:
-    predicted, measured = stage_one_rate(costs, shape), measured_rate(plan)
+def compare(
+    where: str, plan: CachePlan, steps: Sequence[Step], costs: UnitCosts, shape: ClusterShape
+) -> list[object]:
+    predicted, measured = stage_one_rate(costs, shape), measured_rate(plan, steps)
     row = [
         where,
         shape.max_decoders,
@@ -195,15 +201,15 @@ def compare(where: str, plan: CachePlan, costs: UnitCosts, shape: ClusterShape) 
     return row
 
 
-def measured_rate(plan: CachePlan) -> float:
-    """Run every unit through the stage's pipeline; return clips/s once all actors are there.
+def measured_rate(plan: CachePlan, steps: Sequence[Step]) -> float:
+    """Run every unit through the steps; return clips/s once all actors are there.
 
     That is the slope of journalled clips over time in the second half, by the times of the files:
     the driver hears of them later and in groups. A line through many units is moved less by some
     that come in together than the first and the last unit are.
     """
     open_for_writing(plan.root, plan.spec)
-    for _ in cache._finished_on_ray(plan, plan.units, {}):
+    for _ in stream(unit_blocks(plan, plan.units, {}), *steps):
         pass
     finished = sorted(
         (os.stat(join_uri(plan.root, fragment_name(unit.number))).st_mtime, len(unit.coordinates))

@@ -21,10 +21,10 @@ import psutil
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.stages import cache
-from pipeline.stages.cache import CachePlan, plan_cache
-from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.storage.sealed.store import open_for_writing
+from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks, unit_steps
+from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
+from pipeline.stages.stream import stream
 
 LONG = ("views.num_views=256", "teacher.embed_dim=8")
 SECONDS_BETWEEN = 5.0
@@ -73,7 +73,7 @@ def run(plan: CachePlan) -> float:
     """Run every unit through the stage's pipeline; return how long that took."""
     open_for_writing(plan.root, plan.spec)
     started = time.monotonic()
-    for _ in cache._finished_on_ray(plan, plan.units, {}):
+    for _ in stream(unit_blocks(plan, plan.units, {}), *unit_steps(plan, inheriting=False)):
         pass
     return time.monotonic() - started
 

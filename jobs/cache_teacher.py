@@ -6,27 +6,9 @@
 Kill it when you like; the same command does only what is missing.
 """
 
-from __future__ import annotations
-
-import argparse
-
-from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
-
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Run the stage."""
-    from pipeline.stages.cache import run_cache_teacher
-
-    run_cache_teacher(config, arguments.ray_address)
-
-
-def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Print what the stage would do."""
-    from pipeline.stages.cache import plan_cache
-
-    print(plan_cache(config).as_text())
-
-
 if __name__ == "__main__":
-    run_job(__doc__, main, show_plan)
+    run_job(
+        __doc__, "pipeline.stages.cache:run_cache_teacher", plan="pipeline.stages.cache:plan_cache"
+    )

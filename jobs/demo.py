@@ -8,16 +8,11 @@ and trains the same student twice: VFL-Net from labels, DVFL-Net from labels and
 stages share one private Ray. Run it again: what is done stays done.
 """
 
-from __future__ import annotations
-
-import argparse
-
 from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Run every stage, then compare."""
+def demo(config: ExperimentConfig, ray_address: str) -> None:
     from pipeline.dataset.generated.videos import generate_dataset
     from pipeline.results.comparison import compare_results
     from pipeline.results.page.page import write_report
@@ -26,29 +21,28 @@ def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     from pipeline.stages.index import run_index_videos
     from pipeline.stages.train import run_train_student, run_train_teacher
 
-    address, cluster = arguments.ray_address, config.cluster
+    cluster = config.cluster
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
     say("1/6  videos")
     generate_dataset(config.dataset)
-    with ray_session(config, address, num_cpus=num_cpus):
+    with ray_session(config, ray_address, num_cpus=num_cpus):
         say("2/6  index")
-        run_index_videos(config, address)
+        run_index_videos(config, ray_address)
         say("3/6  teacher, from labels")
-        teacher = run_train_teacher(config, address)
+        teacher = run_train_teacher(config, ray_address)
         say("4/6  cache: the teacher's logits for every view")
-        run_cache_teacher(config, address)
+        run_cache_teacher(config, ray_address)
         say("5/6  VFL-Net: the student from labels alone")
-        vflnet = run_train_student(config.baseline, address)
+        vflnet = run_train_student(config.baseline, ray_address)
         say("6/6  DVFL-Net: the same student, from labels and the cache")
-        dvflnet = run_train_student(config, address)
+        dvflnet = run_train_student(config, ray_address)
     print(compare_results(teacher, vflnet, dvflnet))
     print(f"One page about all of it: {write_report(config)}")
 
 
 def say(title: str) -> None:
-    """Announce a stage."""
     print(f"\n=== {title}", flush=True)
 
 
 if __name__ == "__main__":
-    run_job(__doc__, main)
+    run_job(__doc__, demo)

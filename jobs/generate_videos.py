@@ -3,20 +3,15 @@
 python jobs/generate_videos.py configs/gestures.yaml
 """
 
-from __future__ import annotations
-
-import argparse
-
 from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Write the videos where the other jobs look for them."""
+def generate_videos(config: ExperimentConfig) -> None:
     from pipeline.dataset.generated.videos import generate_dataset
 
     generate_dataset(config.dataset)
 
 
 if __name__ == "__main__":
-    run_job(__doc__, main)
+    run_job(__doc__, generate_videos)

@@ -8,26 +8,18 @@ papers claim beside what their code costs. --published measures nano, tiny, smal
 8 x 224 x 224, too (minutes).
 """
 
-from __future__ import annotations
-
-import argparse
-
-from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what only this job can be told."""
-    parser.add_argument("--published", action="store_true", help="measure the published variants")
-    parser.add_argument("--json", metavar="URI", help="write the measured costs there, too")
-
-
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Measure and print."""
-    from pipeline.results.costs import run_model_costs
-
-    run_model_costs(config, published=arguments.published, json_uri=arguments.json)
-
-
 if __name__ == "__main__":
-    run_job(__doc__, main, add_options=add_options)
+    run_job(
+        __doc__,
+        "pipeline.results.costs:run_model_costs",
+        options={
+            "--published": {"action": "store_true", "help": "measure the published variants"},
+            "--json": {
+                "dest": "json_uri",
+                "metavar": "URI",
+                "help": "write the measured costs there, too",
+            },
+        },
+    )

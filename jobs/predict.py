@@ -5,7 +5,7 @@
     python jobs/predict.py last.safetensors video.mp4 --json
 
 Classes, clips and preprocessing are in the weights file; no config, no data set and no Ray are
-needed. A video that cannot be read is named, and the others are still looked at (leaves with 3).
+needed. A video that cannot be read is named, and the others are still predicted (exit code 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pipeline.stages.command_line import run_tool
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +42,6 @@ def parse() -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Look at every video and print what was seen."""
     from pipeline.networks.trained import load_trained
     from pipeline.results.prediction import Predictor, find_videos, look_at_all, plan_looks
     from pipeline.results.prediction_pages import prediction_table, write_pages

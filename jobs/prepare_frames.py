@@ -8,27 +8,11 @@ only what is missing. While a store grows, its journal holds every JPEG once mor
 seal, ``jobs/gc.py --journals`` gives that back.
 """
 
-from __future__ import annotations
-
-import argparse
-
-from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
-
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Run the stage."""
-    from pipeline.stages.prepare import run_prepare_frames
-
-    run_prepare_frames(config, arguments.ray_address)
-
-
-def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Print what the stage would do."""
-    from pipeline.stages.prepare import plan_frames
-
-    print(plan_frames(config).as_text())
-
-
 if __name__ == "__main__":
-    run_job(__doc__, main, show_plan)
+    run_job(
+        __doc__,
+        "pipeline.stages.prepare:run_prepare_frames",
+        plan="pipeline.stages.prepare:plan_frames",
+    )

@@ -7,20 +7,15 @@ The page holds its pictures and needs no network. What is not there yet is named
 videos must be indexed.
 """
 
-from __future__ import annotations
-
-import argparse
-
 from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Write the page and say where it is."""
+def report(config: ExperimentConfig) -> None:
     from pipeline.results.page.page import write_report
 
     print(write_report(config))
 
 
 if __name__ == "__main__":
-    run_job(__doc__, main)
+    run_job(__doc__, report)

@@ -7,27 +7,7 @@
 Kill it when you like; the same command trains only the students that are missing.
 """
 
-from __future__ import annotations
-
-import argparse
-
-from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
-
-def main(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Run the stage."""
-    from pipeline.stages.sweep import run_sweep
-
-    run_sweep(config, arguments.ray_address)
-
-
-def show_plan(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
-    """Print what the stage would do."""
-    from pipeline.training.sweep import plan_sweep
-
-    print(plan_sweep(config).as_text())
-
-
 if __name__ == "__main__":
-    run_job(__doc__, main, show_plan)
+    run_job(__doc__, "pipeline.stages.sweep:run_sweep", plan="pipeline.training.sweep:plan_sweep")

@@ -4,7 +4,7 @@
 
     plan      manifest -> fixed units; to do = units that the journal does not hold
     inherit   cells that other generations of the store hold already, into the journal
-    run       decode (processes) -> teacher (actors) -> journal (one fragment a unit), on Ray Data
+    run       decode (processes) -> teacher (actors) -> journal (one fragment a unit)
     seal      one task a shard, then seal.json
 
 A unit's content depends on the manifest, the views and the teacher alone, so any number of workers,
@@ -14,11 +14,12 @@ killed and started again at any point, ends in the same store, digest for digest
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
@@ -27,26 +28,13 @@ from pipeline.frames.source import read_source
 from pipeline.logits.generations import place_generation, record_videos
 from pipeline.logits.inheritance import Donor, find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
-from pipeline.logits.layout import (
-    Shard,
-    StoreSpec,
-    Unit,
-    plan_shards,
-    plan_store,
-    plan_units,
-)
+from pipeline.logits.layout import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_logits
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
-from pipeline.stages.cluster import (
-    CPU_SHARE,
-    actor_pool,
-    configure_streams,
-    network_resources,
-    ray_session,
-    required_cpus,
-)
+from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.stream import Step, network_resources, run_tasks, stream
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.progress import Progress
@@ -162,7 +150,7 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
     meter = Meter(plan.config.cluster.num_teachers)
     num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
     with Progress("cache", num_clips, "clips") as progress:
-        for summary in _finished_on_ray(plan, todo, known):
+        for summary in _journalled(plan, todo, known):
             meter.add(summary)
             progress.advance(summary["num_cells"], note=meter.note)
             run.log_metrics(meter.num_clips, meter.metrics)
@@ -181,60 +169,38 @@ def _inherit(plan: CachePlan) -> Known:
     )
     if not donors:
         return {}
-    import ray
-
-    inherit = ray.remote(num_cpus=CPU_SHARE)(inherit_units)
-    shared, finished = ray.put(donors), finished_units(plan.root)
-    pending = [
-        inherit.remote(plan.root, plan.spec, shard, shared, finished) for shard in plan.shards
-    ]
-    known = {unit: cells for remaining in ray.get(pending) for unit, cells in remaining.items()}
+    calls = [(plan.root, plan.spec, shard) for shard in plan.shards]
+    found = run_tasks(inherit_units, calls, donors=donors, finished=finished_units(plan.root))
+    known = {unit: cells for remaining in found for unit, cells in remaining.items()}
     num_known = sum(map(len, known.values()))
     num_run = sum(len(unit.coordinates) for unit in plan.units if unit.number in known) - num_known
     print(f"{plan.num_clips - num_run} of {plan.num_clips} clips need not be run", flush=True)
     return known
 
 
-def _finished_on_ray(
-    plan: CachePlan, todo: Sequence[Unit], known: Known
-) -> Iterator[dict[str, Any]]:
-    """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
-    if not todo:
-        return
-    import ray.data
-
-    configure_streams()
-    config, cluster = plan.config, plan.config.cluster
-    per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    blocks: Any = [
-        unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
-        for unit in todo
-    ]
-    summaries: Any = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            UnitDecoder,
-            fn_constructor_args=(config,),
-            compute=actor_pool(cluster.num_decoders, len(blocks)),
-            num_cpus=CPU_SHARE,
-            **per_unit,
-        )
-        .map_batches(
-            TeacherActor,
-            fn_constructor_args=(config, plan.spec),
-            compute=actor_pool(cluster.num_teachers, len(blocks)),
-            **network_resources(config),
-            **per_unit,
-        )
-        .map_batches(
-            cast("Any", journal_unit),
-            fn_kwargs={"root": plan.root, "spec": plan.spec, "inheriting": bool(known)},
-            num_cpus=JOURNAL_CPU_SHARE,
-            **per_unit,
-        )
-    )
-    for table in summaries.iter_batches(**per_unit):
+def _journalled(plan: CachePlan, todo: Sequence[Unit], known: Known) -> Iterator[dict[str, Any]]:
+    """Run units; yield a summary of each as it reaches the journal."""
+    steps = unit_steps(plan, inheriting=bool(known))
+    for table in stream(unit_blocks(plan, todo, known), *steps):
         yield from table.to_pylist()
+
+
+def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> list[pa.Table]:
+    """Return the blocks that units start from, without the cells that are known."""
+    return [
+        unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
+        for unit in units
+    ]
+
+
+def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:
+    """Return the way of a unit: decode, teacher, journal."""
+    config, cluster = plan.config, plan.config.cluster
+    return (
+        Step(UnitDecoder, (config,), cluster.num_decoders),
+        Step(TeacherActor, (config, plan.spec), cluster.num_teachers, **network_resources(config)),
+        Step(journal_unit, (plan.root, plan.spec, inheriting), num_cpus=JOURNAL_CPU_SHARE),
+    )
 
 
 class Meter:
@@ -306,15 +272,9 @@ def _judge_teacher(plan: CachePlan) -> None:
 
 def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
     """Gather every shard in a task of its own, then seal."""
-    import ray
-
     _check_failures(plan)
-    gather = ray.remote(num_cpus=CPU_SHARE)(gather_shard)
-    pending = [
-        gather.remote(plan.root, plan.spec, shard, plan.records(shard.rows))
-        for shard in plan.shards
-    ]
-    entries = [entry for gathered in ray.get(pending) for entry in gathered]
+    calls = [(plan.root, plan.spec, shard, plan.records(shard.rows)) for shard in plan.shards]
+    entries = [entry for gathered in run_tasks(gather_shard, calls) for entry in gathered]
     seal_logits(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
     return open_store(plan.root)
 

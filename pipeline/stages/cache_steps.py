@@ -163,9 +163,7 @@ class TeacherActor:
         return pa.table(columns)
 
 
-def journal_unit(
-    block: pa.Table, root: str, spec: StoreSpec, *, inheriting: bool = False
-) -> pa.Table:
+def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool = False) -> pa.Table:
     """Write a finished unit to the journal; what goes on to the driver is a short record of it.
 
     Args:

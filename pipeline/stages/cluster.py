@@ -17,10 +17,10 @@ from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
 from pipeline.storage.files import is_local
 
 LOCAL = "local"
+JOB_VARIABLE = "DVFLNET_JOB"  # an id that all processes of a job share; see command_line.run_tool
 CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
 
 CONNECT_SECONDS = 10  # to a cluster that is named
-NO_PROGRESS_SECONDS = 600  # then Ray Data gives up; its default is half an hour
 
 # Read by Ray when it is imported or started, so they are set before that.
 RAY_SETTINGS = {
@@ -82,32 +82,6 @@ def _apply(settings: Mapping[str, str]) -> None:
     """Set environment variables that the user has not set."""
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-
-
-def configure_streams() -> None:
-    """Set Ray Data up, in this process, as all streaming stages want it."""
-    import ray.data
-    from ray.util import log_once
-
-    log_once("ray_data_progress_manager_disabled")  # or Ray warns of what we want
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # stages show their own
-    context.target_max_block_size = None  # one block in stays one block out
-    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
-    context.raise_original_map_exception = True  # or our errors and exit codes are lost in Ray's
-
-
-def actor_pool(num_actors: int, num_blocks: int) -> Any:
-    """Return a pool for ``map_batches``. Actors without a block would start for nothing."""
-    import ray.data
-
-    return ray.data.ActorPoolStrategy(size=min(num_actors, num_blocks))
-
-
-def network_resources(config: ExperimentConfig) -> dict[str, Any]:
-    """Return what an actor that holds a network asks of Ray: a GPU, or its share of a CPU."""
-    return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
 
 
 def required_cpus(num_decoders: int, num_teachers: int) -> float:

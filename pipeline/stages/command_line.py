@@ -1,62 +1,68 @@
-"""What all jobs share on the command line: one config, overrides, and exit codes.
+"""The command line that all jobs share: one config, overrides, options, and exit codes.
 
-Imports nothing heavy, so that ``--help`` answers at once.
+It imports nothing heavy, so that ``--help`` answers at once; the stage is imported when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import os
+import pkgutil
 import signal
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import Any
 
 from pipeline.config.load import load_config, resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError
-from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
+from pipeline.stages.cluster import JOB_VARIABLE, LOCAL, check_uris_survive, underlying_error
 from pipeline.tracking.progress import Progress
 
-Stage = Callable[[ExperimentConfig, argparse.Namespace], object]
+# A function of the config, and by keyword of those options that it has parameters for; or its name,
+# such as "pipeline.stages.cache:run_cache_teacher".
+Target = str | Callable[..., Any]
 
 
 def run_job(
     description: str | None,
-    stage: Stage,
-    dry_run: Stage | None = None,
-    *,
-    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    stage: Target,
+    plan: Target | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Parse the command line, load the experiment, run a stage and leave with its exit code.
+    """Parse the command line, load the experiment, run a stage and exit with its code.
 
     Args:
-        description: the job's module docstring.
+        description: the job's module docstring, which is its help.
         stage: does the work.
-        dry_run: prints what ``stage`` would do; without it, ``--dry-run`` prints the config only.
-        add_options: adds what only this job can be told.
+        plan: returns what ``--dry-run`` prints; without it that is the config only.
+        options: the job's own options: by name, the arguments of ``add_argument``.
 
     """
     parser = _parser(description)
-    if add_options is not None:
-        add_options(parser)
+    for name, settings in (options or {}).items():
+        parser.add_argument(name, **settings)
 
     def job(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
-        if arguments.dry_run:
-            print(resolved_yaml(config))
-            if dry_run is not None:
-                dry_run(config, arguments)
-        else:
-            stage(config, arguments)
+        if not arguments.dry_run:
+            _call(stage, config, arguments)
+            return
+        print(resolved_yaml(config))
+        if plan is not None:
+            print(_call(plan, config, arguments).as_text())
 
     run_tool(job, parser.parse_args())
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
-    """Do what a command is for; what a user can act on is said in words, with its exit code."""
+    """Run a command; print an error that the user can act on as text, and exit with its code."""
     Progress.hidden = arguments.quiet
     signal.signal(signal.SIGTERM, _leave)  # the default would leave the run in MLflow RUNNING
+    os.environ.setdefault(JOB_VARIABLE, uuid.uuid4().hex)
     try:
         main(arguments)
     except Exception as error:
@@ -68,6 +74,13 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
 
 def _leave(signal_number: int, _: FrameType | None) -> None:
     sys.exit(128 + signal_number)
+
+
+def _call(target: Target, config: Any, arguments: argparse.Namespace) -> Any:
+    function = pkgutil.resolve_name(target) if isinstance(target, str) else target
+    _, *names = inspect.signature(function).parameters  # the first is the config
+    given = vars(arguments)
+    return function(config, **{name: given[name] for name in names if name in given})
 
 
 def _say(error: PipelineError) -> int:

@@ -26,14 +26,7 @@ from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.networks.trained import TrainedNetwork, load_teacher, load_trained
 from pipeline.results.evaluation import TEACHER, Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
-from pipeline.stages.cluster import (
-    CPU_SHARE,
-    actor_pool,
-    configure_streams,
-    network_resources,
-    ray_session,
-    required_cpus,
-)
+from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.evaluate_steps import (
     Candidate,
     Look,
@@ -42,6 +35,7 @@ from pipeline.stages.evaluate_steps import (
     looks_of,
     videos_block,
 )
+from pipeline.stages.stream import Step, network_resources, stream
 from pipeline.storage.files import (
     exists,
     join_uri,
@@ -168,25 +162,39 @@ def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Proto
         raise ConfigError(str(error)) from error
 
 
-def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
-    """Evaluate, publish and return the summary.
+def run_evaluate(
+    config: ExperimentConfig,
+    ray_address: str,
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    checkpoints: Sequence[str] = (),
+    with_teacher: bool = True,
+) -> dict[str, Any]:
+    """Evaluate, publish and return the summary; the options are those of ``plan_evaluation``.
 
     Raises:
         TooManyFailedVideos: before publishing, if too many videos of val are bad.
 
     """
+    plan = plan_evaluation(
+        config,
+        num_clips=num_clips,
+        num_crops=num_crops,
+        checkpoints=checkpoints,
+        with_teacher=with_teacher,
+    )
     print(plan.as_text(), flush=True)
     summary_uri = join_uri(plan.folder, SUMMARY)
     if exists(summary_uri):
         summary: dict[str, Any] = read_json(summary_uri)
         print(f"evaluated already, nothing to do\n\n{summary['text']}")
         return summary
-    cluster = plan.config.cluster
-    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
-    with ray_session(plan.config, ray_address, num_cpus=num_cpus):
-        evaluation = collect(plan, _scores_on_ray(plan))
+    num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
+    with ray_session(config, ray_address, num_cpus=num_cpus):
+        evaluation = collect(plan, _scores(plan))
     num_videos = len(evaluation.rows) + len(evaluation.failures)
-    check_failed_fraction(len(evaluation.failures), num_videos, plan.config.dataset)
+    check_failed_fraction(len(evaluation.failures), num_videos, config.dataset)
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
     write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
@@ -235,43 +243,27 @@ def _failures_of_manifest(manifest: Manifest) -> dict[str, str]:
     return {manifest.records[row].sample_id: manifest.records[row].reason for row in sorted(bad)}
 
 
-def _scores_on_ray(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
-    """Yield each network's word on each video, as they come."""
-    import ray.data
-
-    configure_streams()
-    config, candidates = plan.config, plan.candidates
-    cluster = config.cluster
-    per_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    blocks: Any = [
-        videos_block(rows, [plan.manifest.records[row] for row in rows])
-        for rows in _chunks(plan.rows, max(1, CLIPS_PER_BLOCK // plan.protocol.num_views))
-    ]
-    scores: Any = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            ViewCutter,
-            fn_constructor_args=(looks_of(candidates), plan.protocol, config.dataset.limits),
-            compute=actor_pool(cluster.num_decoders, len(blocks)),
-            num_cpus=CPU_SHARE,
-            **per_block,
-        )
-        .map_batches(
-            Scorer,
-            fn_constructor_args=(candidates, plan.manifest.class_names, plan.protocol, config),
-            compute=actor_pool(cluster.num_teachers, len(blocks)),
-            **network_resources(config),
-            **per_block,
-        )
+def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
+    """Yield the scores of each video by each network, in any order."""
+    config, candidates, rows = plan.config, plan.candidates, plan.rows
+    size = max(1, CLIPS_PER_BLOCK // plan.protocol.num_views)
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    blocks = [videos_block(rows, [plan.manifest.records[row] for row in rows]) for rows in chunks]
+    cut = Step(
+        ViewCutter,
+        (looks_of(candidates), plan.protocol, config.dataset.limits),
+        config.cluster.num_decoders,
     )
-    with Progress("evaluate", len(plan.rows), "videos") as progress:
-        for table in scores.iter_batches(**per_block):
+    score = Step(
+        Scorer,
+        (candidates, plan.manifest.class_names, plan.protocol, config),
+        config.cluster.num_teachers,
+        **network_resources(config),
+    )
+    with Progress("evaluate", len(rows), "videos") as progress:
+        for table in stream(blocks, cut, score):
             progress.advance(table.num_rows // len(candidates))
             yield from table.to_pylist()
-
-
-def _chunks(rows: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:

@@ -58,6 +58,23 @@ class ExperimentForecast:
         return f"ms a clip              {', '.join(parts)}\n{self.run.as_text()}"
 
 
+def run_forecast(
+    config: ExperimentConfig,
+    *,
+    nodes: int,
+    cpus_per_node: int,
+    gpus_per_node: int,
+    costs: str | None,
+    write_costs: str | None,
+) -> None:
+    """Print the forecast of a run on equal nodes; write its unit costs to ``write_costs``."""
+    shape = ClusterShape(nodes, cpus_per_node, gpus_per_node)
+    found = forecast_experiment(config, shape, costs_uri=costs)
+    if write_costs is not None:
+        write_json(write_costs, asdict(found.costs))
+    print(found.as_text())
+
+
 def forecast_experiment(
     config: ExperimentConfig, shape: ClusterShape, *, costs_uri: str | None = None
 ) -> ExperimentForecast:
@@ -97,11 +114,6 @@ def plan_workload(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec)
         num_train_clips=len(manifest.rows_of("train")),
         num_epochs=config.train.epochs,
     )
-
-
-def write_costs(uri: str, costs: UnitCosts) -> None:
-    """Write costs for another machine's forecast."""
-    write_json(uri, asdict(costs))
 
 
 def _read_costs(uri: str) -> UnitCosts:

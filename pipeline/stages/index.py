@@ -6,9 +6,8 @@ hashes its bytes. Bad videos keep their row, with a status and a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -26,13 +25,8 @@ from pipeline.dataset.manifest import (
     write_manifest,
 )
 from pipeline.errors import Status, VideoDecodeError
-from pipeline.stages.cluster import (
-    CPU_SHARE,
-    actor_pool,
-    configure_streams,
-    ray_session,
-    required_cpus,
-)
+from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.stream import Step, stream
 from pipeline.storage.files import exists
 from pipeline.tracking.progress import Progress
 from pipeline.views.decoder import DecodeProcess
@@ -75,33 +69,21 @@ def _show(manifest: Manifest, config: ExperimentConfig) -> None:
 
 
 def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterator[VideoRecord]:
-    """Probe on Ray Data: blocks of records in, blocks of complete records out."""
-    if not records:
-        return
-    import ray.data
-
-    configure_streams()
+    """Yield the records, completed by what probing found, in any order."""
     blocks = [
         records_table(records[start : start + VIDEOS_PER_BLOCK])
         for start in range(0, len(records), VIDEOS_PER_BLOCK)
     ]
-    probed = ray.data.from_arrow(blocks).map_batches(
-        VideoProber,
-        fn_constructor_args=(config.dataset.limits, config.dataset.min_frames),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=actor_pool(config.cluster.num_decoders, len(blocks)),
-        num_cpus=CPU_SHARE,
-    )
+    dataset = config.dataset
+    probe = Step(VideoProber, (dataset.limits, dataset.min_frames), config.cluster.num_decoders)
     with Progress("index", len(records), "videos") as progress:
-        tables: Iterable[Any] = probed.iter_batches(batch_size=None, batch_format="pyarrow")
-        for table in tables:
+        for table in stream(blocks, probe):
             progress.advance(table.num_rows)
             yield from records_of(table)
 
 
 class VideoProber:
-    """Ray Data actor that probes blocks of videos in a decoding process."""
+    """Actor that probes blocks of videos in a decoding process."""
 
     def __init__(self, limits: VideoLimits, min_frames: int) -> None:
         self._decoder = DecodeProcess()

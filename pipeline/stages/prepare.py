@@ -3,7 +3,7 @@
 ::
 
     plan      manifest -> fixed units; to do = units that the journal does not hold
-    run       decode, shrink and encode (processes) -> journal (one fragment a unit), on Ray Data
+    run       decode, shrink and encode (processes) -> journal (one fragment a unit)
     seal      one task a file, then the prepared manifest, then seal.json
 
 With ``frames.source: prepared`` every later stage reads these frames instead of the videos.
@@ -31,20 +31,14 @@ from pipeline.frames.source import read_videos
 from pipeline.frames.store import (
     FrameSpec,
     FrameStore,
-    GatheredFile,
     gather_file,
     open_frame_store,
     plan_frame_store,
     seal_frames,
     write_fragment,
 )
-from pipeline.stages.cluster import (
-    CPU_SHARE,
-    actor_pool,
-    configure_streams,
-    ray_session,
-    required_cpus,
-)
+from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.stream import Step, run_tasks, stream
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.progress import Progress
@@ -71,7 +65,7 @@ class PreparePlan:
         return self.config.frames_uri
 
     def block(self, unit: int) -> pa.Table:
-        """Lay a unit's records out as the block that Ray Data passes on."""
+        """Return the records of a unit as the block that it starts from."""
         rows = self.spec.unit_rows(unit)
         table = records_table(self.videos.records[rows.start : rows.stop])
         return table.append_column("unit", pa.array([unit] * len(rows), pa.int32()))
@@ -130,7 +124,7 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
     num_videos = num_bad = 0
     total = sum(len(plan.spec.unit_rows(unit)) for unit in todo)
     with Progress("prepare", total, "videos") as progress:
-        for summary in _finished_on_ray(plan, todo):
+        for summary in _journalled(plan, todo):
             num_videos += summary["num_videos"]
             num_bad += len(summary["failures"])
             progress.advance(summary["num_videos"])
@@ -146,27 +140,15 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
                 progress.warn(f"bad video: {failure}")
 
 
-def _finished_on_ray(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield a summary of each unit as it reaches the journal. One block of Ray Data is one unit."""
-    if not todo:
-        return
-    import ray.data
-
-    configure_streams()
-    per_unit: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    summaries: Any = ray.data.from_arrow([plan.block(unit) for unit in todo]).map_batches(
-        UnitPreparer,
-        fn_constructor_args=(plan.config, plan.spec),
-        compute=actor_pool(plan.config.cluster.num_decoders, len(todo)),
-        num_cpus=CPU_SHARE,
-        **per_unit,
-    )
-    for table in summaries.iter_batches(**per_unit):
+def _journalled(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Run units; yield a summary of each as it reaches the journal."""
+    prepare = Step(UnitPreparer, (plan.config, plan.spec), plan.config.cluster.num_decoders)
+    for table in stream([plan.block(unit) for unit in todo], prepare):
         yield from table.to_pylist()
 
 
 class UnitPreparer:
-    """Ray Data actor that prepares the videos of a unit and journals them.
+    """Actor that prepares the videos of a unit and journals them.
 
     The JPEGs go straight to the journal; what goes on to the driver is a short summary.
     """
@@ -197,11 +179,8 @@ class UnitPreparer:
 
 def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
     """Gather every file in a task of its own, then seal."""
-    import ray
-
-    gather = ray.remote(num_cpus=CPU_SHARE)(gather_file)
-    pending = [gather.remote(plan.root, plan.spec, n) for n in range(plan.spec.num_files)]
-    gathered: list[GatheredFile] = ray.get(pending)
+    files = [(plan.root, plan.spec, number) for number in range(plan.spec.num_files)]
+    gathered = run_tasks(gather_file, files)
     _check_failures(plan, [record for file in gathered for record in file.records])
     provenance = seal_provenance(plan.config, run_id)
     seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)

@@ -37,14 +37,21 @@ from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, pl
 SELECTION = "val/top1"  # the best checkpoint has the highest
 
 
-def run_train_student(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
+def run_train_student(
+    config: ExperimentConfig, ray_address: str, *, register: str | None = None
+) -> dict[str, Any]:
     """Train the student on the sealed logit store; return the run's result.
+
+    With ``register`` the student becomes a version of the registered model of that name in MLflow.
 
     Raises:
         StoreIncomplete, FingerprintMismatch, DatasetError: as ``plan_student``.
 
     """
-    return _run(plan_student(config), ray_address)
+    result = _run(plan_student(config), ray_address)
+    if register:
+        register_student(config, result, register)
+    return result
 
 
 def register_student(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:

@@ -56,15 +56,19 @@ def weights(config, tmp_path_factory):
     return write_student(config, path, CLASS_NAMES, seed=1)
 
 
+def options(weights):
+    return {"weights": weights, "formats": ["onnx", "pt2"], "num_calibration_clips": 12}
+
+
 @pytest.fixture(scope="module")
 def plan(config, weights):
-    return plan_export(config, weights=weights, formats=["onnx", "pt2"], num_calibration_clips=12)
+    return plan_export(config, **options(weights))
 
 
 @pytest.fixture(scope="module")
-def result(plan):
+def result(config, weights):
     torch.set_num_threads(1)
-    return run_export(plan)
+    return run_export(config, **options(weights))
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +145,8 @@ def test_the_run_has_the_files(config, plan, result):
     assert {path.name for path in folder.iterdir()} == {*files, "MODEL_CARD.md", "export.json"}
 
 
-def test_done_stays_done(plan, result, capsys):
-    assert run_export(plan) == json.loads(json.dumps(result))
+def test_done_stays_done(config, weights, result, capsys):
+    assert run_export(config, **options(weights)) == json.loads(json.dumps(result))
     assert "exported already, nothing to do" in capsys.readouterr().out
 
 

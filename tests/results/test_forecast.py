@@ -10,7 +10,8 @@ from dvflnet import build_model
 from pipeline.errors import ConfigError
 from pipeline.networks.weight_files import write_weights
 from pipeline.results.forecast import ClusterShape, UnitCosts, Workload, forecast, stage_one_rate
-from pipeline.stages.forecast import forecast_experiment, write_costs
+from pipeline.stages.forecast import forecast_experiment
+from pipeline.storage.files import write_json
 
 COSTS = UnitCosts(
     decode_seconds=0.03,
@@ -101,7 +102,7 @@ def test_costs_are_measured_with_the_stages_own_parts(config, dataset, tmp_path)
     assert all(0 < seconds < 10 for seconds in asdict(found.costs).values())
     assert found.run.workload.num_cached_clips == 20 * 3 + 4
     uri = str(tmp_path / "costs.json")
-    write_costs(uri, found.costs)
+    write_json(uri, asdict(found.costs))
     assert forecast_experiment(config, ClusterShape(2, 4, 0), costs_uri=uri) == found
 
 
@@ -115,6 +116,6 @@ def test_a_wrong_file_of_costs_is_refused(config, tmp_path, content):
 
 def test_a_cluster_without_cpus_is_refused(config, tmp_path):
     uri = str(tmp_path / "costs.json")
-    write_costs(uri, COSTS)
+    write_json(uri, asdict(COSTS))
     with pytest.raises(ConfigError, match="a cluster needs CPUs"):
         forecast_experiment(config, ClusterShape(1, 0, 1), costs_uri=uri)

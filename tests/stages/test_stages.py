@@ -23,7 +23,7 @@ from pipeline.results.page.page import write_report
 from pipeline.stages.cache import run_cache_teacher
 from pipeline.stages.cluster import LOCAL, ray_session
 from pipeline.stages.doctor import run_doctor
-from pipeline.stages.evaluate import plan_evaluation, run_evaluate
+from pipeline.stages.evaluate import run_evaluate
 from pipeline.stages.index import run_index_videos
 from pipeline.stages.train import run_train_student, run_train_teacher
 from pipeline.storage import files
@@ -88,7 +88,7 @@ def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) ->
 def test_teacher_and_students_are_evaluated_side_by_side(
     config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = run_evaluate(plan_evaluation(config), LOCAL)
+    summary = run_evaluate(config, LOCAL)
     vflnet, dvflnet = results["vflnet"]["name"], results["dvflnet"]["name"]
     assert list(summary["networks"]) == ["teacher", vflnet, dvflnet]
     for name in ("vflnet", "dvflnet"):
@@ -99,7 +99,7 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     runs = find_runs(config.tracking_uri, "tiny", "tags.stage = 'evaluate'")
     assert {run.data.tags["evaluated"] for run in runs} == {"teacher", vflnet, dvflnet}
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
-    assert run_evaluate(plan_evaluation(config), LOCAL)["networks"] == summary["networks"]
+    assert run_evaluate(config, LOCAL)["networks"] == summary["networks"]
     assert "evaluated already, nothing to do" in capsys.readouterr().out
 
 

@@ -1,0 +1,90 @@
+"""The one use of Ray Data: blocks go through steps on pools of actors, and tables come out.
+
+A block passes whole from step to step, so what a step computes of it does not depend on the number
+of actors. Beside it the plain Ray tasks with which stages gather whole files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from pipeline.config.schema import ExperimentConfig
+from pipeline.stages.cluster import CPU_SHARE
+
+NO_PROGRESS_SECONDS = 600  # then Ray Data gives up; its default is half an hour
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done to every block: by actors of a class, or by a function in tasks."""
+
+    work: Callable[..., Any]  # a class whose instances map a table to a table, or such a function
+    arguments: tuple[Any, ...] = ()  # of the constructor, or of the function behind the table
+    num_actors: int | None = None  # None: ``work`` is a function
+    num_cpus: float = CPU_SHARE
+    num_gpus: int | None = None
+
+    def options(self, num_blocks: int) -> dict[str, Any]:
+        """Return the step as ``map_batches`` takes it."""
+        resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        if self.num_actors is None:
+            return {"fn_args": self.arguments, **resources}
+        import ray.data
+
+        size = min(self.num_actors, num_blocks)  # more actors would start for nothing
+        pool = ray.data.ActorPoolStrategy(size=size)
+        return {"fn_constructor_args": self.arguments, "compute": pool, **resources}
+
+
+def network_resources(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what an actor with a network takes of a machine: a GPU, or its share of a CPU."""
+    return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
+
+
+def stream(blocks: Sequence[pa.Table], *steps: Step) -> Iterator[pa.Table]:
+    """Yield each block's table as it leaves the last step, in any order."""
+    if not blocks:
+        return
+    import ray.data
+
+    _configure()
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    dataset: Any = ray.data.from_arrow(list(blocks))
+    for step in steps:
+        dataset = dataset.map_batches(step.work, **whole, **step.options(len(blocks)))
+    yield from dataset.iter_batches(**whole)
+
+
+def run_tasks(
+    function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], **shared: Any
+) -> list[Result]:
+    """Call a function once for each tuple of arguments, a task each; return the results in order.
+
+    ``shared`` are keyword arguments of all calls; Ray keeps one copy of them.
+    """
+    import ray
+
+    task = ray.remote(num_cpus=CPU_SHARE)(function)
+    copies = {name: ray.put(value) for name, value in shared.items()}
+    results: list[Result] = ray.get([task.remote(*call, **copies) for call in calls])
+    return results
+
+
+def _configure() -> None:
+    import ray.data
+    from ray.util import log_once
+
+    log_once("ray_data_progress_manager_disabled")  # Ray would warn of what we want
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # stages show their own
+    context.target_max_block_size = None  # one block in stays one block out
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.raise_original_map_exception = True  # keeps our exception type, and so the exit code
