@@ -15,11 +15,12 @@
     |- TrialsFailed               2   students of a sweep could not be trained
     |- ExportMismatch             2   an exported file does not compute what the network does
     |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
-    |- StorageUnavailable         4   storage or cluster failure
+    |- StorageUnavailable         4   storage did not answer
+    |- ClusterUnavailable         4   Ray did not start, or is not where it should be
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
 
-A message says what was wrong, what was found and what to do. Jobs print it as one block and leave
-with the exit code; every other exception keeps its traceback, because it is our fault. Messages
+A message says what was wrong, what was found and what to do. Jobs print it as one block and exit
+with the code; every other exception keeps its traceback, because it is our fault. Messages
 are built in ``__str__`` from the arguments, so that an error survives pickling between processes.
 """
 
@@ -95,7 +96,13 @@ class TooManyFailedVideos(PipelineError):
 
 
 class StorageUnavailable(PipelineError):
-    """Storage or the cluster did not answer, within the time that we wait."""
+    """Storage did not answer within the time that we wait."""
+
+    exit_code = 4
+
+
+class ClusterUnavailable(PipelineError):
+    """A private Ray did not start, or there is no cluster at the address."""
 
     exit_code = 4
 

@@ -1,7 +1,4 @@
-"""Where a stage runs: the cluster of the submitted job, a named cluster, or a private Ray.
-
-Besides the ``*_stage`` modules and ``train_worker``, the only one that knows Ray.
-"""
+"""The Ray that a stage runs on: the submitted job's cluster, a named one, or a private one."""
 
 from __future__ import annotations
 
@@ -13,14 +10,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
+from pipeline.errors import ClusterUnavailable, ConfigError, PipelineError
 from pipeline.storage.files import is_local
+from pipeline.tracking.progress import Progress
 
 LOCAL = "local"
 JOB_VARIABLE = "DVFLNET_JOB"  # an id that all processes of a job share; see command_line.run_tool
 CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
 
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the driver of a submitted job
+
 CONNECT_SECONDS = 10  # to a cluster that is named
+START_ATTEMPTS = 2  # of a private Ray; a busy machine may need longer than the 30 s of one
 
 # Read by Ray when it is imported or started, so they are set before that.
 RAY_SETTINGS = {
@@ -30,7 +31,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report is safe only once it was polled
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its lesser lines are for Ray's developers
 }
-# Stages tell the driver what there is to say; what else workers print stays in Ray's log files.
+# Stages report through the driver; what else workers print stays in Ray's log files.
 QUIET: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
 # Ray Train asks the dashboard about its actors when it ends. A private Ray has none, and looking
 # for it takes 12 s; an address that refuses at once takes none.
@@ -39,7 +40,7 @@ NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
 
 def inside_ray_job() -> bool:
     """Whether this process was started by ``ray job submit``."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return SUBMITTED_JOB in os.environ
 
 
 @contextmanager
@@ -51,11 +52,11 @@ def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> I
         address: ``local`` for a private Ray that ends with the stage, or a cluster's address.
             Inside a submitted job its cluster is taken whatever this says.
         num_cpus: logical CPUs that the stage needs at once. A private Ray offers that many; a
-            cluster that has fewer is refused, because the stage would wait for ever.
+            cluster that has fewer is refused, because the stage would hang.
 
     Raises:
         ConfigError: if the cluster is too small.
-        StorageUnavailable: if there is no cluster at the address, or a private Ray does not start.
+        ClusterUnavailable: if there is no cluster at the address, or a private Ray does not start.
 
     """
     _apply(RAY_SETTINGS)
@@ -87,8 +88,8 @@ def _apply(settings: Mapping[str, str]) -> None:
 def required_cpus(num_decoders: int, num_teachers: int) -> float:
     """Return the logical CPUs of a streaming stage.
 
-    Actors take half a CPU each, so that a decoder and a teacher share a small machine, and one
-    stays free for tasks: a Ray Data pipeline whose actors hold every CPU never writes a thing.
+    Actors take half a CPU each, so that a decoder and a teacher share a small machine. Half a CPU
+    stays free for tasks: a Ray Data pipeline whose actors hold every CPU hangs.
     """
     return CPU_SHARE * (num_decoders + num_teachers) + 0.5
 
@@ -120,7 +121,7 @@ def underlying_error(error: BaseException) -> PipelineError | None:
     """Return the ``PipelineError`` that a task or actor raised, out of Ray's wrapping."""
     seen: BaseException | None = error
     while seen is not None:
-        # Ray's wrapping is an instance of what it wraps, too, and speaks in tracebacks.
+        # Ray's wrapping is also an instance of the class it wraps, with a traceback as its text.
         inside: BaseException | None = getattr(seen, "cause", None)
         if isinstance(seen, PipelineError) and inside is None:
             return seen
@@ -129,18 +130,27 @@ def underlying_error(error: BaseException) -> PipelineError | None:
 
 
 def _start(config: ExperimentConfig, num_cpus: float) -> None:
+    """Start a private Ray; its processes inherit our environment, and with it the job's id."""
     import ray
 
-    try:
-        ray.init(
-            address=LOCAL,
-            num_cpus=max(int(num_cpus) + 1, os.cpu_count() or 1),
-            object_store_memory=config.cluster.object_store_bytes,
-            include_dashboard=False,
-            **QUIET,
-        )
-    except Exception as error:  # of no narrower type where a busy machine takes over 30 s
-        raise StorageUnavailable(f"Ray did not start on this machine: {error}") from error
+    if not Progress.hidden:
+        print("starting Ray ...", flush=True)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address=LOCAL,
+                num_cpus=max(int(num_cpus) + 1, os.cpu_count() or 1),
+                object_store_memory=config.cluster.object_store_bytes,
+                include_dashboard=False,
+                **QUIET,
+            )
+            return
+        except Exception as error:  # Ray has no narrower type for a start that takes over 30 s
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise ClusterUnavailable(
+                    f"Ray did not start on this machine, in {attempt} attempts: {error}"
+                ) from error
 
 
 def _connect(address: str | None) -> None:
@@ -148,13 +158,21 @@ def _connect(address: str | None) -> None:
 
     try:
         _reach(address)
-        ray.init(address=address, **QUIET)
+        ray.init(address=address, runtime_env={"env_vars": _job_id()}, **QUIET)
     except (OSError, RuntimeError) as error:
-        raise StorageUnavailable(f"there is no Ray cluster at {address}: {error}") from error
+        raise ClusterUnavailable(f"there is no Ray cluster at {address}: {error}") from error
+
+
+def _job_id() -> dict[str, str]:
+    """Return the variable with the job's id, for workers that do not inherit our environment."""
+    # A variable that the submitted job's own runtime_env sets must not be given twice.
+    if JOB_VARIABLE in os.environ.get(SUBMITTED_JOB, ""):
+        return {}
+    return {name: os.environ[name] for name in (JOB_VARIABLE,) if name in os.environ}
 
 
 def _reach(address: str | None) -> None:
-    """Fail at once where nobody listens; Ray would try for minutes."""
+    """Fail at once where no server listens; Ray would try for minutes."""
     host, _, port = (address or "").rpartition(":")
     if port.isdigit() and "://" not in host:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()

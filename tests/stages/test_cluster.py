@@ -23,11 +23,11 @@ print(type(known).__name__, known)
 NOT_THERE = """
 import sys
 from pipeline.stages.cluster import ray_session
-from pipeline.errors import StorageUnavailable
+from pipeline.errors import ClusterUnavailable
 try:
     with ray_session(None, sys.argv[1], num_cpus=1):
         pass
-except StorageUnavailable as error:
+except ClusterUnavailable as error:
     print(error)
 """
 
