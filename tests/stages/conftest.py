@@ -3,13 +3,24 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from pipeline.config.load import load_config
+from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.generated.videos import generate_videos
+from pipeline.dataset.manifest import build_manifest, located, write_manifest
+from pipeline.frames.video import probe_video
+from pipeline.networks.build import build_network
+from pipeline.networks.weight_files import write_weights
+from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cluster import JOB_VARIABLE, LOCAL, ray_session
 
 ROOT = Path(__file__).parents[2]
 NETWORK = {"variant": "nano", "embed_dim": 8, "depths": [1, 1, 1, 1]}
@@ -59,6 +70,59 @@ def write_experiment(videos: Path) -> Callable[[Path], Path]:
     return write
 
 
+def index(config: ExperimentConfig) -> None:
+    """Write the manifest, as the stage does, but without Ray."""
+    annotated, root = read_annotations(config.dataset), config.dataset.root
+    records = [
+        replace(probe_video(there, config.dataset.limits), uri=record.uri)
+        for record, there in zip(annotated.records, located(annotated.records, root), strict=True)
+    ]
+    manifest = build_manifest(config.dataset.name, annotated.class_names, records)
+    write_manifest(manifest, config.manifest_uri, root=root)
+
+
+def write_teacher(config: ExperimentConfig, uri: str | None = None) -> None:
+    """Write the weights of a teacher that was never trained."""
+    torch.manual_seed(0)
+    network = build_network(
+        config.teacher,
+        num_classes=config.dataset.num_classes,
+        num_frames=config.clip.num_frames,
+    )
+    write_weights(uri or config.own_teacher_uri, network.state_dict(), {})
+
+
+@pytest.fixture(scope="session")
+def private_ray(
+    write_experiment: Callable[[Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    s3_endpoint: str,
+) -> Iterator[str]:
+    """One private Ray for all tests that run stages in this process; yields its address.
+
+    Its workers inherit the environment, and so the way to the test's S3 server.
+    """
+    os.environ[JOB_VARIABLE] = "the tests' job"
+    config = load_config(write_experiment(tmp_path_factory.mktemp("ray")))
+    with ray_session(config, LOCAL, num_cpus=2):
+        yield LOCAL
+
+
+@pytest.fixture(scope="session")
+def cached(
+    write_experiment: Callable[[Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    private_ray: str,
+) -> Path:
+    """An experiment that is indexed and cached, with a teacher that was never trained."""
+    path = write_experiment(tmp_path_factory.mktemp("cached"))
+    config = load_config(path)
+    index(config)
+    write_teacher(config)
+    run_cache_teacher(config, private_ray)
+    return path
+
+
 @pytest.fixture(scope="session")
 def start_job() -> Callable[..., subprocess.Popen[str]]:
     """Start a job as a user would, in a process group of its own."""
@@ -78,7 +142,7 @@ def start_job() -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture(scope="session")
 def run_job(start_job: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
-    """Run a job to its end and return what it printed; it must leave with ``code``."""
+    """Run a job to its end and return what it printed; its exit code must be ``code``."""
 
     def run(name: str, experiment: Path, *words: str, code: int = 0) -> str:
         job = start_job(name, experiment, *words)

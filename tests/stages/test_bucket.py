@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import read_manifest
 from pipeline.frames.store import open_frame_store
 from pipeline.logits.store import open_store
-from pipeline.networks.build import build_network
-from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import run_cache_teacher
-from pipeline.stages.cluster import LOCAL, ray_session
 from pipeline.stages.doctor import run_doctor
 from pipeline.stages.index import run_index_videos
 from pipeline.stages.prepare import run_prepare_frames
@@ -25,6 +21,7 @@ from pipeline.stages.train import run_train_student
 from pipeline.storage import files
 from pipeline.storage.s3 import DEADLINE_VARIABLE
 from tests.s3_server import FaultProxy, environment_for, make_bucket
+from tests.stages.conftest import write_teacher
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -64,23 +61,15 @@ def here(path: Path) -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def result(there: ExperimentConfig, here: ExperimentConfig) -> dict[str, Any]:
+def result(there: ExperimentConfig, here: ExperimentConfig, private_ray: str) -> dict[str, Any]:
     """Every stage once in the bucket, and up to the store here; the result of the student."""
-    with ray_session(there, LOCAL, num_cpus=2):
-        for config in (there, here):
-            write_teacher(config)
-            run_index_videos(config, LOCAL)
-            run_prepare_frames(config, LOCAL)
-            run_cache_teacher(config, LOCAL)
-        run_doctor(there, num_verified=4, json_uri=f"{there.artefacts}/report.json")
-        return run_train_student(there, LOCAL)
-
-
-def write_teacher(config: ExperimentConfig) -> None:
-    """Write a teacher that was never taught."""
-    torch.manual_seed(0)
-    network = build_network(config.teacher, num_classes=8, num_frames=config.clip.num_frames)
-    write_weights(config.own_teacher_uri, network.state_dict(), {})
+    for config in (there, here):
+        write_teacher(config)
+        run_index_videos(config, private_ray)
+        run_prepare_frames(config, private_ray)
+        run_cache_teacher(config, private_ray)
+    run_doctor(there, num_verified=4, json_uri=f"{there.artefacts}/report.json")
+    return run_train_student(there, private_ray)
 
 
 def test_a_bucket_holds_what_a_disk_does(there: Any, here: Any, result: dict[str, Any]) -> None:

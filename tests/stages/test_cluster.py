@@ -6,7 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.stages.cluster import underlying_error
+import pytest
+
+from pipeline.stages.cluster import JOB_VARIABLE, underlying_error
+from pipeline.stages.stream import run_tasks
 from tests.loopback import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -51,3 +54,8 @@ def test_a_task_s_error_is_said_without_ray_s_traceback() -> None:
 
 def test_an_error_of_nobody_s_is_none_of_ours() -> None:
     assert underlying_error(ValueError("a bug")) is None
+
+
+@pytest.mark.cluster
+def test_all_processes_of_a_job_know_its_id(private_ray: str) -> None:
+    assert run_tasks(os.getenv, [(JOB_VARIABLE,)]) == [os.environ[JOB_VARIABLE]]

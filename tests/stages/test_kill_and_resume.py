@@ -11,21 +11,13 @@ import pytest
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
+from pipeline.stages.train import run_train_student
 from pipeline.storage.files import list_names, read_bytes, read_json
 from pipeline.storage.sealed.journal import finished_units
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 NUM_WORKERS = (1, 2)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any, run_job: Any) -> Path:
-    """An experiment that is indexed, taught and cached."""
-    experiment = write_experiment(tmp_path_factory.mktemp("experiment"))
-    for name in ("index_videos", "train_teacher", "cache_teacher"):
-        run_job(name, experiment)
-    return experiment
 
 
 def kill_when(job: Any, ready: Any) -> None:
@@ -40,27 +32,27 @@ def kill_when(job: Any, ready: Any) -> None:
 
 
 def test_a_killed_cache_ends_in_the_same_store(
-    path: Path, tmp_path: Path, start_job: Any, run_job: Any
+    cached: Path, tmp_path: Path, start_job: Any, run_job: Any
 ) -> None:
-    undisturbed = open_store(load_config(path).store_uri)
+    undisturbed = open_store(load_config(cached).store_uri)
     root = f"{tmp_path}/store"
     words = [f"store.uri={root}", "store.clips_per_unit=8"]
-    job = start_job("cache_teacher", path, *words, "cluster.num_decoders=1")
+    job = start_job("cache_teacher", cached, *words, "cluster.num_decoders=1")
     kill_when(job, lambda: len(finished_units(root)) >= 2)
     survived = {
         name: read_bytes(f"{root}/journal/{name}") for name in list_names(f"{root}/journal")
     }
     assert "seal.json" not in list_names(root)
-    run_job("cache_teacher", path, *words, "cluster.num_decoders=3", "cluster.num_teachers=2")
+    run_job("cache_teacher", cached, *words, "cluster.num_decoders=3", "cluster.num_teachers=2")
     assert open_store(root).root_digest == undisturbed.root_digest
     for name, content in survived.items():
         if not name.startswith("."):
             assert read_bytes(f"{root}/journal/{name}") == content
 
 
-def words_for(path: Path, num_workers: int) -> list[str]:
+def words_for(cached: Path, num_workers: int) -> list[str]:
     """Tell a student to learn from the store in batches of the same four clips."""
-    config = load_config(path)
+    config = load_config(cached)
     return [
         f"store.uri={config.store_uri}",
         f"teacher.weights={config.teacher_weights_uri}",
@@ -71,25 +63,28 @@ def words_for(path: Path, num_workers: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def straight(path: Path, tmp_path_factory: pytest.TempPathFactory, run_job: Any) -> dict[int, Path]:
-    """Students that nobody disturbed, by their number of workers."""
+def straight(
+    cached: Path, tmp_path_factory: pytest.TempPathFactory, private_ray: str
+) -> dict[int, Path]:
+    """Undisturbed students, by their number of workers."""
     folders = {}
     for num_workers in NUM_WORKERS:
-        folder = _same_manifest(path, tmp_path_factory.mktemp("straight") / "artefacts")
-        run_job("train_student", path, *words_for(path, num_workers), f"artefacts={folder}")
+        folder = _same_manifest(cached, tmp_path_factory.mktemp("straight") / "artefacts")
+        words = [*words_for(cached, num_workers), f"artefacts={folder}"]
+        run_train_student(load_config(cached, words), private_ray)
         folders[num_workers] = folder
     return folders
 
 
 @pytest.mark.parametrize("num_workers", NUM_WORKERS)
 def test_a_killed_student_ends_with_the_same_weights(
-    path: Path, straight: Any, tmp_path: Path, start_job: Any, run_job: Any, num_workers: int
+    cached: Path, straight: Any, tmp_path: Path, start_job: Any, run_job: Any, num_workers: int
 ) -> None:
-    killed = _same_manifest(path, tmp_path / "killed")
-    words = [*words_for(path, num_workers), f"artefacts={killed}"]
-    job = start_job("train_student", path, *words)
+    killed = _same_manifest(cached, tmp_path / "killed")
+    words = [*words_for(cached, num_workers), f"artefacts={killed}"]
+    job = start_job("train_student", cached, *words)
     kill_when(job, lambda: _reported_epochs(killed) >= 1)
-    run_job("train_student", path, *words)
+    run_job("train_student", cached, *words)
     assert _last_weights(killed) == _last_weights(straight[num_workers])
 
 
@@ -99,9 +94,9 @@ def test_one_and_two_workers_agree_to_rounding(straight: dict[int, Path]) -> Non
     assert one == pytest.approx(two, abs=1e-4)
 
 
-def _same_manifest(path: Path, folder: Path) -> Path:
+def _same_manifest(cached: Path, folder: Path) -> Path:
     folder.mkdir()
-    (folder / "manifest.parquet").write_bytes(Path(load_config(path).manifest_uri).read_bytes())
+    (folder / "manifest.parquet").write_bytes(Path(load_config(cached).manifest_uri).read_bytes())
     return folder
 
 

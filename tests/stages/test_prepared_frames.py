@@ -1,7 +1,6 @@
 """Prepared frames as the source of every later stage, on one private Ray."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from pipeline.errors import FingerprintMismatch
 from pipeline.frames.store import FrameStore, open_frame_store
 from pipeline.logits.store import open_store
 from pipeline.stages.cache import run_cache_teacher
-from pipeline.stages.cluster import LOCAL, ray_session
-from pipeline.stages.index import run_index_videos
+from pipeline.stages.cluster import LOCAL
 from pipeline.stages.prepare import run_prepare_frames
 from pipeline.stages.train import run_train_student, run_train_teacher
 from pipeline.tracking.server import find_runs
+from tests.stages.conftest import index
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -36,14 +35,8 @@ def config(path: Path) -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def cluster(config: ExperimentConfig) -> Iterator[None]:
-    with ray_session(config, LOCAL, num_cpus=2):
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(config: ExperimentConfig, cluster: None) -> FrameStore:
-    run_index_videos(config, LOCAL)
+def store(config: ExperimentConfig, private_ray: str) -> FrameStore:
+    index(config)
     return run_prepare_frames(config, LOCAL)
 
 
@@ -55,6 +48,7 @@ def test_done_stays_done_and_the_run_is_tracked(
     (run,) = find_runs(config.tracking_uri, "tiny", "tags.stage = 'prepare_frames'")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["frames/videos"] == 24
+    assert open_frame_store(config.frames_uri).manifest.digest == store.manifest.digest
 
 
 def test_half_a_journal_ends_in_the_same_store(
@@ -93,9 +87,3 @@ def test_teacher_and_student_see_the_same_jpegs(
     assert student["metrics"]["teacher/top1"] == pytest.approx(live)
     with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config nothing"):
         run_train_student(load_config(path), LOCAL)
-
-
-def test_the_store_that_is_opened_is_the_one_that_was_made(
-    config: ExperimentConfig, store: FrameStore
-) -> None:
-    assert open_frame_store(config.frames_uri).manifest.digest == store.manifest.digest

@@ -1,6 +1,6 @@
 """All stages in order, on one private Ray: the parts fit, and what does not fit is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.page.page import write_report
 from pipeline.stages.cache import run_cache_teacher
-from pipeline.stages.cluster import LOCAL, ray_session
+from pipeline.stages.cluster import LOCAL
 from pipeline.stages.doctor import run_doctor
 from pipeline.stages.evaluate import run_evaluate
 from pipeline.stages.index import run_index_videos
@@ -45,13 +45,7 @@ def config(path: Path) -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def cluster(config: ExperimentConfig) -> Iterator[None]:
-    with ray_session(config, LOCAL, num_cpus=2):
-        yield
-
-
-@pytest.fixture(scope="module")
-def results(config: ExperimentConfig, path: Path, cluster: None) -> dict[str, Any]:
+def results(config: ExperimentConfig, path: Path, private_ray: str) -> dict[str, Any]:
     """Every stage once: what each returned."""
     return {
         "manifest": run_index_videos(config, LOCAL),
@@ -205,13 +199,6 @@ def test_a_teacher_of_other_classes_is_refused(path: Path, results: Any) -> None
         run_index_videos(load_config(path, ["dataset.num_classes=9"]), LOCAL)
 
 
-def test_a_bad_teacher_is_refused_before_the_seal(path: Path, results: Any, tmp_path: Path) -> None:
-    overrides = ["teacher.min_top1=1", f"store.uri={tmp_path}/store"]
-    with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
-        run_cache_teacher(load_config(path, overrides), LOCAL)
-    assert not files.exists(f"{tmp_path}/store/seal.json")
-
-
 def test_the_doctor_asks_the_live_teacher(
     config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
 ) -> None:
@@ -224,9 +211,14 @@ def test_the_doctor_asks_the_live_teacher(
         run_doctor(other, num_verified=9, json_uri=None)
 
 
-def test_both_formats_hold_the_same(path: Path, results: Any, tmp_path: Path) -> None:
-    overrides = ["store.format=parquet", f"store.uri={tmp_path}/store"]
-    other = run_cache_teacher(load_config(path, overrides), LOCAL)
+def test_a_bad_teacher_is_refused_before_the_seal_and_both_formats_hold_the_same(
+    path: Path, results: Any, tmp_path: Path
+) -> None:
+    words = ["store.format=parquet", f"store.uri={tmp_path}/store"]
+    with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
+        run_cache_teacher(load_config(path, [*words, "teacher.min_top1=1"]), LOCAL)
+    assert not files.exists(f"{tmp_path}/store/seal.json")
+    other = run_cache_teacher(load_config(path, words), LOCAL)
     assert other.spec.fingerprint == results["store"].spec.fingerprint
     ours, theirs = results["store"].read_all(), other.read_all()
     for name in ("logits", "logit_offset", "status", "view_digest", "frame_crc", "label"):

@@ -1,24 +1,18 @@
 """An experiment that is indexed and has a teacher, and its undisturbed results."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from dvflnet import build_model
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.annotations import read_annotations
-from pipeline.dataset.manifest import Manifest, build_manifest, located, write_manifest
-from pipeline.frames.video import probe_video
 from pipeline.logits.store import open_store
-from pipeline.networks.weight_files import write_weights
 from pipeline.tracking.server import find_runs
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import FORWARD, TRAIN_STEP, Trial, last_weights, new_folder
+from tests.stages.conftest import index, write_teacher
 
 NUM_UNITS = 12  # of four clips each
 WORDS = (
@@ -67,25 +61,11 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, write_experiment: Any) 
     folder = tmp_path_factory.mktemp("experiment")
     path = write_experiment(folder)
     config = load_config(path)
-    manifest = write_index(config)
-    torch.manual_seed(0)
-    network = build_model("nano", 8, 4, embed_dim=8, depths=(1, 1, 1, 1))
+    index(config)
     teacher = folder / "teacher.safetensors"
-    write_weights(str(teacher), network.state_dict(), {}, class_names=manifest.class_names)
+    write_teacher(config, str(teacher))
     find_runs(f"sqlite:///{folder}/empty.db", "none")  # makes the tables
     return Experiment(path, Path(config.manifest_uri), teacher, folder / "empty.db")
-
-
-def write_index(config: ExperimentConfig) -> Manifest:
-    """Index the videos, without Ray: a busy machine may not start it."""
-    annotated, root = read_annotations(config.dataset), config.dataset.root
-    records = [
-        replace(probe_video(there, config.dataset.limits), uri=record.uri)
-        for record, there in zip(annotated.records, located(annotated.records, root), strict=True)
-    ]
-    manifest = build_manifest(config.dataset.name, annotated.class_names, records)
-    write_manifest(manifest, config.manifest_uri, root=root)
-    return manifest
 
 
 @dataclass(frozen=True)
