@@ -1,4 +1,4 @@
-"""Export a student for other runtimes, and measure every file before it is given out.
+"""The export of a student to other runtimes; every file is measured before it is published.
 
 ::
 
@@ -87,12 +87,11 @@ class ExportPlan:
 
     @property
     def val_rows(self) -> list[int]:
-        """Rows of the good videos of val."""
         return self.manifest.rows_of("val")
 
     @property
     def calibration_rows(self) -> list[int]:
-        """Rows of train that int8 is calibrated with; the same ones each time."""
+        """Rows of train that int8 is calibrated with, chosen by a hash."""
         rows, records = self.manifest.rows_of("train"), self.manifest.records
         shuffled = sorted(rows, key=lambda row: keyed_hash("calibration", records[row].sample_id))
         return shuffled[: self.num_calibration_clips]
@@ -105,7 +104,7 @@ class ExportPlan:
 
     @cached_property
     def key(self) -> str:
-        """Digest of everything that decides the files and what is said of them."""
+        """Digest of everything that decides the files and their figures."""
         decisive = {
             "contract": self.contract.metadata(),
             "versions": self.versions,
@@ -141,13 +140,13 @@ def plan_export(
     formats: Sequence[str] = (),
     num_calibration_clips: int = 128,
 ) -> ExportPlan:
-    """Find the student and check that all is there to export it; starts nothing.
+    """Find the student and check that it can be exported; writes nothing.
 
     Args:
         config: the experiment.
-        weights: a file that train_student wrote; none: the experiment's own DVFL-Net.
-        formats: names of ``FORMATS``; none: all of them.
-        num_calibration_clips: of train, for int8.
+        weights: URI of a file that train_student wrote; without it the experiment's own DVFL-Net.
+        formats: of ``pt2``, ``onnx`` and ``executorch``; all of them if empty.
+        num_calibration_clips: clips of train that int8 is calibrated with, at least 1.
 
     Raises:
         ConfigError: if packages are missing or there are no calibration clips.
@@ -203,16 +202,13 @@ def run_export(
 
 def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
     """Write the files; return them by name, such as ``onnx int8``."""
-    material = build_material(plan.trained, plan.contract, _calibration_clips(plan))
+    calibration_clips = np.concatenate(list(_clips(plan, plan.calibration_rows)))
+    material = build_material(plan.trained, plan.contract, calibration_clips)
     paths: dict[str, Path] = {}
     for name in plan.formats:
         print(f"writing {name}", flush=True)
         paths |= FORMAT_MODULES[name].write_files(material, folder)
     return paths
-
-
-def _calibration_clips(plan: ExportPlan) -> npt.NDArray[np.uint8]:
-    return np.concatenate(list(_clips(plan, plan.calibration_rows)))
 
 
 def _clips(plan: ExportPlan, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
@@ -235,23 +231,21 @@ def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]
     programs = {NETWORK: _network(plan.trained)} | {
         name: FORMAT_MODULES[name.split()[0]].load(path) for name, path in paths.items()
     }
-    batches, rows = _clips(plan, plan.val_rows), plan.val_rows
+    rows = plan.val_rows
     with Progress("measure", len(rows), "videos") as progress:
-        logits = logits_of(programs, _counted(batches, progress))
+
+        def counted() -> Iterator[npt.NDArray[np.uint8]]:
+            for clips in _clips(plan, rows):
+                yield clips
+                progress.advance(len(clips))
+
+        logits = logits_of(programs, counted())
     labels = torch.tensor([plan.manifest.records[row].label for row in rows])
     shape, reference = plan.contract.clip_shape, logits[NETWORK]
     return {
         name: measure(program, logits[name], reference, labels, shape)
         for name, program in programs.items()
     }
-
-
-def _counted(
-    batches: Iterator[npt.NDArray[np.uint8]], progress: Progress
-) -> Iterator[npt.NDArray[np.uint8]]:
-    for clips in batches:
-        yield clips
-        progress.advance(len(clips))
 
 
 def _network(trained: TrainedNetwork) -> Program:
@@ -282,7 +276,14 @@ def _publish(
 ) -> dict[str, Any]:
     """Publish the files, their card and a run, then the record of them all."""
     contents = {path.name: path.read_bytes() for path in paths.values()}
-    files = {name: _entry(paths[name].name, contents[paths[name].name]) for name in paths}
+    files = {
+        name: {
+            "file": path.name,
+            "num_bytes": len(contents[path.name]),
+            "sha256": sha256_of(contents[path.name]),
+        }
+        for name, path in paths.items()
+    }
     text = export_table(files, measured)
     card = model_card(plan.contract, facts_of(plan, measured[NETWORK]), text)
     contents[MODEL_CARD] = card.encode()
@@ -301,10 +302,6 @@ def _publish(
     result["link"] = _track(plan, contents, measured, result)
     write_json(join_uri(plan.folder, EXPORT), result)
     return result
-
-
-def _entry(file: str, content: bytes) -> dict[str, Any]:
-    return {"file": file, "num_bytes": len(content), "sha256": sha256_of(content)}
 
 
 def _track(
@@ -351,7 +348,7 @@ def facts_of(plan: ExportPlan, network: Measured) -> dict[str, str]:
 
 
 def _teacher_digest(plan: ExportPlan) -> str:
-    """Return the digest of the teacher, from the store that the student learned from."""
+    """Return the digest of the teacher, read from the student's logit store."""
     uri = plan.trained.config.store_uri
     if not exists(join_uri(uri, "seal.json")):
         return f"not known here: there is no store {uri}"
