@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 GRID = ("sweep.distill_weights=[0,0.5]", "sweep.temperatures=[2]", "sweep.seeds=[0,1]")
 NUM_STUDENTS = 4
-BEFORE_THE_THIRD = Step("a sweep", "pipeline.stages.sweep:Watch.end", nth=3)
+BEFORE_THE_THIRD = Step("a sweep", "pipeline.stages.sweep:TrialRuns._end", nth=3)
 
 
 def students_of(trial: Trial) -> list[dict[str, Any]]:
