@@ -21,10 +21,10 @@ import psutil
 
 from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
-from pipeline.storage.sealed.store import open_for_writing
 from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks, unit_steps
 from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.stages.stream import stream
+from pipeline.storage.sealed.store import open_for_writing
 
 LONG = ("views.num_views=256", "teacher.embed_dim=8")
 SECONDS_BETWEEN = 5.0
