@@ -1,8 +1,12 @@
 """The content of the store in numpy: a list of cells, as computed, or a dense grid, as read.
 
 A cell is what is known of one view of one video. A cell without logits has a status that says why
-and zeros everywhere else: zeros are the same bytes on every machine, which NaN is not, and nobody
-takes them for logits, because the status decides and a constant is never stored as good.
+and zeros everywhere else: zeros are the same bytes on every machine, which NaN is not, and no
+reader takes them for logits, because the status decides and a constant is never stored as good.
+
+Logits are stored as float16 with the largest at 0, and an offset that adds back. Softmax does not
+see the offset. Near 0, where the classes that matter lie, float16 is finest: the error of a logit
+is at most 2**-11 of its distance from the top one.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from numpy.typing import NDArray
 
 from pipeline.logits.layout import StoreSpec, Unit, cut_unit
 from pipeline.views.view import EVALUATION_VIEW
+
+LOWEST = np.finfo(np.float16).min  # of a centred logit; its softmax is 0 at any sane temperature
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,22 +117,6 @@ def pick(grid: Grid, rows: range, spec: StoreSpec) -> Cells:
     )
 
 
-def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    columns = cell_shapes(spec)
-    columns |= {"row": (np.dtype(np.int32), ()), "view_index": (np.dtype(np.int16), ())}
-    return columns
-
-
-# FOLDED logits/encoding
-# Logits as they are stored: float16 with the largest at 0, and an offset that adds back.
-#
-# Softmax does not see the offset. Centred at the maximum, the classes that matter lie near 0, where
-# float16 is finest: the error of a logit is at most 2**-11 of its distance from the top one.
-
-
-LOWEST = np.finfo(np.float16).min  # of a centred logit; its softmax is 0 at any sane temperature
-
-
 def centre(logits: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Split finite logits into centred logits and their offset.
 
@@ -148,10 +138,6 @@ def bad_logits(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
     bad: NDArray[np.bool_] = ~np.isfinite(logits).all(axis=1)
     bad |= logits.max(axis=1) == logits.min(axis=1)
     return bad
-
-
-# FOLDED logits/tables
-# Cells as Arrow tables, and back.
 
 
 def cell_schema(spec: StoreSpec) -> pa.Schema:
@@ -179,6 +165,12 @@ def to_cells(table: pa.Table) -> Cells:
     """Take the cells out of a table that has their columns."""
     names = Cells.__dataclass_fields__
     return Cells(**{name: _to_numpy(table.column(name)) for name in names})
+
+
+def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    columns = cell_shapes(spec)
+    columns |= {"row": (np.dtype(np.int32), ()), "view_index": (np.dtype(np.int16), ())}
+    return columns
 
 
 def _required(name: str, type_: pa.DataType) -> pa.Field[Any]:

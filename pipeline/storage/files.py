@@ -1,11 +1,11 @@
-"""One door to storage: a URI is a local path or anything that fsspec opens.
+"""The one door to storage: a URI is a local path or anything that fsspec opens.
 
-Law 1 lives here: a file is written whole, then named. Locally that is a temporary file, ``fsync``
+Law 1 is kept here: a file is written whole, then named. Locally that is a temporary file, ``fsync``
 and a rename; on an object store a single put. Nothing ever streams into an open remote writer,
 because an exception there publishes a truncated object.
 
-Of an object store, credentials and endpoint come from the environment, and no call takes longer
-than its deadline (``pipeline.storage.s3``): any function here may raise ``StorageUnavailable``.
+Credentials and endpoint of an object store come from the environment, and no call takes longer than
+its deadline (``pipeline.storage.s3``): any function here may raise ``StorageUnavailable``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import StorageUnavailable
 from pipeline.storage import s3
 
-# Of what is parsed as a whole: seals, identities, records, configs, annotations. The longest list
-# of a public data set has a third of it.
+# Seals, identities, records, configs and annotations are parsed as a whole. The longest list of a
+# public data set has a third of this.
 MAX_PARSED_BYTES = 128 * 2**20
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # what _temporary_file writes to
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the names that _temporary_file gives
 
 
 @dataclass(frozen=True, order=True)
@@ -104,11 +104,11 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_parsed(uri: str) -> bytes:
-    """Read a whole file that is going to be parsed; one that is far too large is left unread.
+    """Read a whole file for parsing, unless it is far too large.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is larger than any such file can be.
+        ValueError: if it has more than ``MAX_PARSED_BYTES``.
 
     """
     if (found := size_bytes(uri)) > MAX_PARSED_BYTES:
@@ -118,9 +118,9 @@ def read_parsed(uri: str) -> bytes:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Give a file as a path on this machine: itself, or a copy that is deleted on leaving.
+    """Yield a file as a path on this machine: itself, or a copy that is deleted at the end.
 
-    What was mapped from it stays readable after that.
+    A mapping of the copy stays readable after that.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -149,9 +149,9 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def create_bytes(uri: str, content: bytes) -> bool:
-    """Publish ``content`` at ``uri`` unless something is there already; return whether it was.
+    """Publish ``content`` at ``uri`` unless something is there already; return if it was published.
 
-    Where a server cannot promise that (``pipeline.storage.s3``), it is said in the log.
+    A warning is logged for a server that cannot promise this (``pipeline.storage.s3``).
     """
     filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, AsyncFileSystem):
@@ -178,7 +178,7 @@ def list_names(uri: str) -> list[str]:
     except FileNotFoundError:
         return []
     below = [entry.rstrip("/") for entry in entries]
-    folder = path.rstrip("/")  # in a bucket it may be an object, too, and then lists itself
+    folder = path.rstrip("/")  # in a bucket an object may have the folder's name and be listed too
     return sorted(entry.rsplit("/", 1)[-1] for entry in below if entry != folder)
 
 
@@ -190,7 +190,7 @@ def list_tree(uri: str) -> list[str]:
 
 
 def list_files(uri: str) -> list[StoredFile]:
-    """List all files below ``uri``, sorted; what vanishes meanwhile may be missing."""
+    """List all files below ``uri``, sorted; files that are deleted meanwhile may be missing."""
     filesystem, path = filesystem_of(uri)
     found = _call(filesystem, "find", path, detail=True)
     start = len(path.rstrip("/")) + 1
@@ -201,7 +201,7 @@ def list_files(uri: str) -> list[StoredFile]:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name, or a path's last part, is one that a file has until it is whole."""
+    """Return whether a name, or the last part of a path, is that of a file not yet whole."""
     return _TEMPORARY.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 
@@ -261,7 +261,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """Return the file system that a URI is on, with our settings, and the path there."""
+    """Return the filesystem of a URI, with our settings, and the path there."""
     filesystem, path = fsspec.core.url_to_fs(uri, **(s3.S3_OPTIONS if is_in_bucket(uri) else {}))
     return filesystem, str(path)
 
@@ -273,14 +273,14 @@ def _call(filesystem: Any, operation: str, path: str, *arguments: Any, **options
 
 
 def _modified(facts: dict[str, Any]) -> float:
-    """Read the time of a file's last change; every filesystem has its own word for it."""
+    """Read the time of a file's last change, for which each filesystem has a key of its own."""
     value = next(facts[key] for key in ("mtime", "LastModified", "created") if key in facts)
     return float(value.timestamp() if isinstance(value, datetime) else value)
 
 
 @contextmanager
 def _temporary_file(path: str, content: bytes) -> Iterator[Path]:
-    """Write ``content`` beside ``path``, safely on disk; whatever happens, no such file stays."""
+    """Write ``content`` to a file beside ``path``, safely on disk; it is gone at the end."""
     folder = Path(path).parent
     temporary = folder / f".{Path(path).name}.{uuid.uuid4().hex}.tmp"
     with writing_to(path):
@@ -297,12 +297,7 @@ def _temporary_file(path: str, content: bytes) -> Iterator[Path]:
 
 @contextmanager
 def writing_to(uri: str) -> Iterator[None]:
-    """Say of a failed write where it failed and what to do.
-
-    Raises:
-        StorageUnavailable: for an error of the operating system, such as a full disk.
-
-    """
+    """Turn an ``OSError`` while writing into ``StorageUnavailable``, with path and free space."""
     try:
         yield
     except OSError as error:
@@ -313,7 +308,7 @@ def writing_to(uri: str) -> Iterator[None]:
 
 
 def _space(uri: str) -> str:
-    """Say how full the disk of a local path is."""
+    """Describe how full the disk of a local path is."""
     if not is_local(uri):
         return ""
     folder = next(folder for folder in Path(uri).absolute().parents if folder.exists())

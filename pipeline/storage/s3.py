@@ -29,10 +29,10 @@ DEADLINE_SECONDS = 120.0
 LONGEST_PAUSE_SECONDS = 5.0
 WARN_AT_ATTEMPT = 5  # a second or so after the first, where the server answers at once
 
-WHOLE_BYTES = 5 * 2**30  # what a server takes in one request, and so the largest file
+WHOLE_BYTES = 5 * 2**30  # the most that a server takes in one request, and so the largest file
 S3_OPTIONS: dict[str, Any] = {
     "use_listings_cache": False,
-    "max_concurrency": 1,  # or a file is read in parts, which may be of two versions
+    "max_concurrency": 1,  # parts that are read one by one may be of two versions of a file
     "config_kwargs": {
         "connect_timeout": 5,
         "read_timeout": 15,  # between two bytes
@@ -40,11 +40,11 @@ S3_OPTIONS: dict[str, Any] = {
     },
 }
 
-# What another attempt may not meet: these, and all statuses over 500 but one.
+# Errors that another attempt may not meet, as all statuses over 500 but UNSUPPORTED.
 PASSING = (408, 409, 429, "RequestTimeout", "IncompleteBody")
 UNSUPPORTED = 501
 
-# Of the buckets that this process has created something in: whether they refuse to replace it.
+# bucket -> does it honour If-None-Match (create-only puts)?
 _REFUSING: dict[str, bool] = {}
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,10 @@ def create(filesystem: Any, path: str, content: bytes) -> bool:
 
 
 def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bool:
-    """Create a file and learn whether the server keeps the condition, which many ignore.
+    """Create a file and find out whether the server honours the condition, which many ignore.
 
     The second of two equal puts must be refused. If it is not, it has changed nothing. A job that
-    goes on finds the first one there.
+    is resumed finds the first one there.
     """
     there = exists(filesystem, path)
     if there and call(filesystem, "cat_file", path) != content:
@@ -126,7 +126,7 @@ def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bo
         beaten = not there and not written
         _REFUSING[bucket] = beaten or not _put_new(filesystem, path, content)
     except StorageUnavailable as error:
-        if not has_no(error):
+        if _status(error.__cause__) != UNSUPPORTED:
             raise
         if not there:
             put(filesystem, path, content)
@@ -146,19 +146,6 @@ def _put_new(filesystem: Any, path: str, content: bytes) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def s3_request(filesystem: Any, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-    """Make a request that no file system knows, about ``path``; raises as ``call``."""
-    filesystem.retries = 1
-    attempt = partial(filesystem._call_s3, method, **arguments)
-    uri = filesystem.unstrip_protocol(path)
-    return dict(sync(filesystem.loop, _persist, uri, attempt))
-
-
-def has_no(error: StorageUnavailable) -> bool:
-    """Whether a server answered that it does not know such a request."""
-    return _status(error.__cause__) == UNSUPPORTED
 
 
 async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -185,7 +172,7 @@ async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _raise_if_final(uri: str, found: Exception) -> None:
-    """Raise what another attempt would meet again."""
+    """Raise an error that another attempt would meet again, in our words."""
     from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError
 
     status, code = _status(found), _code(found)
@@ -213,7 +200,7 @@ def _raise_if_final(uri: str, found: Exception) -> None:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what calls may raise for reasons outside of this program."""
+    """Return the exceptions that calls raise for reasons outside of this program."""
     from botocore.exceptions import BotoCoreError
     from s3fs.core import S3_RETRYABLE_ERRORS
 

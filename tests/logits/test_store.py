@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,6 +90,17 @@ def test_unsealed_store_says_how_far_it_is(example, root):
     example.write_units(root, example.units[:3])
     with pytest.raises(StoreIncomplete, match="journal holds 3 of 10 units"):
         open_store(root)
+
+
+def test_reading_finds_damage_without_verifying_first(sealed, tmp_path):
+    root = Path(shutil.copytree(sealed[1], tmp_path / "copy"))
+    for name in (entry.name for entry in open_store(str(root)).seal.files):
+        path = root / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(StoreCorrupt, match=path.name):
+            open_store(str(root)).read_all()
+        path.write_bytes(content)
 
 
 def test_seal_refuses_missing_shards(example, root):
