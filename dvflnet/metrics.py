@@ -1,4 +1,4 @@
-"""How good logits are, and how like the teacher's. The same code for student and teacher.
+"""Metrics of logits, of student and teacher alike: accuracy, calibration, likeness to the teacher.
 
 Letters: N rows, K classes. Everything is computed in float64 over all rows at once, so the numbers
 do not depend on how the rows were batched. Equal logits rank by class number, lowest first, as
@@ -106,16 +106,6 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     num_classes = logits.shape[1]
     cells = labels.long() * num_classes + logits.argmax(dim=1)
     return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def per_class_accuracy(confusion: Tensor) -> Tensor:
-    """Return the share of correct rows of every label, ``(K,)``, float64; NaN where there is none.
-
-    Args:
-        confusion: ``(K, K)``, from ``confusion_matrix``.
-
-    """
-    return confusion.diagonal().double() / confusion.sum(dim=1).double()
 
 
 def _mean(hits: Tensor) -> float:

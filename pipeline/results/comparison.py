@@ -1,4 +1,4 @@
-"""Teacher, VFL-Net and DVFL-Net side by side, from the results of their runs."""
+"""The comparison of teacher, VFL-Net and DVFL-Net, from the results of their runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def compare_results(
     """Lay three results out as a table, with the verdict in a sentence.
 
     Args:
-        teacher: what ``run_train_teacher`` returned. Its scores are taken from the logit store, by
-            the students' runs, so that they are those of the logits that were distilled.
-        vflnet: what ``run_train_student`` returned for labels alone.
-        dvflnet: the same with the cache.
+        teacher: result of ``run_train_teacher``. Its scores are taken from the student's run, so
+            that they are those of the logits that were distilled.
+        vflnet: result of ``run_train_student`` for labels alone.
+        dvflnet: result of ``run_train_student`` with the cache.
 
     """
     scores = [
@@ -75,17 +75,8 @@ class ModelScore:
 
 def comparison_table(scores: Sequence[ModelScore]) -> str:
     """Lay networks out as aligned text, a line each."""
-    header = (
-        "model",
-        "params (M)",
-        "GMAC",
-        "top-1",
-        "top-5",
-        "NLL",
-        "ECE",
-        "agreement",
-        "train time",
-    )
+    scores_header = ("top-1", "top-5", "NLL", "ECE", "agreement")
+    header = ("model", "params (M)", "GMAC", *scores_header, "train time")
     return text_table([header, *map(_comparison_row, scores)])
 
 

@@ -1,7 +1,6 @@
-"""What an evaluation found: each network's probabilities on the same videos, and what follows.
+"""The evaluation of networks on the same videos: probabilities, metrics and differences.
 
-A prediction is the mean of the probabilities of a video's views, as published (which sums them).
-Plain data and arithmetic; ``pipeline.stages.evaluate`` fills it on Ray.
+A prediction is the mean of the probabilities of a video's views; the published code sums them.
 """
 
 from __future__ import annotations
@@ -16,32 +15,33 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
+from dvflnet.metrics import (
+    CalibrationBins,
+    calibration_bins,
+    confusion_matrix,
+    evaluate_logits,
+)
 from pipeline.results.bootstrap import Interval, bootstrap_interval
-from pipeline.results.figures import Bins
 from pipeline.text_table import text_table
 
 TEACHER = "teacher"
-SMALLEST = 1e-300  # so that the logarithm of a probability that came out as zero is a number
+SMALLEST = 1e-300  # A probability that came out as zero still needs a finite logarithm.
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Networks on the good videos of val.
-
-    ``probabilities`` maps a network's name to float64 ``(N, K)``, rows in the order of ``rows``.
-    """
+    """Probabilities of networks on the good videos of val, N videos in the order of ``rows``."""
 
     protocol: str
     class_names: tuple[str, ...]
     rows: tuple[int, ...]
     sample_ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    probabilities: Mapping[str, NDArray[np.float64]]
-    failures: Mapping[str, str]  # reason by sample_id of the videos that could not be evaluated
+    probabilities: Mapping[str, NDArray[np.float64]]  # name of the network -> (N, K)
+    failures: Mapping[str, str]  # sample_id -> reason, of videos that could not be evaluated
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Return a network's metrics; beside the teacher, how like it the network is, too."""
+        """Return a network's metrics; with agreement and KL if the teacher is there to compare."""
         teacher = self.probabilities.get(TEACHER) if name != TEACHER else None
         return evaluate_logits(
             _log(self.probabilities[name]),
@@ -54,41 +54,34 @@ class Evaluation:
         labels = torch.from_numpy(self.labels)
         return np.asarray(confusion_matrix(_log(self.probabilities[name]), labels))
 
-    def calibration(self, name: str) -> Bins:
+    def calibration(self, name: str) -> CalibrationBins:
         """Return a network's videos by confidence."""
-        sums = calibration_bins(_log(self.probabilities[name]), torch.from_numpy(self.labels))
-        return Bins(*(values.numpy() for values in sums))
+        return calibration_bins(_log(self.probabilities[name]), torch.from_numpy(self.labels))
 
     def top1(self, name: str) -> Interval:
         """Return a network's top-1 with its interval."""
         return bootstrap_interval(self._correct(name))
 
     def difference(self, name: str, other: str) -> dict[str, Interval]:
-        """Return how much better a network is than another on the same videos.
-
-        Returns:
-            ``top1``, positive where ``name`` is right more often, and ``nll``, negative where it is
-            less surprised by the labels.
-
-        """
+        """Return the differences of ``top1`` and ``nll``, ``name`` minus ``other``, by video."""
         return {
             "top1": bootstrap_interval(self._correct(name) - self._correct(other)),
             "nll": bootstrap_interval(self._nll(name) - self._nll(other)),
         }
 
     def predictions(self) -> pa.Table:
-        """Return a row for each video and network: what it says, and whether that is right."""
+        """Return a row for each video and network: the predicted class and all probabilities."""
         columns: dict[str, list[Any]] = {name: [] for name in PREDICTION_SCHEMA.names}
         for name, probabilities in self.probabilities.items():
-            for place, row in enumerate(probabilities):
+            for number, row in enumerate(probabilities):
                 predicted = int(row.argmax())
                 values = (
-                    self.rows[place],
-                    self.sample_ids[place],
-                    self.class_names[self.labels[place]],
+                    self.rows[number],
+                    self.sample_ids[number],
+                    self.class_names[self.labels[number]],
                     name,
                     self.class_names[predicted],
-                    predicted == self.labels[place],
+                    predicted == self.labels[number],
                     float(row[predicted]),
                     row.astype(np.float32).tolist(),
                 )
@@ -117,7 +110,7 @@ class Evaluation:
 
     @property
     def text(self) -> str:
-        """The table that a person reads, and what follows from it."""
+        """The metrics as a table, and a sentence for each difference."""
         header = ("", "top-1", "95 %", "top-5", "NLL", "ECE", "agreement", "KL to teacher")
         table = text_table([header, *(_line(*item) for item in self.summary["networks"].items())])
         views = f"{self.protocol} clips x crops"
@@ -147,8 +140,8 @@ PREDICTION_SCHEMA = pa.schema(
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return which networks are compared: each with every one before it."""
-    return [(name, other) for place, name in enumerate(names) for other in names[:place]]
+    """Pair each network with every one before it."""
+    return [(name, other) for number, name in enumerate(names) for other in names[:number]]
 
 
 def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:

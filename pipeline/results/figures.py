@@ -1,6 +1,6 @@
-"""What a result looks like: figures and tables, from plain arrays.
+"""Figures and tables of results, from plain arrays.
 
-Figures are built as objects, without pyplot, whose figures are global and belong to one thread.
+Figures are built without pyplot, whose figures are global and belong to one thread.
 Letters: K classes, N rows.
 """
 
@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from dvflnet.metrics import CalibrationBins
+
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell them apart, too
 COLOURS = {"student": BLUE, "teacher": ORANGE}
 RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
@@ -27,14 +29,6 @@ SHEET_COLUMNS = 4
 FRAMES_SHOWN = 3
 FRAME_GAP = 4  # white pixels
 DPI = 120
-
-
-class Bins(NamedTuple):
-    """Rows grouped by confidence, from ``dvflnet.metrics.calibration_bins``: sums, a bin each."""
-
-    num_rows: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    correct: NDArray[np.float64]
 
 
 class Prediction(NamedTuple):
@@ -124,28 +118,28 @@ def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) ->
     return buffer.getvalue()
 
 
-def reliability_figure(bins_of: Mapping[str, Bins]) -> Figure:
-    """Draw how often a network is right when it is so sure; on the diagonal it knows itself.
+def reliability_figure(bins_of: Mapping[str, CalibrationBins]) -> Figure:
+    """Draw accuracy over confidence by role, and below it the share of videos in each bin.
 
-    Args:
-        bins_of: by role, ``student`` and perhaps ``teacher``.
-
+    A calibrated network lies on the diagonal.
     """
     figure = Figure(figsize=(5.5, 6.0), dpi=DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=":")
     width = 0.8 / len(bins_of)
-    for place, (role, bins) in enumerate(bins_of.items()):
-        used = bins.num_rows > 0
-        confidence, accuracy = (
-            sums[used] / bins.num_rows[used] for sums in (bins.confidence, bins.correct)
+    for number, (role, bins) in enumerate(bins_of.items()):
+        num_rows, confidence, correct = map(np.asarray, bins)
+        used, num_bins = num_rows > 0, len(num_rows)
+        error = np.abs(confidence - correct).sum() / num_rows.sum()
+        upper.plot(
+            confidence[used] / num_rows[used],
+            correct[used] / num_rows[used],
+            marker="o",
+            color=COLOURS[role],
+            label=f"{role}, calibration error {error:.1%}",
         )
-        error = np.abs(bins.confidence - bins.correct).sum() / bins.num_rows.sum()
-        label = f"{role}, calibration error {error:.1%}"
-        upper.plot(confidence, accuracy, marker="o", color=COLOURS[role], label=label)
-        num_bins = len(used)
-        left = (np.arange(num_bins) + 0.1 + place * width) / num_bins
-        shares = bins.num_rows / bins.num_rows.sum()
+        left = (np.arange(num_bins) + 0.1 + number * width) / num_bins
+        shares = num_rows / num_rows.sum()
         lower.bar(left, shares, width / num_bins, align="edge", color=COLOURS[role])
     upper.set_ylabel("share of videos that are right")
     upper.legend(loc="upper left", frameon=False)
@@ -160,7 +154,7 @@ def reliability_figure(bins_of: Mapping[str, Bins]) -> Figure:
 
 
 def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
-    """Draw a sheet of videos with what is in them and what the networks saw."""
+    """Draw a sheet of videos, each with its true class and the predicted ones."""
     num_rows = -(-len(videos) // SHEET_COLUMNS)
     figure = Figure(figsize=(3.6 * SHEET_COLUMNS, 2.15 * num_rows), dpi=DPI, layout="constrained")
     grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False)

@@ -16,7 +16,6 @@ from pipeline.logits.mirror import Mirror
 from pipeline.results.figures import (
     COLOURS,
     QUIET,
-    Bins,
     Prediction,
     ShownVideo,
     confusion_figure,
@@ -143,10 +142,7 @@ def _log_pages(
     if mirror is not None:
         logits_of["teacher"] = val_teacher_logits(plan, mirror)
     confusion = confusion_matrix(state.val_logits, labels).numpy()
-    bins = {
-        role: Bins(*(sums.numpy() for sums in calibration_bins(logits, labels)))
-        for role, logits in logits_of.items()
-    }
+    bins = {role: calibration_bins(logits, labels) for role, logits in logits_of.items()}
     run.log_figure("val/confusion.png", confusion_figure(confusion, names))
     run.log_text("val/per_class.csv", per_class_table(confusion, names))
     run.log_figure("val/reliability.png", reliability_figure(bins))

@@ -5,11 +5,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+from dvflnet.metrics import CalibrationBins
 from pipeline.results.comparison import ModelScore, comparison_table
 from pipeline.results.figures import (
-    Bins,
     Prediction,
     ShownVideo,
     confusion_figure,
@@ -58,7 +59,7 @@ def test_per_class_table_starts_with_the_worst() -> None:
 
 
 def test_reliability_names_the_calibration_error() -> None:
-    bins = Bins(np.array([0.0, 10.0]), np.array([0.0, 8.0]), np.array([0.0, 6.0]))
+    bins = CalibrationBins(*torch.tensor([[0.0, 10.0], [0.0, 8.0], [0.0, 6.0]]))
     figure = reliability_figure({"student": bins, "teacher": bins})
     (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
     assert [text.get_text() for text in legend.get_texts()] == [
