@@ -1,9 +1,9 @@
-"""Stage one: run the teacher over every wanted view of every video, once, into a sealed store.
+"""Stage one: the teacher's logits of every wanted view of every video, in a sealed store.
 
 ::
 
     plan      manifest -> fixed units; to do = units that the journal does not hold
-    inherit   cells that other generations of the store hold already, into the journal
+    inherit   cells that other generations of the store hold go into the journal
     run       decode (processes) -> teacher (actors) -> journal (one fragment a unit)
     seal      one task a shard, then seal.json
 
@@ -49,7 +49,7 @@ Known = Mapping[int, frozenset[tuple[int, int]]]  # by unit: (row, view_index) o
 
 @dataclass(frozen=True)
 class CachePlan:
-    """All that is decided before anything runs."""
+    """The store to make, and the units that fill it."""
 
     config: ExperimentConfig
     manifest: Manifest
@@ -59,24 +59,20 @@ class CachePlan:
 
     @property
     def num_clips(self) -> int:
-        """Wanted views of the whole store."""
         return sum(len(unit.coordinates) for unit in self.units)
 
     @property
     def shards(self) -> list[Shard]:
-        """Shards of the whole store."""
         return plan_shards(self.spec, sorted(self.units, key=lambda unit: unit.number))
 
     def records(self, rows: range) -> Sequence[VideoRecord]:
-        """The manifest's records of consecutive rows."""
         return self.manifest.records[rows.start : rows.stop]
 
     def evaluates(self, unit: Unit) -> bool:
-        """Whether a unit holds videos of val, which tell how good the teacher is."""
+        """Whether a unit holds videos of val, on which the teacher is judged."""
         return any(self.manifest.records[row].split == "val" for row in unit.rows)
 
     def as_text(self) -> str:
-        """What ``--dry-run`` prints."""
         num_bytes = self.num_clips * (2 * self.spec.num_classes + 13 + 4 * self.spec.num_frames)
         grown = self.root != self.config.store_uri
         return "\n".join(
@@ -111,7 +107,7 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
 
 
 def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
-    """Do what is missing of the store, seal it and return it.
+    """Run the units that the journal lacks, seal the store and return it.
 
     Raises:
         FingerprintMismatch: if there is another store at its place.
@@ -127,7 +123,8 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
         print("sealed, nothing to do")
         store = open_store(plan.root)
         if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
-            with _open_run(plan) as run:  # of a job that was killed behind its seal
+            # A job was killed after the seal, before the end of its run in MLflow.
+            with _open_run(plan) as run:
                 _report(plan, store, run)
         return store
     cluster = config.cluster
@@ -140,7 +137,7 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
 
 
 def _run_units(plan: CachePlan, run: TrackedRun) -> None:
-    """Run what nobody has run yet; judge the teacher as soon as val is complete."""
+    """Run the units that the journal lacks; judge the teacher as soon as val is complete."""
     known = _inherit(plan)
     finished = finished_units(plan.root)
     todo = [unit for unit in plan.units if unit.number not in finished]
@@ -163,7 +160,7 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
 
 
 def _inherit(plan: CachePlan) -> Known:
-    """Journal what other generations hold, a task a shard; return what is known of other units."""
+    """Journal units that other generations hold; return the known cells of all others."""
     donors: Sequence[Donor] = find_donors(
         plan.config.store_uri, plan.root, plan.spec, plan.manifest
     )
@@ -204,7 +201,7 @@ def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:
 
 
 class Meter:
-    """What a run has done so far, for the progress line and for MLflow."""
+    """Counts and rates of a run, for the progress line and for MLflow."""
 
     def __init__(self, num_teachers: int) -> None:
         self._started, self._num_teachers = time.monotonic(), num_teachers
@@ -223,7 +220,7 @@ class Meter:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The same under their MLflow names; the rate counts from the first unit that came in."""
+        """Values by their MLflow names; the rate counts from the first unit that came in."""
         seconds = time.monotonic() - self._started
         streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
         return {
@@ -237,7 +234,6 @@ class Meter:
 
     @property
     def note(self) -> str:
-        """What stands behind the progress."""
         metrics = self.metrics
         return (
             f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
@@ -247,8 +243,8 @@ class Meter:
 def _judge_teacher(plan: CachePlan) -> None:
     """Measure the teacher on val, from the journal, and refuse one that is too bad.
 
-    The units of val run first, so the verdict is there before the rest is paid for; and it is the
-    exact figure that every student will be compared with, at no extra cost.
+    The units of val run first, so a bad teacher is refused before the rest is paid for. The figure
+    is the one that every student is compared with.
     """
     logits, labels = [], []
     for unit in filter(plan.evaluates, plan.units):
@@ -280,7 +276,7 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
 
 
 def _check_failures(plan: CachePlan) -> None:
-    """Stop before sealing when too many videos have no logits."""
+    """Stop before the seal if too many videos have no logits."""
     status_of_row: dict[int, int] = {}
     for unit in plan.units:
         cells = read_fragment(plan.root, plan.spec, unit)

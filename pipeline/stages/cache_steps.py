@@ -1,7 +1,7 @@
-"""The three steps that a unit passes in stage one: decode, teacher, journal.
+"""The three steps of a unit in stage one: decode, teacher, journal.
 
-Tables in, tables out, one block a unit. Nothing here knows Ray: the stage hands these to Ray Data,
-and benchmarks and tests call them as they are.
+Tables in, tables out, one block a unit. Nothing here knows Ray: ``stream`` runs the steps on
+actors, and benchmarks and tests call them directly.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CLIP_SCHEMA = pa.schema(
     ]
 )
 
-# What the teacher passes on of a clip, beside its logits.
+# Columns of a clip that the teacher passes on beside the logits.
 CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc")
 SUMMARY_SCHEMA = pa.schema(
     [
@@ -65,11 +65,11 @@ SUMMARY_SCHEMA = pa.schema(
 def unit_block(
     unit: Unit, records: Sequence[VideoRecord], known: Set[tuple[int, int]] = frozenset()
 ) -> pa.Table:
-    """Lay a unit's records out as the block that its journey starts from.
+    """Return a unit's records as the block that ``UnitDecoder`` takes.
 
     Args:
-        unit: to run.
-        records: of its rows.
+        unit: the unit to run.
+        records: those of its rows, in order.
         known: (row, view_index) of the cells that need not be run.
 
     """
@@ -105,7 +105,7 @@ class UnitDecoder:
         return pa.Table.from_pylist(clips, schema=CLIP_SCHEMA)
 
     def close(self) -> None:
-        """End the decoding process; where an actor ends, it ends by itself."""
+        """End the decoding process; in an actor it ends with the actor."""
         self._decoder.close()
 
     def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ class TeacherActor:
     """Run the teacher over a unit; its clips become logits."""
 
     def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
-        # Here, so that decoders and the journal's tasks start without torch.
+        # Imported here, so that decoders and the journal's tasks start without torch.
         from pipeline.networks.teacher import TeacherPredictor
 
         clip = config.clip
@@ -139,14 +139,14 @@ class TeacherActor:
         try:
             self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
         except PipelineError as error:
-            self._failure = error  # of what is raised here, Ray would keep the text alone
+            self._failure = error  # Ray keeps only the text of what a constructor raises
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Replace the frames of a block by logits, and add the time that each took."""
+        """Replace the frames of a block by logits, and add the seconds that each clip took."""
         if self._failure is not None:
             raise self._failure
         started = time.monotonic()
-        # A bad clip stays in its batch as zeros, so that it shifts nobody else's place.
+        # A bad clip stays in its batch as zeros, so that all others keep their place in it.
         logits = self._teacher.logits(
             _stack(block.column("frames"), self._clip_shape, np.uint8),
             _stack(block.column("jitter"), self._jitter_shape, np.int16),
@@ -164,16 +164,13 @@ class TeacherActor:
 
 
 def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool = False) -> pa.Table:
-    """Write a finished unit to the journal; what goes on to the driver is a short record of it.
+    """Write a finished unit to the journal; return a row of ``SUMMARY_SCHEMA`` for the driver.
 
     Args:
         block: the unit's clips, or with ``inheriting`` those that it did not inherit.
-        root: of the generation.
-        spec: of the generation.
-        inheriting: whether the rest of the unit was written down in the journal.
-
-    Returns:
-        A row of ``SUMMARY_SCHEMA``; it counts the clips that were run.
+        root: URI of the generation.
+        spec: its spec.
+        inheriting: whether the rest of the unit is in the journal as inherited cells.
 
     """
     number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
@@ -206,7 +203,7 @@ def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
 
 
 def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
-    """Stack flat values to ``(n, *shape)``, with zeros where there are none.
+    """Stack flat values to ``(n, *shape)``, with zeros for nulls.
 
     A single entry stands for all frames: evaluation views have one jitter under every policy.
     """
@@ -221,7 +218,7 @@ def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.
 def _judge(
     block: pa.Table, logits: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.uint8], list[str | None]]:
-    """Return status and reason of every clip, now that the teacher has answered."""
+    """Return status and reason of every clip, given its logits."""
     status, reason = _numpy(block, "status").copy(), block.column("reason").to_pylist()
     for place in np.flatnonzero(bad_logits(logits) & (status == Status.GOOD)):
         status[place] = Status.BAD_LOGITS

@@ -1,4 +1,4 @@
-"""Evaluate networks on val, side by side, on Ray Data.
+"""The evaluation of networks on val, side by side.
 
 ::
 
@@ -58,7 +58,7 @@ CLIPS_PER_BLOCK = 48
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Which networks look at which videos, and how often."""
+    """The networks, the videos and the views of an evaluation."""
 
     config: ExperimentConfig
     manifest: Manifest
@@ -67,7 +67,6 @@ class EvaluationPlan:
 
     @property
     def rows(self) -> list[int]:
-        """Rows of the good videos of val."""
         return self.manifest.rows_of("val")
 
     @cached_property
@@ -83,13 +82,12 @@ class EvaluationPlan:
 
     @property
     def folder(self) -> str:
-        """URI of the folder that the results go to."""
         name = f"{self.protocol.name}-{self.key[:8]}"
         return join_uri(self.config.artefacts, "evaluations", name)
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The networks as actors are told of them."""
+        """The networks as actors get them: by their files."""
         return [
             Candidate(
                 network.name,
@@ -102,7 +100,6 @@ class EvaluationPlan:
         ]
 
     def as_text(self) -> str:
-        """What ``--dry-run`` prints."""
         return "\n".join(
             [
                 f"networks  {', '.join(network.name for network in self.networks)}",
@@ -120,15 +117,15 @@ def plan_evaluation(
     checkpoints: Sequence[str] = (),
     with_teacher: bool = True,
 ) -> EvaluationPlan:
-    """Find the networks and check that they fit the data set; starts nothing.
+    """Find the networks and check that they fit the data set; writes nothing.
 
     Args:
         config: the experiment.
-        num_clips: of each video.
-        num_crops: of each clip.
-        checkpoints: weights files that train_student or train_teacher wrote; none: the experiment's
-            own students, DVFL-Net and, if it was trained, VFL-Net.
-        with_teacher: put the teacher beside them, if its weights are here.
+        num_clips: views in time of each video.
+        num_crops: views in space of each clip.
+        checkpoints: URIs of weights that train_student or train_teacher wrote; if empty, those of
+            the experiment's own students: DVFL-Net and, if it was trained, VFL-Net.
+        with_teacher: also evaluate the teacher, if its weights are here.
 
     Raises:
         StoreIncomplete: if there is no manifest, or no student was trained yet.
@@ -267,7 +264,7 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
 
 
 def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:
-    """Log what one network did as a run of its own, so that runs can be compared; return its page.
+    """Log the result of one network as a run of its own; return the URL of its page.
 
     The protocol is part of every metric's name: numbers of two protocols never share a curve.
     """

@@ -1,4 +1,4 @@
-"""The two steps of an evaluation: cut a video's views, and let every network look at them.
+"""The two steps of an evaluation: cut a video's views, and run every network over them.
 
 Tables in, tables out, a few videos a block. Nothing here knows Ray.
 """
@@ -71,7 +71,7 @@ SCORES_SCHEMA = pa.schema(
 
 
 def videos_block(rows: Sequence[int], records: Sequence[VideoRecord]) -> pa.Table:
-    """Lay videos out as a block that an evaluation starts from."""
+    """Return videos as the block that ``ViewCutter`` takes."""
     return records_table(records).append_column("row", pa.array(rows, pa.int32()))
 
 
@@ -93,7 +93,7 @@ class ViewCutter:
         return pa.Table.from_pylist(cut, schema=CLIPS_SCHEMA)
 
     def close(self) -> None:
-        """End the decoding process; where an actor ends, it ends by itself."""
+        """End the decoding process; in an actor it ends with the actor."""
         self._decoder.close()
 
     def _cut(self, record: VideoRecord, look: Look) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class ViewCutter:
 
 
 class Scorer:
-    """Let every network look at the clips of a block."""
+    """Run every network over the clips of a block."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Scorer:
         protocol: Protocol,
         config: ExperimentConfig,
     ) -> None:
-        import torch  # here, so that the cutters start without it
+        import torch  # imported here, so that the cutters start without it
 
         torch.set_num_threads(config.cluster.teacher_threads)
         self._device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
@@ -141,7 +141,7 @@ class Scorer:
 
     @cached_property
     def _networks(self) -> Mapping[str, ClipNetwork]:
-        """The networks by name; loaded late, as Ray keeps but the text of what __init__ raises."""
+        """The networks by name; not loaded in __init__, of whose errors Ray keeps only the text."""
         return {candidate.name: self._load(candidate) for candidate in self._candidates}
 
     def _score(self, candidate: Candidate, clips: pa.Table) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@
     write     the folded graph in each format; int8 with calibration clips of train
     measure   every file runs over all of val, beside the network itself
     publish   files, model card, a run in MLflow; export.json last
-
-No Ray: one process, a few minutes.
 """
 
 from __future__ import annotations
@@ -98,7 +96,6 @@ class ExportPlan:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that write the files."""
         packages = [package for name in self.formats for package in PACKAGES[name]]
         return {name: version(name) for name in ("torch", *packages)}
 
@@ -116,20 +113,16 @@ class ExportPlan:
 
     @property
     def folder(self) -> str:
-        """URI of the folder that the files go to."""
         name = f"{self.trained.name}-{self.key[:8]}"
         return join_uri(self.config.artefacts, "exports", name)
 
     def as_text(self) -> str:
-        """What ``--dry-run`` prints."""
         int8 = f"int8 calibrated with {len(self.calibration_rows)} clips of train"
-        return "\n".join(
-            [
-                f"student  {self.trained.name}",
-                f"formats  {', '.join(self.formats)}; {int8}",
-                f"measured on {len(self.val_rows)} videos of val",
-                f"results  {self.folder}",
-            ]
+        return (
+            f"student  {self.trained.name}\n"
+            f"formats  {', '.join(self.formats)}; {int8}\n"
+            f"measured on {len(self.val_rows)} videos of val\n"
+            f"results  {self.folder}"
         )
 
 
@@ -201,7 +194,7 @@ def run_export(
 
 
 def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
-    """Write the files; return them by name, such as ``onnx int8``."""
+    """Write the files; return their paths by name, such as ``onnx int8``."""
     calibration_clips = np.concatenate(list(_clips(plan, plan.calibration_rows)))
     material = build_material(plan.trained, plan.contract, calibration_clips)
     paths: dict[str, Path] = {}
@@ -222,12 +215,11 @@ def _clips(plan: ExportPlan, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uin
     wanted = [requests[start : start + size] for start in range(0, len(requests), size)]
     limits = plan.config.dataset.limits
     with ClipLoader(recipe.train.num_loaders, limits, side=recipe.side) as loader:
-        for batch in loader.batches(wanted):
-            yield batch.frames
+        yield from (batch.frames for batch in loader.batches(wanted))
 
 
 def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]:
-    """Run the network and all files over val; the network's own row comes first."""
+    """Run the network and all files over val; the network comes first."""
     programs = {NETWORK: _network(plan.trained)} | {
         name: FORMAT_MODULES[name.split()[0]].load(path) for name, path in paths.items()
     }
@@ -241,9 +233,8 @@ def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]
 
         logits = logits_of(programs, counted())
     labels = torch.tensor([plan.manifest.records[row].label for row in rows])
-    shape, reference = plan.contract.clip_shape, logits[NETWORK]
     return {
-        name: measure(program, logits[name], reference, labels, shape)
+        name: measure(program, logits[name], logits[NETWORK], labels, plan.contract.clip_shape)
         for name, program in programs.items()
     }
 
@@ -261,7 +252,7 @@ def _network(trained: TrainedNetwork) -> Program:
 
 
 def _check(measured: Mapping[str, Measured]) -> None:
-    """Refuse float32 files that compute something else; int8 is not exact, and shown."""
+    """Refuse float32 files that compute something else; int8 is not exact, and only shown."""
     for name, values in measured.items():
         if name.endswith("float32") and not values.max_difference <= MAX_DIFFERENCE:
             raise ExportMismatch(
@@ -274,7 +265,7 @@ def _check(measured: Mapping[str, Measured]) -> None:
 def _publish(
     plan: ExportPlan, paths: Mapping[str, Path], measured: Mapping[str, Measured]
 ) -> dict[str, Any]:
-    """Publish the files, their card and a run, then the record of them all."""
+    """Publish the files, the model card and a run; ``export.json`` last."""
     contents = {path.name: path.read_bytes() for path in paths.values()}
     files = {
         name: {
@@ -310,7 +301,7 @@ def _track(
     measured: Mapping[str, Measured],
     result: Mapping[str, Any],
 ) -> str:
-    """Log a run with all files; return its page."""
+    """Log a run with all files; return the URL of its page."""
     trained = plan.trained
     tags = {
         "exported": trained.name,
@@ -333,7 +324,7 @@ def _track(
 
 
 def facts_of(plan: ExportPlan, network: Measured) -> dict[str, str]:
-    """Collect what a model card says of data, lineage and quality, line by line."""
+    """Return the lines of a model card about data, lineage and quality, by their titles."""
     trained, dataset = plan.trained, plan.config.dataset
     return {
         "Data set": f"{dataset.name}, {len(plan.manifest.rows_of('train'))} videos of train, "

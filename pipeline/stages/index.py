@@ -1,4 +1,4 @@
-"""Stage zero: annotations and a folder of videos become a manifest, every video probed once.
+"""Stage zero: the manifest of a data set, from its annotations and one probe of every video.
 
 Probing decodes each video to its end (frame counts in containers are not to be trusted) and
 hashes its bytes. Bad videos keep their row, with a status and a reason.
@@ -44,7 +44,7 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     """
     dataset = config.dataset
     annotated = read_annotations(dataset)
-    exists(config.manifest_uri)  # a bucket that is not there should say so before hours of probing
+    exists(config.manifest_uri)  # raises if there is no such bucket, before hours of probing
     to_probe = [record for record in annotated.records if record.good]
     refused = [record for record in annotated.records if not record.good]
     with ray_session(config, ray_address, num_cpus=required_cpus(config.cluster.num_decoders, 0)):

@@ -1,4 +1,4 @@
-"""Prepared frames: a few candidates of every video, decoded once, shrunk and kept as JPEGs.
+"""The stage of prepared frames: candidates of every video, decoded once, shrunk, kept as JPEGs.
 
 ::
 
@@ -53,7 +53,7 @@ SUMMARY_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """All that is decided before anything runs."""
+    """The frame store to make, and the manifest of its videos."""
 
     config: ExperimentConfig
     videos: Manifest
@@ -61,7 +61,6 @@ class PreparePlan:
 
     @property
     def root(self) -> str:
-        """URI of the frame store."""
         return self.config.frames_uri
 
     def block(self, unit: int) -> pa.Table:
@@ -71,7 +70,6 @@ class PreparePlan:
         return table.append_column("unit", pa.array([unit] * len(rows), pa.int32()))
 
     def as_text(self) -> str:
-        """What ``--dry-run`` prints."""
         frames, spec = self.config.frames, self.spec
         return "\n".join(
             [
@@ -97,7 +95,7 @@ def plan_frames(config: ExperimentConfig) -> PreparePlan:
 
 
 def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore:
-    """Do what is missing of the frame store, seal it and return it.
+    """Run the units that the journal lacks, seal the frame store and return it.
 
     Raises:
         FingerprintMismatch: if there is another store at its place.
@@ -150,7 +148,7 @@ def _journalled(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, An
 class UnitPreparer:
     """Actor that prepares the videos of a unit and journals them.
 
-    The JPEGs go straight to the journal; what goes on to the driver is a short summary.
+    The JPEGs go straight to the journal; the driver gets a short summary.
     """
 
     def __init__(self, config: ExperimentConfig, spec: FrameSpec) -> None:
@@ -188,7 +186,7 @@ def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
 
 
 def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
-    """Stop before sealing when too many videos have no frames."""
+    """Stop before the seal if too many videos have no frames."""
     bad = [record for record in records if not record.good]
     for record in bad:
         print(f"no frames: {record.sample_id}: {record.reason}")
