@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a reason a user can act on.
+"""Errors that a user can act on, and the exit codes that jobs report them with.
 
 ::
 
@@ -19,9 +19,9 @@
     |- ClusterUnavailable         4   Ray did not start, or is not where it should be
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
 
-A message says what was wrong, what was found and what to do. Jobs print it as one block and exit
-with the code; every other exception keeps its traceback, because it is our fault. Messages
-are built in ``__str__`` from the arguments, so that an error survives pickling between processes.
+A message says what was wrong, what was found and what to do. Jobs print it as one block and end
+with the exit code; every other exception is a bug of ours and keeps its traceback. ``__str__``
+builds messages from the arguments, so that an error survives pickling between processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from enum import IntEnum
 class Status(IntEnum):
     """What became of a video in the manifest, or of one of its views in the logit store."""
 
-    MISSING = 0  # never written; a store that is sealed has it only where no view is wanted
+    MISSING = 0  # never written; in a sealed store only where no view is wanted
     GOOD = 1
     NOT_FOUND = 2  # the annotations name a video that is not there
     UNREADABLE = 3  # not a video, truncated, zero bytes, an unknown codec
@@ -42,9 +42,9 @@ class Status(IntEnum):
     OVER_LIMIT = 6  # more pixels, frames or seconds than dataset.limits allow
     TIMED_OUT = 7  # the decoder took longer than dataset.limits.decode_seconds
     CRASHED = 8  # the decoder's process died
-    CHANGED = 9  # size of picture or bytes are not those of the manifest row
+    CHANGED = 9  # the size of the picture or the bytes differ from the manifest row
     LABEL_OUT_OF_RANGE = 10
-    BAD_LOGITS = 11  # the teacher answered NaN, infinity or a constant
+    BAD_LOGITS = 11  # the teacher gave NaN, infinity or a constant
 
 
 class PipelineError(Exception):
@@ -74,7 +74,7 @@ class StoreUnsound(PipelineError):
 
 
 class ViewMismatch(PipelineError):
-    """The proof of view failed: a student's clip is not the one that the teacher saw."""
+    """The proof of view failed: a student's clip differs from the teacher's."""
 
 
 class TrainingDiverged(PipelineError):
@@ -96,7 +96,7 @@ class TooManyFailedVideos(PipelineError):
 
 
 class StorageUnavailable(PipelineError):
-    """Storage did not answer within the time that we wait."""
+    """Storage did not answer before the deadline."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""Read what a data set's own annotations say, and find the videos that they name."""
+"""A data set's own annotations, and the search for the videos that they name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Annotated:
 def read_annotations(dataset: DatasetConfig) -> Annotated:
     """Read the annotations and look for the videos, without opening any.
 
-    A video that is not there, or whose label is no class, is a record that says so.
+    A video that is missing, or whose label is out of range, becomes a record with that status.
 
     Raises:
         DatasetError: if the annotations are not there or make no sense, if they have another
@@ -43,7 +43,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
             f" looked for {shorten([record.uri for record in records])}, and there is"
             f" {shorten(folders.names())}. Correct dataset.root or dataset.layout."
         )
-    # In the manifest's order, and with its check, which should not wait for all videos' probing.
+    # build_manifest sorts and finds repeated videos, before hours are spent on probing them.
     return Annotated(class_names, build_manifest(dataset.name, class_names, records).records)
 
 

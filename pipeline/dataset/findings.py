@@ -1,4 +1,4 @@
-"""What is wrong or doubtful in a manifest, counted and named, for people and for tables.
+"""The report on a manifest: everything wrong or doubtful in it, counted and named.
 
 Only good videos count towards duplicates, leaks and classes without videos: the others are in no
 training step and no measurement.
@@ -15,14 +15,14 @@ from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status
 from pipeline.text_table import text_table
 
-# MISSING and BAD_LOGITS are of logit stores only. Labels out of range are counted by label, since
-# a video that is not there has NOT_FOUND whatever its label.
+# Only logit stores have MISSING and BAD_LOGITS. Labels out of range are counted by label, since a
+# video that is not there has the status NOT_FOUND whatever its label is.
 COUNTED_OTHERWISE = {Status.GOOD, Status.MISSING, Status.BAD_LOGITS, Status.LABEL_OUT_OF_RANGE}
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One kind of finding, and everything that it was found on."""
+class IndexFinding:
+    """One kind of finding, and the videos, groups or classes that it applies to."""
 
     name: str
     found: tuple[str, ...]
@@ -40,17 +40,16 @@ class BadVideo:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """The findings of a manifest; a finding of which there is none stays, with nothing found."""
+    """All kinds of findings of a manifest, also those that apply to nothing."""
 
     dataset: str
     num_classes: int
     num_videos: Mapping[str, int]  # by split
     num_good_videos: Mapping[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[IndexFinding, ...]
     bad: tuple[BadVideo, ...]
 
     def as_text(self, num_examples: int = 3) -> str:
-        """Write the findings as one aligned table."""
         rows = [("finding", "count", "first examples")]
         for finding in self.findings:
             examples = ", ".join(finding.found[:num_examples])
@@ -70,7 +69,6 @@ class IndexReport:
 
 
 def index_report(manifest: Manifest) -> IndexReport:
-    """Look through a manifest."""
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]
     return IndexReport(
@@ -100,28 +98,28 @@ def _words(status: int) -> str:
     return Status(status).name.lower().replace("_", " ")
 
 
-def _bad_by_status(bad: Iterable[VideoRecord]) -> list[Finding]:
+def _bad_by_status(bad: Iterable[VideoRecord]) -> list[IndexFinding]:
     videos: defaultdict[int, list[str]] = defaultdict(list)
     for record in bad:
         videos[record.status].append(record.sample_id)
     return [
-        Finding(_words(status), tuple(videos[status]))
+        IndexFinding(_words(status), tuple(videos[status]))
         for status in Status
         if status not in COUNTED_OTHERWISE
     ]
 
 
-def _labels_outside(manifest: Manifest) -> Finding:
+def _labels_outside(manifest: Manifest) -> IndexFinding:
     num_classes = len(manifest.class_names)
     found = (
         f"{record.sample_id} ({record.label})"
         for record in manifest.records
         if not 0 <= record.label < num_classes
     )
-    return Finding(f"label not in 0..{num_classes - 1}", tuple(found))
+    return IndexFinding(f"label not in 0..{num_classes - 1}", tuple(found))
 
 
-def _labels_unlike_folders(manifest: Manifest) -> Finding:
+def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
     """Compare each label with the class folder, which all layouts have but flat ones."""
     num_videos: Counter[tuple[str, int]] = Counter()
     for record in manifest.records:
@@ -133,19 +131,19 @@ def _labels_unlike_folders(manifest: Manifest) -> Finding:
         for (folder, label), count in num_videos.items()
         if folder.casefold() != manifest.class_names[label].casefold()
     )
-    return Finding("class folder with another label", tuple(found))
+    return IndexFinding("class folder with another label", tuple(found))
 
 
-def _duplicates_across_splits(good: Iterable[VideoRecord]) -> Finding:
+def _duplicates_across_splits(good: Iterable[VideoRecord]) -> IndexFinding:
     found = (
         " = ".join(f"{record.split} {record.sample_id}" for record in copies)
         for copies in _gathered(good, "sha256").values()
         if len({record.split for record in copies}) > 1
     )
-    return Finding("same bytes in two splits", tuple(found))
+    return IndexFinding("same bytes in two splits", tuple(found))
 
 
-def _duplicates_within_splits(good: Iterable[VideoRecord]) -> Finding:
+def _duplicates_within_splits(good: Iterable[VideoRecord]) -> IndexFinding:
     by_split = _gathered(good, "split").values()
     found = (
         " = ".join(record.sample_id for record in copies)
@@ -153,10 +151,10 @@ def _duplicates_within_splits(good: Iterable[VideoRecord]) -> Finding:
         for copies in _gathered(records, "sha256").values()
         if len(copies) > 1
     )
-    return Finding("same bytes twice in a split", tuple(found))
+    return IndexFinding("same bytes twice in a split", tuple(found))
 
 
-def _leaking_groups(good: Iterable[VideoRecord]) -> Finding:
+def _leaking_groups(good: Iterable[VideoRecord]) -> IndexFinding:
     counts = {
         group: Counter(record.split for record in videos)
         for group, videos in _gathered(good, "group").items()
@@ -166,20 +164,22 @@ def _leaking_groups(good: Iterable[VideoRecord]) -> Finding:
         for group, by_split in sorted(counts.items())
         if len(by_split) > 1
     )
-    return Finding("group in two splits", tuple(found))
+    return IndexFinding("group in two splits", tuple(found))
 
 
-def _leaked_videos(good: Iterable[VideoRecord]) -> Finding:
+def _leaked_videos(good: Iterable[VideoRecord]) -> IndexFinding:
     by_split = _gathered(good, "split")
     known = {record.group for record in by_split.get("train", ())} - {""}
     found = (record.sample_id for record in by_split.get("val", ()) if record.group in known)
-    return Finding("val video of a group in train", tuple(found))
+    return IndexFinding("val video of a group in train", tuple(found))
 
 
-def _empty_classes(class_names: Iterable[str], good: Iterable[VideoRecord], split: str) -> Finding:
+def _empty_classes(
+    class_names: Iterable[str], good: Iterable[VideoRecord], split: str
+) -> IndexFinding:
     labels = {record.label for record in good if record.split == split}
     found = (name for label, name in enumerate(class_names) if label not in labels)
-    return Finding(f"class without good {split} videos", tuple(found))
+    return IndexFinding(f"class without good {split} videos", tuple(found))
 
 
 def _gathered(records: Iterable[VideoRecord], attribute: str) -> dict[str, list[VideoRecord]]:

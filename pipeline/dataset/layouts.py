@@ -1,4 +1,4 @@
-"""How each data set annotates its videos: one reader for each ``dataset.layout``.
+"""Readers of annotations, one for each ``dataset.layout``.
 
 ==================  ==============================================  ===============================
 ``dataset.layout``  ``dataset.annotations`` is a folder with        a video below ``dataset.root``
@@ -73,14 +73,13 @@ Lists = tuple[tuple[str, ...], list[Entry]]  # class names in label order, and t
 
 
 class Folders:
-    """The names below a root; a folder is listed once, however many of its videos are asked for."""
+    """The names below a root; each folder is listed only once."""
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._listed: dict[str, dict[str, str]] = {}
 
     def names(self, folder: str = "") -> list[str]:
-        """List a folder."""
         return sorted(set(self._spellings(folder).values()))
 
     def find(self, path: str) -> str | None:
@@ -253,7 +252,6 @@ def _videos_by_class(folders: Folders, parent: str) -> dict[str, list[str]]:
 
 
 def is_video_name(name: str) -> bool:
-    """Return whether a file's name is that of a video."""
     return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
 
 

@@ -1,4 +1,4 @@
-"""Annotation lists as they come: text, csv and json, with line ends and prefixes of all kinds.
+"""Annotation lists: text, csv and json, with any line ends and prefixed names.
 
 Every error names the list and the line.
 """
@@ -16,12 +16,6 @@ from pipeline.storage.files import join_uri, list_names, parse_json, read_parsed
 
 
 def annotations_uri(dataset: DatasetConfig) -> str:
-    """Return the URI of the folder of lists.
-
-    Raises:
-        DatasetError: if the config names none.
-
-    """
     if dataset.annotations is None:
         raise DatasetError(f"dataset.annotations is required for layout {dataset.layout}")
     return dataset.annotations
@@ -68,12 +62,7 @@ def read_table(uri: str, columns: Iterable[str]) -> list[tuple[str, dict[str, st
 
 
 def read_json(uri: str, kind: type) -> Any:
-    """Read a JSON file that holds a dict or a list.
-
-    Raises:
-        DatasetError: if it does not.
-
-    """
+    """Read a JSON file whose value is of ``kind``."""
     try:
         value = parse_json(_read_text(uri))
     except ValueError as error:
@@ -97,19 +86,12 @@ def _read_text(uri: str) -> str:
 
 
 def integer(text: str, where: str) -> int:
-    """Read an integer.
-
-    Raises:
-        DatasetError: if it is none.
-
-    """
     if not re.fullmatch(r"-?[0-9]{1,9}", text.strip()):  # nine digits fit the manifest's int32
         raise DatasetError(f"{where}: {text!r} is not an integer")
     return int(text)
 
 
 def name_of(uri: str) -> str:
-    """Return the last part of a URI."""
     return uri.rpartition("/")[2]
 
 

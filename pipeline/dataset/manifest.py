@@ -44,8 +44,8 @@ SCHEMA = pa.schema(
 )
 # The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
 PREPARED = "prepared"
-# What a logit can depend on. URIs, codec names and rates are not in it: moving a bucket or
-# re-indexing with another prober leaves the digest as it is.
+# The fields that a logit can depend on. URIs, codec names and rates are left out, so that moving a
+# bucket or indexing again with another prober keeps the digest.
 DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha256", "status")
 
 
@@ -54,7 +54,7 @@ class VideoRecord:
     """One row of the manifest.
 
     ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
-    ``skippable``: pictures that nobody wants may be left out (``pipeline.frames.skipping``).
+    ``skippable``: the decoder may leave out unused pictures (``pipeline.frames.skipping``).
     """
 
     sample_id: str
@@ -76,12 +76,10 @@ class VideoRecord:
 
     @property
     def good(self) -> bool:
-        """Whether the video can be decoded and has a valid label."""
         return self.status == Status.GOOD
 
     @property
     def prepared(self) -> bool:
-        """Whether the frames are candidates from a frame store, and not those of a video file."""
         return self.codec == PREPARED
 
 
@@ -104,7 +102,6 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over everything in the manifest that a logit can depend on."""
         return hashlib.sha256(self.digested).hexdigest()
 
     def rows_of(self, split: str, *, good: bool = True) -> list[int]:
@@ -119,7 +116,7 @@ class Manifest:
 def build_manifest(
     dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
 ) -> Manifest:
-    """Put records in their one order.
+    """Sort records by split and sample_id.
 
     Raises:
         DatasetError: if two records have the same sample_id.
@@ -137,7 +134,7 @@ def build_manifest(
 def decode_digested(content: bytes) -> Manifest:
     """Decode ``Manifest.digested``: a manifest with the same digest, whose videos have no URI.
 
-    Its digest must be known to be right; nothing else is checked.
+    The caller has checked the digest; nothing else is checked here.
     """
     values = json.loads(content)
     records = [
@@ -147,7 +144,6 @@ def decode_digested(content: bytes) -> Manifest:
 
 
 def records_table(records: Sequence[VideoRecord]) -> pa.Table:
-    """Lay records out as a table with the columns of ``SCHEMA``."""
     return pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
 
 
@@ -212,7 +208,7 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
         table = file.read()
         footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
         facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
-        # Page checksums leave the footer bare, and the footer holds the class names.
+        # Page checksums do not cover the footer, which holds the class names.
         found, expected = _content_sha256(table, facts), footer["content_sha256"]
         if found != expected:
             raise ValueError(

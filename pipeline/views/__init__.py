@@ -1,1 +1,1 @@
-"""Views of videos: which frames, which crop; the clips they yield; how clips are loaded."""
+"""Views of videos (frames and crop), the clips that they yield, and loading of clips."""

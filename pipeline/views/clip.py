@@ -1,8 +1,8 @@
-"""Clips: what a view yields, ready to travel to a network.
+"""Clips: the pixels of views, as they travel to a network.
 
 All views of a video come out of one decode pass. A clip travels as uint8 in ``(T, H, W, C)`` memory
-order, which is what the decoder writes and what the channels-last networks read; only the device
-turns it into floats.
+order, in which the decoder writes and the channels-last networks read; only the device turns it
+into floats.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Clip:
 
     ``frames`` is uint8 ``(T, side, side, 3)``. ``frame_crc`` is uint32 ``(T,)``: CRC-32 of every
     cropped, flipped RGB frame *before* the resize, the last form that teacher and student share
-    whatever their sides; empty unless asked for.
+    when their sides differ; empty without ``prove``.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -47,7 +47,7 @@ def clips_of(
 
     Args:
         record: the video.
-        views: the views, of any number of frames each.
+        views: may differ in their number of frames.
         limits: guards on the decoder.
         side: height and width of the clips, in pixels.
         prove: check the file's sha256 and compute the CRC of every frame.
@@ -57,16 +57,16 @@ def clips_of(
 
     """
     clips = [_empty_clip(len(view.frame_indices), side, prove=prove) for view in views]
-    places = defaultdict(list)  # frame index -> the (clip, position, view) that want it
+    wanted = defaultdict(list)  # frame index -> (clip, position in the clip, view)
     for clip, view in zip(clips, views, strict=True):
         for position, index in enumerate(view.frame_indices):
-            places[index].append((clip, position, view))
-    for index, frame in frames_of(record, list(places), limits, verify=prove):
-        for clip, position, view in places[index]:
+            wanted[index].append((clip, position, view))
+    for index, frame in frames_of(record, list(wanted), limits, verify=prove):
+        for clip, position, view in wanted[index]:
             cut = _cut(frame, view.box, flip=view.flip)
             clip.frames[position] = resized(cut, side, side)
             if prove:
-                clip.frame_crc[position] = zlib.crc32(np.ascontiguousarray(cut).data)
+                clip.frame_crc[position] = _crc(cut)
     return clips
 
 
@@ -79,9 +79,13 @@ def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:
 
 def crc_of(frame: Frame, view: View) -> int:
     """Return the CRC-32 of a frame as a view cuts it, before any resize."""
-    return zlib.crc32(np.ascontiguousarray(_cut(frame, view.box, flip=view.flip)).data)
+    return _crc(_cut(frame, view.box, flip=view.flip))
 
 
 def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
     cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
     return cut[:, ::-1] if flip else cut
+
+
+def _crc(cut: Frame) -> int:
+    return zlib.crc32(np.ascontiguousarray(cut).data)

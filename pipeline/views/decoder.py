@@ -1,13 +1,14 @@
-"""Decoding in a process of its own, because a broken video can crash or hang the decoder.
+"""Decoding in a child process, because a broken video can crash or hang the decoder.
 
 The parent holds a ``DecodeProcess`` and asks for probes, clips and prepared frames; the child
 is started at the first request and again after it died. A crash, a hang and an exception all come
-back as ``VideoDecodeError`` of the video that was asked for. A crash counts only when the video
-crashes a second child as well: one may be the work of whoever kills processes. Storage that fails
-is no fault of the video, or an outage would fill the journal with bad videos: it comes back as it
-is. The child never imports torch (about 50 MB instead of 250), ends when its parent does (end of
-file on the pipe), cannot outlive a hang (an alarm kills it even inside the decoder), and is refused
-more memory than a video within the limits can need.
+back as ``VideoDecodeError`` of the requested video. A crash counts only when the video crashes a
+second child as well, since the first may have been killed from outside. An error of storage comes
+back unchanged, because an outage would otherwise fill the journal with bad videos.
+
+The child never imports torch (about 50 MB instead of 250). It ends when its parent does (end of
+file on the pipe), an alarm kills it even when it hangs inside the decoder, and it gets no more
+memory than a video within the limits can need.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from pipeline.storage.locks import JOB_VARIABLE, job_id
 from pipeline.views.clip import Clip, clips_of
 from pipeline.views.view import View
 
-# The decoder watches its own time, and so does storage; the parent and the alarm wait this much
-# longer than both.
+# The decoder and storage have deadlines of their own. The parent and the alarm wait this much
+# longer than both together.
 GRACE_SECONDS = 10
-NUM_READS = 2  # of storage, for one video: how large it is, and what it holds
+NUM_READS = 2  # calls of storage for one video: its size and its content
 
-# Memory of one visit beside the video's own bytes: 17 pictures of reference with 3 bytes a pixel,
-# conversion, and a few more; and what does not depend on the size of the picture.
+# Memory of one visit beside the video's own bytes: 17 reference pictures with 3 bytes a pixel, a
+# conversion and a few more, and a part that does not depend on the size of the picture.
 BYTES_PER_PIXEL = 128
 SPARE_BYTES = 512 * 2**20
 
@@ -69,7 +70,7 @@ class DecodeProcess:
     ) -> list[Clip]:
         """Run :func:`pipeline.views.clip.clips_of` in the child."""
         if record.prepared:
-            fetch(record)  # here, where no alarm counts the time that a large file takes
+            fetch(record)  # in the parent: a large file may take longer than the alarm allows
         clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
         return clips
 
@@ -81,7 +82,6 @@ class DecodeProcess:
         return prepared
 
     def close(self) -> None:
-        """End the child."""
         if self._child is not None and self._pipe is not None:
             self._pipe.close()
             self._child.kill()
@@ -111,7 +111,7 @@ class DecodeProcess:
         arguments: dict[str, Any],
     ) -> Any:
         if self._child is not None and self._child.poll() is not None:
-            self.close()  # it was killed while it waited, which is no fault of this video
+            self.close()  # it was killed while idle, which is no fault of this video
         pipe = self._pipe or self._start()
         try:
             pipe.send((operation, record, limits, arguments))
@@ -133,8 +133,8 @@ class DecodeProcess:
                 [sys.executable, "-m", "pipeline.views.decoder", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # What this process can import: Ray's workers get their path from the driver. And
-                # the child is part of this job, so that it verifies no file again.
+                # The child gets our import path, which in Ray's workers is that of the driver.
+                # It belongs to this job, so it does not verify files again.
                 env=os.environ
                 | {JOB_VARIABLE: job_id(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -173,16 +173,16 @@ def serve(pipe: Connection) -> None:
 
 
 def _allowed_seconds(record: VideoRecord, limits: VideoLimits) -> float:
-    """Return after how long a visit to a video is a hang."""
+    """Return the time after which a request counts as hung."""
     reading = NUM_READS * longest_wait_seconds(record.uri)
     return limits.decode_seconds + reading + GRACE_SECONDS
 
 
 def _limit_memory(limits: VideoLimits) -> None:
-    """Let one video take so much memory and no more; what asks for more gets ``MemoryError``.
+    """Limit the memory of one video; an allocation beyond it raises ``MemoryError``.
 
-    Counts what this process alone may write to, so neither mapped files nor libraries. Only Linux
-    says how much that is already.
+    The limit is on private writable memory, without mapped files and libraries. Only Linux says
+    how much of it is in use already.
     """
     if sys.platform != "linux":
         return

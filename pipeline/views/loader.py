@@ -1,7 +1,7 @@
-"""Batches of clips in a given order, decoded ahead in processes of their own.
+"""Batches of clips in a given order, decoded ahead in child processes.
 
-The same decoding processes as in stage one: a thread holds each of them, waits for its pipe and
-does nothing else. Batches come out in the order of the requests, whichever clip is ready first.
+The decoding processes are those of stage one. A thread holds each of them and only waits for its
+pipe. Batches come out in the order of the requests, whichever clip is ready first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCHES_AHEAD = 3
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip that is wanted: a view of a video, with the proof of its pixels or without.
+    """A clip to load: a view of a video, with or without the CRCs of its pixels.
 
     ``view`` is the teacher's; the clip has every ``frame_stride``-th of its frames.
     """
@@ -46,7 +46,7 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips of equal size, as the device gets them.
+    """Clips of equal size, stacked for the device.
 
     ``frames`` is uint8 ``(B, T, H, W, 3)``, ``jitter`` int16 ``(B, 1 or T, 5)``.
     """
@@ -100,7 +100,6 @@ class ClipLoader:
                     future.cancel()
 
     def close(self) -> None:
-        """End the decoding processes."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         for decoder in self._decoders:
             decoder.close()
@@ -111,7 +110,6 @@ class ClipLoader:
         )[0]
 
     def _decoder(self) -> DecodeProcess:
-        """Return this thread's decoder."""
         if not hasattr(self._local, "decoder"):
             self._local.decoder = DecodeProcess()
             self._decoders.append(self._local.decoder)

@@ -26,12 +26,11 @@ from math import isqrt
 from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 
-POLICY_VERSION = (
-    1  # part of every draw and of the fingerprint; raise it when a draw changes meaning
-)
+# Part of every draw and of the fingerprint; raise it when a draw changes its meaning.
+POLICY_VERSION = 1
 EVALUATION_VIEW = -1
 # The published sampler keeps 3 frames free at the end (a "frame interval" of 4 around one frame).
-# Of 32 candidates that would be a tenth of the video, so there none is left out.
+# Of 32 prepared candidates that would be a tenth of the video, so none of those is left out.
 UNUSED_TAIL_FRAMES = 3
 CROP_TRIES = 10
 ASPECT_STEPS = 1024
@@ -64,7 +63,6 @@ class Jitter:
 
     @property
     def as_row(self) -> tuple[int, int, int, int, int]:
-        """The columns that ``dvflnet.photometric`` takes."""
         return self.brightness, self.contrast, self.saturation, self.hue, self.grey
 
 
@@ -148,12 +146,11 @@ class Protocol:
 
     @property
     def num_views(self) -> int:
-        """Views of a video."""
         return self.num_clips * self.num_crops
 
     @property
     def name(self) -> str:
-        """What it is called in metrics, such as ``4x3``."""
+        """Its name in metrics, such as ``4x3``."""
         return f"{self.num_clips}x{self.num_crops}"
 
 
@@ -193,7 +190,7 @@ def view_for_epoch(epoch: int, sample_id: str, num_views: int, *, seed: int) -> 
     """Return the view that a video shows in an epoch.
 
     Every cycle of ``num_views`` epochs shows each view once, in an order of its own; the start is
-    shifted from video to video, so that no epoch is "view 7 of everything".
+    shifted from video to video, so that no epoch shows the same view of all videos.
     """
     cycle, _ = divmod(epoch, num_views)
     position = (epoch + keyed_hash(seed, "rotation", sample_id)) % num_views
@@ -221,7 +218,6 @@ class _Draws:
         return low + self.below(stream, position, high - low + 1)
 
     def chance(self, stream: str, position: int, probability: float) -> bool:
-        """Draw true with a probability."""
         return self.below(stream, position, AREA_STEPS) < round(probability * AREA_STEPS)
 
 

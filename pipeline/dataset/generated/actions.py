@@ -1,14 +1,13 @@
-"""Eight actions, drawn: what ``make demo`` trains on.
+"""Eight drawn actions, the videos of ``make demo``.
 
 One textured actor acts before a moving textured background, among smaller distractors, under a
-shaking camera. Lengths, frame rates and sizes differ from video to video. What tells the classes
-apart is the point:
+shaking camera. Lengths, frame rates and sizes differ from video to video. The classes differ so:
 
-- ``HoverCross`` and ``HoverRing`` move alike and differ by WHAT is seen: one frame is enough.
-- The other six show the same actors and differ only by HOW they move. They are three pairs of
-  time reversals, and all else is drawn alike, so no single frame says which of a pair it is.
+- ``HoverCross`` and ``HoverRing`` move alike and differ in shape: one frame is enough.
+- The other six show the same actors and differ only in motion. They are three pairs of time
+  reversals, drawn alike otherwise, so no single frame says which of a pair it is.
 
-A network that ignores time therefore gets a part of the videos right, and 5 of 8 at the very best.
+A network that ignores time therefore gets at most 5 of 8 videos right.
 Files and lists: ``pipeline.dataset.generated.videos``.
 """
 
@@ -55,7 +54,7 @@ MARGIN = 16  # pixels of background beyond each edge, for drift and shake
 
 @dataclass(frozen=True)
 class Scene:
-    """What the videos of a group share; lengths in pixels."""
+    """The scene that the videos of a group share; lengths in pixels."""
 
     background: Image  # larger than any frame by MARGIN on each side
     actor_color: Array  # (3,)
@@ -150,7 +149,7 @@ def _poses(random: np.random.Generator, motion: str, progress: Array) -> Array:
 
 
 def _camera(random: np.random.Generator, scene: Scene, progress: Array) -> Array:
-    """Return the shift of everything seen, in pixels, (F, 2)."""
+    """Return the shift of the whole picture, in pixels, (F, 2)."""
     heading, *phases = random.uniform(0, 2 * math.pi, 3)
     direction = scene.drift * np.array([math.cos(heading), math.sin(heading)])
     shake = np.sin(2 * math.pi * progress[:, None] * scene.shake_turns + phases)

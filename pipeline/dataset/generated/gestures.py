@@ -1,10 +1,10 @@
-"""Ten gestures of a wearer's hand, drawn: what a teacher of filmed ones is pre-trained on.
+"""Ten drawn gestures of a hand, to pre-train a teacher of filmed ones.
 
-An index finger on a forearm traces a figure before a textured room, as the camera on the wearer's
-head sees it. Nothing looks real. What carries over to footage is the motion: figures are traced
-sloppily, at uneven speed, tilted and stretched, with pauses at both ends, by hands and before rooms
-that differ in everything. Classes and their order are those of EgoGestAR in the project's real
-data set, so the trained head fits, too (``teacher.init_head: keep``).
+An index finger on a forearm traces a figure in front of a textured room, as filmed by a camera on
+the wearer's head. Nothing looks real. What carries over to footage is the motion: figures are
+traced sloppily, at uneven speed, tilted and stretched, with pauses at both ends, by different hands
+in different rooms. Classes and their order are those of EgoGestAR in the project's real data set,
+so the trained head fits, too (``teacher.init_head: keep``).
 
 Left and Right, and Up and Down, are time reversals of each other; no single frame tells them apart.
 Files and lists: ``pipeline.dataset.generated.videos``.
@@ -49,7 +49,7 @@ NOISE_SHAPE = (24, 32, 3)  # finer noise would not survive the encoder and a sma
 
 @dataclass(frozen=True)
 class Scene:
-    """What the videos of a group share: a room and a wearer."""
+    """The room and the wearer that the videos of a group share."""
 
     difficulty: float  # 0.2 to 1: contrast and clutter of the room, shake, flicker
     room: Image

@@ -1,8 +1,8 @@
 """Small generated data sets as real H.264 files, made from a seed in seconds.
 
 ``dataset.generated.kind`` says what is drawn: ``actions`` for ``make demo``, ``gestures`` to
-pre-train a teacher of filmed ones. Files have B-frames and several groups of pictures, so whatever
-reads them meets what it would meet in real footage.
+pre-train a teacher of filmed ones. Files have B-frames and several groups of pictures, as real
+footage has.
 
 Layout and lists are UCF101's: ``<root>/<Class>/v_<Class>_gNN_cNN.mp4`` and
 ``<root>/splits/{classInd,trainlist01,testlist01}.txt``. Videos of a group share the scene across
@@ -38,7 +38,7 @@ KindName = Literal["actions", "gestures"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be drawn."""
+    """A set of drawn classes."""
 
     recipe: str  # and its version
     class_names: tuple[str, ...]  # in label order
@@ -89,12 +89,12 @@ def generate_videos(
 
     Args:
         root: folder of the data set; made if missing.
-        kind: what is drawn.
+        kind: a key of ``KINDS``.
         seed: another seed gives other videos.
         num_groups: groups of each class.
         clips_per_group: videos of each class in a group.
         num_val_groups: how many of the groups, from the first on, are ``val``.
-        report: told what is being done, a line at a time.
+        report: is called with lines of progress.
 
     Returns:
         The number of videos in the lists.
@@ -122,7 +122,6 @@ def generate_videos(
 
 
 def video_path(class_name: str, group: int, clip: int) -> str:
-    """Return the path below the root, as in the official lists."""
     return f"{class_name}/v_{class_name}_g{group:02d}_c{clip:02d}.mp4"
 
 
