@@ -17,7 +17,7 @@ import os
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -49,6 +49,9 @@ from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.plan import TrainPlan
 from pipeline.training.sweep import SweepPlan, Trial, plan_sweep
 from pipeline.training.worker import run_worker
+
+if TYPE_CHECKING:
+    from ray.tune import ResultGrid
 
 # Read by Ray Tune when it is used.
 TUNE_SETTINGS = {
@@ -106,44 +109,43 @@ def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
 
 
 def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str, Outcome]:
-    """Run Ray Tune over trials; return their outcomes by name."""
-    for name, value in TUNE_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from ray import tune
-
-    logging.getLogger("ray.tune").setLevel(
-        logging.ERROR
-    )  # it warns of the files that we switched off
-    plans = {trial.name: trial.plan for trial in trials}
-    filesystem, path = arrow_filesystem(plan.folder)
+    """Train trials on Ray Tune; return their outcomes by name."""
     num_steps = sum(trial.plan.order.num_steps for trial in trials)
     with (
         TrialRuns(trials, run) as runs,
         Follower("sweep", num_steps, runs.receive) as follower,
     ):
-        trainable = tune.with_resources(
-            tune.with_parameters(_work, plans=plans, queue=follower.queue),
-            {"cpu": _num_cpus(plan.config), "gpu": int(plan.config.cluster.use_gpu)},
-        )
-        results = tune.Tuner(
-            trainable,
-            param_space={"trial": tune.grid_search(sorted(plans))},
-            tune_config=tune.TuneConfig(
-                trial_dirname_creator=lambda trial: str(trial.config["trial"])
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=path,
-                storage_filesystem=filesystem,
-                failure_config=tune.FailureConfig(max_failures=plan.config.train.max_failures),
-                verbose=0,
-            ),
-        ).fit()
+        results = _fit(plan, {trial.name: trial.plan for trial in trials}, follower.queue)
         for number in range(len(results)):
             if (error := results[number].error) is not None:
                 failure = traceback.format_exception_only(error)[-1].strip()
                 follower.queue.put({"run": Path(results[number].path).name, "failure": failure})
     return runs.outcomes
+
+
+def _fit(plan: SweepPlan, plans: Mapping[str, TrainPlan], queue: Any) -> ResultGrid:
+    """Run Ray Tune to the end, with a folder of the trial's name for each of ``plans``."""
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from ray import tune
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns of files that are switched off
+    filesystem, path = arrow_filesystem(plan.folder)
+    return tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_work, plans=plans, queue=queue),
+            {"cpu": _num_cpus(plan.config), "gpu": int(plan.config.cluster.use_gpu)},
+        ),
+        param_space={"trial": tune.grid_search(sorted(plans))},
+        tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.config["trial"])),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=plan.config.train.max_failures),
+            verbose=0,
+        ),
+    ).fit()
 
 
 def _work(setup: dict[str, Any], plans: Mapping[str, TrainPlan], queue: Any) -> None:
