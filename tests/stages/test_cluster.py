@@ -36,7 +36,7 @@ except ClusterUnavailable as error:
 
 
 def run_alone(code: str, *words: str) -> str:
-    """Return the last line that a program says."""
+    """Return the last line that a program prints."""
     command, settings = [sys.executable, "-c", code, *words], os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.check_output(command, env=settings, text=True).splitlines()[-1]
 
@@ -52,7 +52,7 @@ def test_a_task_s_error_is_said_without_ray_s_traceback() -> None:
     assert run_alone(WRAPPED) == "StorageUnavailable the disk is full"
 
 
-def test_an_error_of_nobody_s_is_none_of_ours() -> None:
+def test_a_bug_is_not_a_pipeline_error() -> None:
     assert underlying_error(ValueError("a bug")) is None
 
 

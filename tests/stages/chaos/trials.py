@@ -26,8 +26,6 @@ from pipeline.storage.sealed.journal import finished_units, fragment_name
 ROOT = Path(__file__).parents[3]
 FAULTS = Path(__file__).parent / "faults"
 JOB_SECONDS = 600  # before a job that does not end counts as hung
-ATTEMPTS = 3  # at a start that fails like this:
-NOT_STARTED = "Ray did not start"  # on a busy machine, within the 30 s that it gives itself
 MARK = "TRIAL"  # environment variable that all processes of a trial carry
 
 FORWARD = "pipeline.stages.cache_steps:TeacherActor.__call__"
@@ -98,20 +96,14 @@ class Trial:
 
     def stop_at(self, step: Step, *words: str) -> "Job":
         """Start the job and wait until it stands still at a step."""
-        for _ in range(ATTEMPTS):
-            job = self.start(self.watch(step), *words)
-            if job.stands_still() or NOT_STARTED not in job.output:
-                break
-        assert job.watch.stop_files[0].exists(), job.output
+        job = self.start(self.watch(step), *words)
+        assert job.stands_still(), job.output
         return job
 
     def finish(self, *words: str) -> "Job":
         """Run the job to its end; it must succeed."""
-        for _ in range(ATTEMPTS):
-            job = self.start(self.watch(), *words)
-            if job.wait() == 0 or NOT_STARTED not in job.output:
-                break
-        assert job.process.returncode == 0, job.output
+        job = self.start(self.watch(), *words)
+        assert job.wait() == 0, job.output
         return job
 
     @property
@@ -235,7 +227,7 @@ class Reader(threading.Thread):
 
 @contextmanager
 def reading(root: str, digest: str) -> Iterator[Reader]:
-    """Read a store all the while; whoever reads sees the whole store or none."""
+    """Read a store all the while; every reading finds the whole store or none."""
     with Reader(root) as reader:
         yield reader
     assert not reader.errors
