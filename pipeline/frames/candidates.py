@@ -1,7 +1,7 @@
-"""Choose the candidates of a video, shrink them once and encode them.
+"""The candidates of a video: chosen, shrunk once and encoded.
 
-Runs inside a decoding process (``pipeline.views.decoder``), so that pictures never travel; JPEGs
-do.
+This runs inside a decoding process (``pipeline.views.decoder``), so that JPEGs travel between
+processes and pictures do not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pipeline.storage.files import sha256_of
 class PreparedVideo:
     """The candidates of a video.
 
-    ``record`` is its row in the prepared manifest, but for the URI. ``frame_indices`` says which
-    frames of the video file the JPEGs are. A bad video has none of either.
+    ``record`` is its row in the prepared manifest, still without a URI. ``frame_indices`` are the
+    positions of the JPEGs in the video file. A bad video has neither.
     """
 
     record: VideoRecord

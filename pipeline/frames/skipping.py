@@ -1,14 +1,15 @@
-"""Which pictures a decoder may leave out: nobody wants them, and no other picture needs them.
+"""Decoding with gaps: pictures that are not wanted, and that no other picture needs, are skipped.
 
-Half to two thirds of an H.264 video with B-frames are non-reference pictures. A decoder that is
-told so drops one in no time. But a picture that never comes out cannot be counted, so each packet's
-place in the order of presentation must be known beforehand. H.264 and HEVC take it from the
-container's times; MPEG-4 part 2 (XviD), whose AVI files have none, from the picture headers.
+Half to two thirds of an H.264 video with B-frames are non-reference pictures, and dropping one
+costs a decoder next to nothing. But a picture that never comes out cannot be counted, so the
+position of each packet in the order of presentation must be known beforehand. For H.264 and HEVC it
+comes from the container's times; for MPEG-4 part 2 (XviD), whose AVI files have none, from the
+picture headers.
 
-Neither is taken on trust. ``probe_video`` decodes every video from end to end, once, and
-:func:`skipping_is_safe` compares what came out, picture for picture, with what the packets promise.
-Only a video that passes is ever decoded with gaps (``VideoRecord.skippable``); all others, and all
-other codecs, are decoded sequentially and cost what they always did.
+Neither is trusted. ``probe_video`` decodes every video from end to end, once, and
+:func:`skipping_is_safe` compares the pictures that come out, one by one, with those that the
+packets promise. Only a video that passes is ever decoded with gaps (``VideoRecord.skippable``); all
+others, and all other codecs, are decoded sequentially.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class CannotPlan(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """A number that travels with a packet through the decoder, to the frame that comes of it.
+    """A number that travels with a packet through the decoder, to the frame made from it.
 
-    An object of its own for every packet, because PyAV files such luggage under the object's id.
+    Every packet has a label object of its own, because PyAV keeps them under the object's id.
     """
 
     number: int
@@ -60,13 +61,13 @@ def number_of(frame: Any) -> int | None:
 
 
 def plan_pictures(container: Any, stream: Any) -> list[Picture]:
-    """Find out where in the order of presentation the picture of each packet belongs.
+    """Find the position of each packet's picture in the order of presentation.
 
     Returns:
         The pictures in decoding order; all packets of the stream are in memory with them.
 
     Raises:
-        CannotPlan: if the packets do not say.
+        CannotPlan: if the packets do not give it.
 
     """
     packets = [packet for packet in labelled_packets(container, stream) if packet.size]
@@ -88,7 +89,7 @@ def plan_pictures(container: Any, stream: Any) -> list[Picture]:
 def decode_wanted(
     pictures: Sequence[Picture], stream: Any, wanted: Collection[int]
 ) -> Iterator[Any]:
-    """Decode the wanted positions, and no more than they need.
+    """Decode the wanted positions, and only the pictures that they need.
 
     Yields frames in the order of presentation, unwanted references among them; ``number_of`` a
     frame is its position.
@@ -99,16 +100,16 @@ def decode_wanted(
         picture.packet.opaque = Label(picture.position)
         context.skip_frame = "DEFAULT" if picture.position in wanted else "NONREF"
         yield from stream.decode(picture.packet)
-    yield from stream.decode(None)  # what waits inside for its turn to be shown
+    yield from stream.decode(None)  # frames that still wait inside for their turn
 
 
 def skipping_is_safe(container: Any, stream: Any, shown: Sequence[int | None]) -> bool:
-    """Whether a video can be decoded with gaps: exactly, and with something to gain.
+    """Return whether a video can be decoded with gaps: exactly, and with something to gain.
 
     Args:
         container: freshly opened.
-        stream: of its video.
-        shown: ``number_of`` every frame of a whole sequential decode, in the order of presentation.
+        stream: its video stream.
+        shown: ``number_of`` each frame of a whole sequential decode, in the order of presentation.
 
     """
     droppable = DROPPABLE.get(stream.codec_context.name)
@@ -129,8 +130,8 @@ def skipping_is_safe(container: Any, stream: Any, shown: Sequence[int | None]) -
 def _one_picture_each(packets: list[Any], stream: Any) -> list[Any]:
     """Undo the packing of DivX and XviD, which put a B-frame behind the frame that it precedes.
 
-    The filler that stands where the B-frame should be goes, and its label goes to the B-frame, as
-    in a decoder that is given the packed form.
+    The filler in the place of the B-frame is dropped, and its label goes to the B-frame, as in a
+    decoder that is given the packed form.
     """
     if all(bytes(packet).count(VOP_START) == 1 for packet in packets):
         return packets
@@ -161,9 +162,9 @@ def _mpeg4_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
 
 
 def _h264_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
-    """Whether some pictures are no references, and none is so in part.
+    """Return whether some pictures are no references, and none is half of one.
 
-    The two fields of a picture may differ; the decoder would then drop half of it.
+    The two fields of a picture may differ; the decoder would then drop one of them.
     """
     length_bytes, found = _nal_length_bytes(stream, place=4), False
     for picture in pictures:
@@ -176,10 +177,10 @@ def _h264_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
 
 
 def _hevc_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
-    """Whether some pictures are no references, to any layer of time.
+    """Return whether some pictures are no references, to any temporal layer.
 
-    HEVC says of a picture that no other *of its own layer* needs it, and decoders drop it on that
-    word. Pictures of higher layers may well need it, so only the highest is safe.
+    HEVC marks a picture that no other *of its own layer* needs, and decoders drop it then. Pictures
+    of higher layers may well need it, so only the highest layer is safe.
     """
     length_bytes, layers, dropped = _nal_length_bytes(stream, place=21), set(), set()
     for picture in pictures:

@@ -246,7 +246,7 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
     """
     files = list_files(root)
     if all(file.name != IDENTITY_NAME for file in files):
-        return []  # a folder that is not ours is none of our business
+        return []  # the folder is not ours
     return judge(
         root, files, frozenset(), OUR_FOLDERS, written_before=written_before, journals=journals
     )

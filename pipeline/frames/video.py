@@ -1,13 +1,12 @@
 """The frames of a video file, by PyAV.
 
-Frames are identified by counting decoded frames in presentation order, from the first. Never by
-time (AVI files have none that can be trusted), never by seeking, never by ``frame.index``, and
-with one decoding thread. A video is read whole into memory first, so that local files and
-objects in a bucket take one path, and so that the bytes which are decoded are the bytes which
-were hashed.
+Frames are identified by counting decoded frames in presentation order, from the first, with one
+decoding thread: never by time (no time in an AVI file can be trusted), by seeking or by
+``frame.index``. A video is read whole into memory first, so that local files and objects in a
+bucket take one path, and the bytes that are decoded are the bytes that were hashed.
 
-Runs inside a decoding process (``pipeline.views.decoder``): a broken file may crash or hang the
-decoder, and then only that process is lost.
+This runs inside a decoding process (``pipeline.views.decoder``): a broken file may crash or hang
+the decoder, and then only that process is lost.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from pipeline.storage.files import read_bytes, sha256_of, size_bytes
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
-# What PyAV raises on broken files, besides its own errors.
+# PyAV raises these on broken files, besides its own errors.
 DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError)
-# A "video" may be a playlist of other files, whose bytes nobody hashed; no protocol opens them.
+# A "video" may be a playlist of other files, whose bytes were never hashed; no protocol opens them.
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
 AS_THE_FILE_SAYS: Mapping[str, int] = MappingProxyType({})
 
@@ -94,14 +93,14 @@ def frames_of(
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order, from one decode pass.
 
-    Streaming, so that one frame at a time is in memory however many views want frames.
+    Only one frame at a time is in memory, however many views want frames.
 
     Args:
         record: the video, as its manifest row describes it.
         frame_indices: positions in presentation order, in any order; doubles count once.
         limits: guards on the decoder.
         verify: compare the bytes with the manifest's sha256 first.
-        colours: how stored colours are read, in the words of PyAV's ``reformat``.
+        colours: how stored colours are read: arguments of PyAV's ``reformat``.
 
     Raises:
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
@@ -111,7 +110,7 @@ def frames_of(
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
         raise _error(record, Status.CHANGED, "is not the file that was indexed; index it again")
     wanted = sorted(set(frame_indices))
-    converter = VideoReformatter()  # kept: a new one for every frame costs more than converting
+    converter = VideoReformatter()  # one for all: making one costs more than converting a frame
     for index, frame in _wanted_frames(record, content, wanted, limits):
         yield index, _upright(frame, converter, colours)
 
@@ -119,7 +118,7 @@ def frames_of(
 def _wanted_frames(
     record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
 ) -> Iterator[tuple[int, Any]]:
-    """Yield wanted frames in order, by the cheapest way that is known to be exact."""
+    """Yield wanted frames in order, in the cheapest way that is known to be exact."""
     num_found = 0
     if record.skippable:
         for index, frame in _skipping(record, content, wanted, limits):
@@ -132,7 +131,7 @@ def _wanted_frames(
 def _skipping(
     record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
 ) -> Iterator[tuple[int, Any]]:
-    """Yield wanted frames in order, leaving out what they do not need; end at any surprise."""
+    """Yield wanted frames in order, skipping pictures they do not need; end at any surprise."""
     left, previous = deque(wanted), -1
     with _opened(record, content, limits) as (container, stream):
         try:
@@ -147,7 +146,7 @@ def _skipping(
                 if position == left[0]:
                     yield left.popleft(), frame
         except (CannotPlan, *DECODER_ERRORS):
-            return  # the sequential pass that follows gives the frames, or raises as it should
+            return  # the sequential pass that follows yields the frames, or raises the right error
 
 
 def _sequential(
@@ -185,7 +184,7 @@ def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
 
 @contextmanager
 def _opened(record: VideoRecord, content: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
-    """Open a video and its stream; all that PyAV raises inside becomes a ``VideoDecodeError``."""
+    """Open a video and its stream; errors of PyAV inside become a ``VideoDecodeError``."""
     try:
         with av.open(io.BytesIO(content), mode="r", options=NO_OTHER_FILES) as container:
             if not container.streams.video:
@@ -222,19 +221,19 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
 
 
 def _ends_early(stream: Any, last: Any) -> bool:
-    """Whether the last frame comes over two frames before the declared end.
+    """Return whether the last frame comes over two frames before the declared end.
 
-    Fewer frames than declared are no sign on their own: an mp4 that was cut without encoding it
-    again counts the hidden frames before its start, and an AVI those that were dropped.
+    Fewer frames than declared do not show that: an mp4 that was cut without encoding it again
+    counts the hidden frames before its start, and an AVI those that were dropped.
     """
     if last.pts is None or stream.duration is None or not stream.average_rate:
         return True
     left = (stream.start_time or 0) + stream.duration - last.pts
-    return bool(left * stream.time_base > 3 / stream.average_rate)  # its own duration is one
+    return bool(left * stream.time_base > 3 / stream.average_rate)  # one is its own duration
 
 
 def _guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
-    """Stop a stream of frames that has no end, in number, in size or in time."""
+    """Stop a stream of frames that exceeds the limits in number, size or time."""
     deadline = time.monotonic() + limits.decode_seconds
     for position, frame in enumerate(frames):
         if position >= limits.max_frames:

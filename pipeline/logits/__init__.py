@@ -1,4 +1,4 @@
-"""The logit store: teacher logits that say what they were made from, and prove that they are whole.
+"""The logit store: teacher logits, with what they were made from and proof that they are whole.
 
 ::
 
@@ -10,10 +10,10 @@
     <root>/seal.json                      every file with size and sha256, and the root digest
     <root>/generations/<digits>/...       the same again, of more views or videos
 
-Stage one calls ``generations.place_generation`` and ``writer.open_for_writing``,
-``inheritance.inherit_units`` and ``writer.gather_shard`` for every shard,
-``journal.write_fragment`` for every unit and ``writer.seal`` once. Everybody else calls
-``generations.find_generation``, and ``reader.open_store`` or, to train, ``mirror.open_mirror``.
+Stage one calls ``generations.place_generation`` and ``sealed.store.open_for_writing``,
+``inheritance.inherit_units`` and ``store.gather_shard`` for every shard, ``journal.write_fragment``
+for every unit and ``store.seal_logits`` once. All other stages call
+``generations.open_experiment_store`` and, to train, ``mirror.open_mirror``.
 
-What it has in common with the frame store is in :mod:`pipeline.storage.sealed`.
+What the logit store has in common with the frame store is in :mod:`pipeline.storage.sealed`.
 """

@@ -1,10 +1,10 @@
-"""The doctor: is this store what its seal, its journal and the manifest say? No teacher, no GPU.
+"""The examination of a sealed store by ``jobs/doctor.py``, without teacher and without GPU.
 
-A damaged file is found by its sha256. The rest is about stores that are sealed in good order and
-wrong all the same, because whatever wrote them was wrong: rows out of place, a view under another
-index, a shard of another teacher. Three witnesses tell: the manifest with the view policy, from
-which every view's digest can be computed again; the journal, whose fragments name the fingerprint
-that they were made under; and the labels, which a sane teacher knows better than chance.
+A damaged file is found by its sha256. All other checks are for stores that are sealed correctly and
+wrong all the same, because the program that wrote them was wrong: rows out of place, a view under
+another index, a shard of another teacher. They compare the store with the manifest and the view
+policy, from which every view's digest can be computed again; with the journal, whose fragments name
+their fingerprint; and with the labels, which a sane teacher knows better than chance.
 
 A finding names its kind, the file or cells it is about, and what was expected and found.
 """
@@ -46,13 +46,13 @@ Kind = Literal[
     "orphan",
 ]
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
-CHANCE_DEVIATIONS = 3.0  # a shard within so many of chance knows nothing of its labels
-SANE_DEVIATIONS = 4.0  # which says something only where the rest of the store is this far above it
+CHANCE_DEVIATIONS = 3.0  # a shard whose top-1 is this near to chance knows nothing of its labels,
+SANE_DEVIATIONS = 4.0  # which is a finding only if the rest of the store is this far above chance
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong."""
+class StoreFinding:
+    """One thing that is wrong with a store."""
 
     kind: Kind
     where: str
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ShardFigures:
-    """What is worth knowing of a shard: good cells, the teacher's hits and its mean entropy."""
+    """Figures of a shard: good cells, the teacher's hits and its mean entropy."""
 
     number: int
     num_good: int
@@ -79,7 +79,7 @@ class ShardFigures:
 class Diagnosis:
     """All findings, and the figures of every shard that could be read."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[StoreFinding, ...]
     shards: tuple[ShardFigures, ...]
     class_top1: tuple[float, ...]  # by label; NaN for a class without a good cell
 
@@ -93,9 +93,9 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
     """Examine a sealed store.
 
     Args:
-        store: opened; its seal and identity are sound.
-        records: of the manifest that the store was made from.
-        policy: of its views.
+        store: opened, so that its seal and identity are known to be sound.
+        records: the manifest that the store was made from.
+        policy: its views.
 
     """
     spec = store.spec
@@ -108,9 +108,7 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
             try:
                 grid = store.read_shard(shard.number)
             except StoreCorrupt as error:
-                findings.append(
-                    Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
-                )
+                findings.append(_damage(error))
                 continue
             here = [records[row] for row in shard.rows]
             cells = pick(grid, shard.rows, spec)
@@ -128,7 +126,7 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
     return Diagnosis(tuple(findings), tuple(figures), class_top1)
 
 
-def _check_coverage(shard: Shard, cells: Cells) -> Iterator[Finding]:
+def _check_coverage(shard: Shard, cells: Cells) -> Iterator[StoreFinding]:
     wanted = {place for unit in shard.units for place in unit.coordinates}
     found = set(cells.coordinates)
     if missing := sorted(wanted - found):
@@ -137,7 +135,9 @@ def _check_coverage(shard: Shard, cells: Cells) -> Iterator[Finding]:
         yield _cells_finding("coverage", shard, extra, "there and not wanted")
 
 
-def _check_manifest(shard: Shard, grid: Grid, records: Sequence[VideoRecord]) -> Iterator[Finding]:
+def _check_manifest(
+    shard: Shard, grid: Grid, records: Sequence[VideoRecord]
+) -> Iterator[StoreFinding]:
     rows = [
         row
         for row, record, label, sample_id in zip(
@@ -147,7 +147,7 @@ def _check_manifest(shard: Shard, grid: Grid, records: Sequence[VideoRecord]) ->
     ]
     if rows:
         first = rows[0] - shard.rows.start
-        yield Finding(
+        yield StoreFinding(
             "manifest",
             _name(shard),
             f"rows {_some(rows)} have another label or sample_id than in the manifest: "
@@ -156,7 +156,7 @@ def _check_manifest(shard: Shard, grid: Grid, records: Sequence[VideoRecord]) ->
         )
 
 
-def _check_logits(shard: Shard, cells: Cells) -> Iterator[Finding]:
+def _check_logits(shard: Shard, cells: Cells) -> Iterator[StoreFinding]:
     good = cells.status == Status.GOOD
     logits = cells.logits[good]
     bad = bad_logits(logits)
@@ -175,7 +175,7 @@ def _check_views(
     records: Sequence[VideoRecord],
     policy: ViewsConfig,
     spec: StoreSpec,
-) -> Iterator[Finding]:
+) -> Iterator[StoreFinding]:
     """Compute the digest of every view again, from the manifest and the policy."""
     wrong = []
     for place, (row, view_index) in enumerate(cells.coordinates):
@@ -192,8 +192,8 @@ def _check_views(
 
 def _check_duplicates(
     shard: Shard, cells: Cells, seen: dict[bytes, tuple[str, bytes]]
-) -> Iterator[Finding]:
-    """Find equal logits under different pixels; equal pixels may well have equal logits."""
+) -> Iterator[StoreFinding]:
+    """Find equal logits of different pixels; equal pixels may well have equal logits."""
     twins = []
     for place in np.flatnonzero(cells.status == Status.GOOD):
         key = cells.logits[place].tobytes() + cells.logit_offset[place].tobytes()
@@ -204,20 +204,20 @@ def _check_duplicates(
             twins.append(f"row {row}, view {view_index} = {other}")
     if twins:
         message = f"{len(twins)} cells have the very logits of other pixels: {_some(twins)}"
-        yield Finding("duplicate", _name(shard), message)
+        yield StoreFinding("duplicate", _name(shard), message)
 
 
 def _check_journal(
     store: LogitStore, shard: Shard, cells: Cells, journalled: set[int]
-) -> Iterator[Finding]:
-    """Compare a shard with the fragments it was gathered from, as far as they are still there."""
+) -> Iterator[StoreFinding]:
+    """Compare a shard with those fragments it was gathered from that still exist."""
     for unit in shard.units:
         if unit.number not in journalled:
             continue
         try:
             fragment = read_fragment(store.root, store.spec, unit)
         except StoreCorrupt as error:
-            yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
+            yield _damage(error)
             continue
         mine = (cells.row >= unit.rows.start) & (cells.row < unit.rows.stop)
         differing = [
@@ -226,7 +226,7 @@ def _check_journal(
             if not _equal(getattr(cells, name)[mine], getattr(fragment, name))
         ]
         if differing:
-            yield Finding(
+            yield StoreFinding(
                 "journal",
                 _name(shard),
                 f"unit {unit.number} differs from {fragment_name(unit.number)} in "
@@ -234,18 +234,18 @@ def _check_journal(
             )
 
 
-def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator[Finding]:
+def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator[StoreFinding]:
     """Find shards in which the teacher knows no labels, in a store in which it does."""
     for shard in figures:
         others = [other for other in figures if other is not shard and other.num_good]
-        if not others or shard.num_classes < 2:  # a class alone may well be one it never learnt
+        if not others or shard.num_classes < 2:  # a single class may be one it never learnt
             continue
         rest = sum(other.num_hits for other in others) / sum(other.num_good for other in others)
         chance = 1 / num_classes
         deviation = float(np.sqrt(chance * (1 - chance) / shard.num_good))
         ignorant = shard.top1 < chance + CHANCE_DEVIATIONS * deviation
         if ignorant and rest > chance + SANE_DEVIATIONS * deviation:
-            yield Finding(
+            yield StoreFinding(
                 "labels",
                 f"shard {shard.number}",
                 f"top-1 {shard.top1:.3f} of {shard.num_good} cells, {rest:.3f} in the rest of the "
@@ -253,10 +253,10 @@ def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator
             )
 
 
-def _check_other_files(store: LogitStore) -> Iterator[Finding]:
-    """Verify the files that belong to no shard; name those that belong to nothing.
+def _check_other_files(store: LogitStore) -> Iterator[StoreFinding]:
+    """Verify the files that belong to no shard, and name those that belong to nothing.
 
-    Temporary files are no finding: either someone is at work, or they wait for ``jobs/gc.py``.
+    Temporary files are no finding: either a job is at work, or ``jobs/gc.py`` will delete them.
     """
     sealed = {entry.name: entry for entry in store.seal.files}
     shards = range(store.spec.num_shards)
@@ -265,11 +265,11 @@ def _check_other_files(store: LogitStore) -> Iterator[Finding]:
         try:
             read_verified(store.root, sealed[name])
         except StoreCorrupt as error:
-            yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
+            yield _damage(error)
     try:
         find_videos(store.root, store.spec)
     except StoreCorrupt as error:
-        yield Finding("damaged file", error.uri, f"{error.expected}; {error.found}")
+        yield _damage(error)
     orphans = [
         name
         for name in sorted(set(list_tree(store.root)) - own_names(store.spec))
@@ -277,13 +277,13 @@ def _check_other_files(store: LogitStore) -> Iterator[Finding]:
     ]
     if orphans:
         message = f"{len(orphans)} files belong neither to seal nor journal: {_some(orphans)}"
-        yield Finding("orphan", store.root, message)
+        yield StoreFinding("orphan", store.root, message)
 
 
 def _figures(
     shard: Shard, cells: Cells, records: Sequence[VideoRecord], tallies: NDArray[np.float64]
 ) -> ShardFigures:
-    """Sum a shard up; ``tallies`` (2, K) counts good cells and hits by label."""
+    """Sum up a shard; ``tallies`` (2, K) counts good cells and hits by label."""
     good = (cells.status == Status.GOOD) & ~bad_logits(cells.logits)
     logits = cells.logits[good].astype(np.float64)
     labels = np.array([records[row - shard.rows.start].label for row in cells.row[good]], int)
@@ -295,6 +295,10 @@ def _figures(
     entropy = np.log(total) - (exponentials * logits).sum(axis=1) / total
     mean = float(entropy.mean()) if len(entropy) else 0.0
     return ShardFigures(shard.number, len(labels), len(set(labels.tolist())), int(hits.sum()), mean)
+
+
+def _damage(error: StoreCorrupt) -> StoreFinding:
+    return StoreFinding("damaged file", error.uri, f"{error.expected}; {error.found}")
 
 
 def _places(
@@ -310,9 +314,9 @@ def _equal(left: NDArray[np.generic], right: NDArray[np.generic]) -> bool:
 
 def _cells_finding(
     kind: Kind, shard: Shard, places: Sequence[tuple[int, int]], message: str
-) -> Finding:
+) -> StoreFinding:
     named = _some([f"row {row}, view {view_index}" for row, view_index in places])
-    return Finding(kind, _name(shard), f"{len(places)} cells are {message}: {named}")
+    return StoreFinding(kind, _name(shard), f"{len(places)} cells are {message}: {named}")
 
 
 def _name(shard: Shard) -> str:

@@ -35,16 +35,16 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
     """List what may be removed of a store in all its generations; nothing, if there is none.
 
     Args:
-        root: of the store.
-        written_before: in seconds since 1970; what is younger is not touched.
-        journals: include those of generations that were sealed before that.
+        root: URI of the first generation.
+        written_before: in seconds since 1970; younger files are not touched.
+        journals: include the journals of generations that were sealed before that.
 
     Raises:
         FingerprintMismatch, StoreCorrupt: if it is one of another version, or damaged.
 
     """
     if find_spec(root) is None:
-        return []  # a folder that is not ours is none of our business
+        return []  # the folder is not ours
     return [
         garbage
         for home in list_generations(root)

@@ -1,4 +1,4 @@
-"""Generations: the stores at one root that hold the same cells, of more and more videos and views.
+"""Generations: stores at one root with the same cells, of more and more videos and views.
 
 ::
 
@@ -7,12 +7,12 @@
 
 A cell depends on its video, on its view and on what all generations have in common
 (``cell_identity``); which videos and how many views there are is the extent. A config names one
-generation, by its fingerprint, and never "the newest": growing a store changes nothing for whoever
-trained on it before. A generation holds all its cells itself, so it is the same store, with the
-same root digest, as one made at once at another root, and does not need the others.
+generation, by its fingerprint, and never "the newest": growing a store changes nothing for students
+that learnt from it before. A generation holds all its cells itself, so it is the same store, with
+the same root digest, as one made at once at another root, and does not need the others.
 
-Videos are compared by their content. ``videos.json`` beside the identity says what that was: its
-sha256 is the manifest digest in the identity, so the seal need not name it.
+Videos are compared by their content, which ``videos.json`` lists beside the identity: its sha256 is
+the manifest digest in the identity, so the seal need not name it.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
     """Return the URI at which a store is to be made: ``root``, or below a root that is taken.
 
     Args:
-        root: of the store.
-        spec: of the store that is wanted.
-        manifest: of its videos.
+        root: URI of the first generation.
+        spec: the store that is wanted.
+        manifest: its videos.
 
     Raises:
         FingerprintMismatch: if it holds other cells than the first generation, or not all of its
@@ -108,7 +108,7 @@ def list_generations(root: str) -> list[str]:
 
 
 def record_videos(home: str, manifest: Manifest) -> None:
-    """Say beside a generation's identity which videos it is made from."""
+    """Write beside a generation's identity which videos it is made from."""
     publish(home, VIDEOS_NAME, manifest.digested)
 
 
@@ -122,7 +122,7 @@ def find_videos(home: str, spec: StoreSpec) -> Manifest | None:
     uri = join_uri(home, VIDEOS_NAME)
     try:
         content = read_bytes(uri)
-    except FileNotFoundError:  # made before generations were
+    except FileNotFoundError:  # made by a version without generations
         return None
     expected = spec.identity["dataset"]["manifest_digest"]
     if (found := sha256_of(content)) != expected:
@@ -131,7 +131,7 @@ def find_videos(home: str, spec: StoreSpec) -> Manifest | None:
 
 
 def content_of(record: VideoRecord) -> dict[str, Any]:
-    """Return what a cell depends on of its video; a label or a split may be mended."""
+    """Return the facts of a video that its cells depend on; labels and splits may be corrected."""
     return {name: getattr(record, name) for name in CONTENT}
 
 
@@ -171,7 +171,7 @@ def _home(root: str, fingerprint_: str) -> str:
 def _shrunk(
     root: str, first: StoreSpec, spec: StoreSpec, manifest: Manifest
 ) -> dict[str, tuple[object, object]]:
-    """Name what keeps ``spec`` from being the first generation and more."""
+    """Return the differences that keep ``spec`` from being the first generation and more."""
     theirs, ours = first.identity, spec.identity
     if cell_identity(theirs) != cell_identity(ours):
         return differences(cell_identity(theirs), cell_identity(ours))
@@ -186,7 +186,7 @@ def _shrunk(
 
 
 def _lost_videos(before: Manifest, now: Manifest) -> dict[str, tuple[object, object]]:
-    """Name the good videos that are gone or changed; a bad one may have been mended."""
+    """Return the good videos that are gone or changed; a bad one may have been repaired."""
     there = {record.sample_id: content_of(record) for record in before.records if record.good}
     here = {record.sample_id: content_of(record) for record in now.records}
     lost = [name for name, facts in there.items() if here.get(name) != facts]

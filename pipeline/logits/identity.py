@@ -1,11 +1,10 @@
-"""What decides a logit, as one readable record and one digest.
+"""The identity of a logit store: everything that decides a logit, and nothing else.
 
-The identity names every input that a cached logit depends on, and nothing else. Its fingerprint is
-written into each file of the logit store; two artefacts belong together exactly when their
-fingerprints are equal, and when they are not, ``differences`` names the settings.
+Its fingerprint is written into each file of the store; two artefacts belong together exactly when
+their fingerprints are equal, and when they are not, ``differences`` names the settings.
 
-Not in it: batch sizes, threads, workers and URIs, which change who computes a logit and not the
-logit; and how a store is cut into units, shards and files, which its layout says.
+It leaves out batch sizes, threads, workers and URIs, which do not change a logit, and how a store
+is cut into units, shards and files, which is its layout.
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from typing import Any
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.storage.files import sha256_of
-from pipeline.storage.sealed.identity import (
-    canonical_json,
-)
+from pipeline.storage.sealed.identity import canonical_json
 from pipeline.views.view import POLICY_VERSION
 
 SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array changes meaning
@@ -42,14 +39,14 @@ def build_identity(
     """Collect everything that decides a logit of this experiment, as plain JSON values.
 
     Args:
-        config: of the experiment.
-        manifest: of its videos.
+        config: the experiment.
+        manifest: its videos, or prepared frames.
         teacher_digest: sha256 over the sorted names, shapes, dtypes and bytes of the teacher's
             state, not over its file, which changes when it is saved again.
 
     """
     teacher, frames = config.teacher, config.frames
-    # The manifest's digest covers prepared frames; on its own it would not say that they differ.
+    # The manifest's digest covers prepared frames. They stand here so that a mismatch names them.
     prepared = {"frames": frames.content} if frames.source == "prepared" else {}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -64,7 +61,7 @@ def build_identity(
         "dataset": {
             "manifest_digest": manifest.digest,
             "num_classes": len(manifest.class_names),
-            # The manifest's digest covers the names; on its own it would not say that they differ.
+            # The manifest's digest covers the names. They stand here so that a mismatch names them.
             "class_names_sha256": sha256_of(canonical_json(manifest.class_names)),
         },
         "views": {"policy_version": POLICY_VERSION, **config.views.model_dump(mode="json")},

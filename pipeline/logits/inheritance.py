@@ -1,12 +1,12 @@
-"""Inheritance: the cells that other generations hold already, taken over before anything is run.
+"""Inheritance: cells that other generations hold already, taken over before the teacher runs.
 
-A unit that the others hold whole goes to the journal as it is. Of every other unit the cells that
-were found are written beside it, once::
+A unit that the others hold whole goes to the journal as it is. For every other unit, the cells that
+were found are written to a file, once::
 
     <home>/journal/inherited-000012.parquet     footer as of a fragment; may hold no cell at all
 
-From then on the file says which cells need not be run. So whoever runs the unit, after any kill or
-at the same time, runs the same rest, and the other generations may go away.
+From then on the file decides which cells need not be run. So every job that runs the unit, after
+any kill or at the same time, runs the same rest, and the other generations may be deleted.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Donor:
     status: NDArray[np.uint8]  # (N,) of the new generation's videos
 
     def cells(self, rows: range) -> Cells:
-        """Read what it holds of the new generation's ``rows``, under their numbers there.
+        """Read the cells that it holds of ``rows`` of the new generation, under their new numbers.
 
         A cell counts if it has the status of its video: it holds logits, or never will. One that
-        was lost on the way, to a decoder that ran out of time say, is worth another try.
+        failed in between, in a decoder that ran out of time for example, is tried again.
 
         Raises:
             StoreCorrupt: if a file or fragment of the donor is damaged.
@@ -84,7 +84,7 @@ class Donor:
 def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> list[Donor]:
     """Find the other generations at ``root`` that hold the same cells as the one at ``home``.
 
-    Listing them tells what need not be run again, and nothing else: every cell is verified when
+    The list says which cells need not be run again, and nothing else: every cell is verified when
     it is taken.
 
     Raises:
@@ -106,21 +106,21 @@ def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> li
 def inherit_units(
     home: str, spec: StoreSpec, shard: Shard, donors: Sequence[Donor], finished: Set[int]
 ) -> dict[int, frozenset[tuple[int, int]]]:
-    """Take over what donors hold of a shard's units.
+    """Take over the cells that donors hold of a shard's units.
 
     Args:
-        home: of the generation that inherits.
-        spec: of it.
-        shard: of it.
-        donors: that were found for it.
-        finished: units that are in its journal already.
+        home: URI of the generation that inherits.
+        spec: its spec.
+        shard: one of its shards.
+        donors: found by ``find_donors``.
+        finished: numbers of the units that are in its journal already.
 
     Returns:
         For each unit that is still not in the journal, the (row, view_index) of the cells that
         need not be run.
 
     Raises:
-        StoreCorrupt: if a donor is damaged, or what was written down before.
+        StoreCorrupt: if a donor is damaged, or a file of inherited cells.
 
     """
     todo = [unit for unit in shard.units if unit.number not in finished]
@@ -142,8 +142,8 @@ def with_inherited(home: str, spec: StoreSpec, unit: int, computed: Cells) -> Ce
     """Return the cells of a unit that were run together with those that it inherits, in order.
 
     Raises:
-        FileNotFoundError: if nothing was written down of what it inherits.
-        StoreCorrupt: if that is damaged.
+        FileNotFoundError: if the inherited cells were not recorded.
+        StoreCorrupt: if the file of them is damaged.
 
     """
     return joined([computed, read_inherited(home, spec, unit)], spec)
@@ -156,7 +156,7 @@ def _among(cells: Cells, places: Iterable[tuple[int, int]]) -> NDArray[np.bool_]
 
 
 def _inherit(home: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Cells:
-    """Write down what a unit inherits, or read what was written down before."""
+    """Record the cells that a unit inherits, or read those that were recorded before."""
     if create_inherited(home, spec, unit.number, cells):
         return cells
     return read_inherited(home, spec, unit.number)

@@ -18,7 +18,7 @@ from pipeline.storage.sealed.tables import check_footer, decode_table, encode_ta
 
 @dataclass(frozen=True)
 class FragmentRecord:
-    """What the driver learns of a fragment that is in the journal."""
+    """What the driver is told of a fragment in the journal."""
 
     unit: int
     num_cells: int
@@ -32,7 +32,7 @@ def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Frag
 
     Raises:
         StoreCorrupt: if a different fragment is there.
-        ValueError: if these are not the cells of the unit, in order, or if one holds what may
+        ValueError: if these are not the cells of the unit, in order, or one holds values that may
             never be stored.
 
     """
@@ -63,7 +63,7 @@ def inherited_name(unit: int) -> str:
 
 
 def create_inherited(root: str, spec: StoreSpec, unit: int, cells: Cells) -> bool:
-    """Write down which cells a unit inherits; return False if that is there already."""
+    """Record which cells a unit inherits; return False if that is recorded already."""
     uri = join_uri(root, inherited_name(unit))
     return create_bytes(uri, _encode(spec, unit, cells))
 
@@ -72,7 +72,7 @@ def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
     """Read and verify the cells that a unit inherits.
 
     Raises:
-        FileNotFoundError: if nothing was written down.
+        FileNotFoundError: if nothing is recorded.
         StoreCorrupt: if the file is damaged, or of another unit or fingerprint.
 
     """
@@ -101,7 +101,7 @@ def _footer(cells: Cells, unit: int, spec: StoreSpec) -> dict[bytes, bytes]:
 
 
 def _check(cells: Cells, unit: Unit, spec: StoreSpec) -> None:
-    """Refuse what a stage must not have made, before it is stored for ever."""
+    """Refuse cells that no stage may make, before they are stored for ever."""
     for name, (dtype, shape) in cell_shapes(spec).items():
         values, expected = getattr(cells, name), (dtype, (len(cells), *shape))
         if (values.dtype, values.shape) != expected:

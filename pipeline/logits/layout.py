@@ -1,4 +1,4 @@
-"""How a logit store is cut: cells into units, units into shards. Pure arithmetic, no storage.
+"""The layout of a logit store: cells cut into units, units into shards. Arithmetic, no storage.
 
 A unit is a few consecutive rows of the manifest with all their wanted views; it is decoded, run
 and journalled together. A shard is a run of whole units and becomes one file, or one object an
@@ -22,7 +22,7 @@ from pipeline.logits.identity import SCHEMA_VERSION, build_identity
 from pipeline.storage.sealed.identity import decode_identity, fingerprint
 from pipeline.views.view import EVALUATION_VIEW
 
-MAX_SHARD_BYTES = 32 * 2**20  # of logits: what a task holds in memory and an object store likes
+MAX_SHARD_BYTES = 32 * 2**20  # of logits: small for a task's memory, large for an object store
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ def plan_units(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Unit]:
 def cut_unit(spec: StoreSpec, number: int, splits: Sequence[str]) -> Unit:
     """Return a unit, given the splits of its videos.
 
-    Videos of split ``train`` want every training view, all others the evaluation view. Bad videos
-    want the same: their cells hold the reason why there are no logits.
+    Videos of split ``train`` have a cell for every training view, all others one for the evaluation
+    view. So have bad videos: their cells hold the reason why there are no logits.
     """
     training, evaluation = spec.view_indices[:-1], spec.view_indices[-1:]
     views = tuple(training if split == "train" else evaluation for split in splits)

@@ -4,8 +4,8 @@ No store format is near a memory map for random rows, and making the whole store
 microseconds a row, once. The first process of a machine makes the mirror, or verifies the one that
 is there, once a job and under a lock; the others wait and map the same pages.
 
-A mirror is a copy. One that is damaged is made again from the store, with a warning that names the
-file: unlike a damaged store, that loses nothing and hides nothing.
+A damaged mirror is made again from the store, with a warning that names the file: unlike with a
+damaged store, nothing is lost and nothing hidden.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.storage.locks import making, verify_once
 from pipeline.storage.sealed.seal import find_seal
 
 RECORD_NAME = "mirror.json"
-BUILDING = ".building"  # behind the name of a mirror that is not whole yet
+BUILDING = ".building"  # suffix of a mirror that is not whole yet
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
@@ -135,12 +135,12 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
 def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
     """List the mirrors whose store is gone or another one by now, and their sizes in bytes.
 
-    So are halves of mirrors, of processes that were killed. Who trains on such a mirror keeps the
-    pages that it has mapped.
+    Halves of mirrors, which killed processes leave, are listed too. A job that trains on such a
+    mirror keeps the pages that it has mapped.
 
     Args:
-        cache_folder: of the mirrors.
-        written_before: in seconds since 1970; what is younger is left out.
+        cache_folder: the folder that holds the mirrors.
+        written_before: in seconds since 1970; younger mirrors are left out.
 
     """
     for folder in sorted(cache_folder.glob("*")):
@@ -152,7 +152,7 @@ def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tu
 
 
 def remove_mirror(folder: Path) -> bool:
-    """Delete a mirror unless somebody makes or checks it right now; return whether it was."""
+    """Delete a mirror unless a process makes or checks it right now; return whether it was."""
     try:
         with making(folder.with_name(folder.name.removesuffix(BUILDING)), timeout_seconds=0.0):
             shutil.rmtree(folder)
@@ -166,7 +166,7 @@ def _copied_digest(folder: Path) -> str | None:
     try:
         seal = find_seal(read_json(str(folder / RECORD_NAME))["store"])
     except (OSError, ValueError, TypeError, KeyError, PipelineError):
-        return None  # the record is damaged or of before, or the store is: nothing is known
+        return None  # record or store are damaged, or older than this version: nothing is known
     return "" if seal is None else seal.root_digest
 
 
@@ -197,19 +197,19 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
 def _build(store: LogitStore, folder: Path) -> None:
     """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
     building = folder.with_name(folder.name + BUILDING)
-    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(building, ignore_errors=True)  # a process may have been killed here before
     with writing_to(str(folder)):
         building.mkdir()
         _copy_arrays(store, building)
     digests = {path.name: sha256_of_file(path) for path in building.iterdir()}
     write_json(str(building / RECORD_NAME), digests | {"store": store.root})
-    # Whoever has mapped a damaged mirror keeps its pages until it ends.
+    # A process that has mapped a damaged mirror keeps its pages until it ends.
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)
 
 
 def _copy_arrays(store: LogitStore, folder: Path) -> None:
-    """Append shard after shard: unlike a memory map, a file says so when the disk is full."""
+    """Append shard after shard: unlike a memory map, a file raises when the disk is full."""
     with ExitStack() as stack:
         files = {}
         for name, (dtype, shape) in _shapes(store.spec).items():

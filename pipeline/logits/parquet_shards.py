@@ -21,7 +21,7 @@ FOLDER = "logits.parquet"
 
 
 def shared_files(spec: StoreSpec) -> dict[str, bytes]:
-    """Return nothing: every file belongs to a shard."""
+    """Return none: every file belongs to a shard."""
     return {}
 
 
@@ -54,7 +54,7 @@ def decode_shard(spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Gr
     """Decode a shard.
 
     Raises:
-        StoreCorrupt: if its file has not the columns of this format.
+        StoreCorrupt: if its file lacks the columns of this format.
 
     """
     (name,) = shard_names(number)

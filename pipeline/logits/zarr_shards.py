@@ -93,7 +93,7 @@ def _create_group(store: Store, spec: StoreSpec) -> Any:
     num_rows, num_views, rows = spec.num_rows, len(spec.view_indices), spec.rows_per_shard
     for name, (dtype, cell) in cell_shapes(spec).items():
         shard = (rows, num_views, *cell)
-        # A chunk of logits is one view, so that whoever wants few views reads few bytes.
+        # A chunk of logits is one view, so that a reader of few views reads few bytes.
         chunks = (rows, 1, *cell) if name == "logits" else shard
         shards = shard if name == "logits" else None
         _create_array(group, name, dtype, (num_rows, num_views, *cell), chunks, shards)

@@ -12,10 +12,10 @@ from typing import Any
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ClusterUnavailable, ConfigError, PipelineError
 from pipeline.storage.files import is_local
+from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.tracking.progress import Progress
 
 LOCAL = "local"
-JOB_VARIABLE = "DVFLNET_JOB"  # an id that all processes of a job share; see command_line.run_tool
 CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
 
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the driver of a submitted job

@@ -18,7 +18,8 @@ from typing import Any
 
 from pipeline.config.load import load_config, resolved_yaml
 from pipeline.errors import PipelineError
-from pipeline.stages.cluster import JOB_VARIABLE, LOCAL, check_uris_survive, underlying_error
+from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
+from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.tracking.progress import Progress
 
 # A function of the config, and by keyword of those options that it has parameters for; or its name,

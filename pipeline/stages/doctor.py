@@ -20,7 +20,7 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.errors import Status, StoreUnsound
 from pipeline.frames.source import read_source
 from pipeline.logits.cells import centre
-from pipeline.logits.examine import Diagnosis, Finding, examine
+from pipeline.logits.examine import Diagnosis, StoreFinding, examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor
@@ -69,7 +69,7 @@ def report_text(
     store: LogitStore,
     diagnosis: Diagnosis,
     live: LiveCheck | None,
-    findings: Sequence[Finding],
+    findings: Sequence[StoreFinding],
     class_names: Sequence[str],
 ) -> str:
     """Return the report as text: every shard's figures, the worst classes, the findings."""
@@ -99,7 +99,10 @@ def report_text(
 
 
 def report_values(
-    store: LogitStore, diagnosis: Diagnosis, live: LiveCheck | None, findings: Sequence[Finding]
+    store: LogitStore,
+    diagnosis: Diagnosis,
+    live: LiveCheck | None,
+    findings: Sequence[StoreFinding],
 ) -> dict[str, Any]:
     """Return the report as JSON values."""
     return {
@@ -139,10 +142,10 @@ class LiveCheck:
     difference: NDArray[np.float64]  # (n,) the largest difference of a centred logit
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[StoreFinding]:
         """The cells that are further apart than rounding explains."""
         return [
-            Finding(
+            StoreFinding(
                 "live teacher",
                 f"row {row}, view {view_index}",
                 f"KL {kl:.3g} nats between store and teacher, logits up to {difference:.3g} apart",

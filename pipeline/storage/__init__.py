@@ -1,1 +1,1 @@
-"""Files behind a URI, on a disk or in a bucket; locks; stores that are sealed."""
+"""Files behind a URI, on a disk or in a bucket; locks; sealed stores."""

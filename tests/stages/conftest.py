@@ -20,7 +20,8 @@ from pipeline.frames.video import probe_video
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import run_cache_teacher
-from pipeline.stages.cluster import JOB_VARIABLE, LOCAL, ray_session
+from pipeline.stages.cluster import LOCAL, ray_session
+from pipeline.storage.locks import JOB_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 NETWORK = {"variant": "nano", "embed_dim": 8, "depths": [1, 1, 1, 1]}

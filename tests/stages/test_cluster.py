@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stages.cluster import JOB_VARIABLE, underlying_error
+from pipeline.stages.cluster import underlying_error
 from pipeline.stages.stream import run_tasks
+from pipeline.storage.locks import JOB_VARIABLE
 from tests.loopback import free_port
 
 ROOT = Path(__file__).parents[2]

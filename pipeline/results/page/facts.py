@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError
-from pipeline.logits.examine import Finding
+from pipeline.logits.examine import StoreFinding
 from pipeline.results.evaluation import Evaluation
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Store:
     run_id: str
     teacher: Mapping[str, Any]
     top1: float  # the teacher's, over all good cells
-    findings: tuple[Finding, ...]
+    findings: tuple[StoreFinding, ...]
     hardest_classes: tuple[tuple[str, float], ...]
 
     @property

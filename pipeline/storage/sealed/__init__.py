@@ -1,4 +1,4 @@
-"""What the logit store and the frame store have in common: made once, unit by unit, then sealed.
+"""Sealed stores: made once, unit by unit, then sealed; the logit store and the frame store.
 
 ::
 

@@ -1,14 +1,14 @@
-"""What may be removed below the root of a store, and why no writer misses it.
+"""The garbage of a store: files that may be removed while writers are at work.
 
-A store's files have names that follow from its identity alone, so garbage is told without asking
-what is finished or sealed, and a writer that starts, goes on or seals in the meantime changes no
-verdict:
+A store's files have names that follow from its identity alone, so garbage is recognised without
+asking what is finished or sealed, and a writer that starts, goes on or seals in the meantime
+changes no verdict:
 
 - What is paid for stays, in a store that is sealed as in one that was given up: every fragment of
   the journal, from which the same command goes on, and every file that the seal lists. Neither
   depends on the layout in ``identity.json``, which no digest covers.
-- Other files in our folders are orphans, and temporary files are those of writers that were
-  killed, once they are older than any write takes. A live temporary file is seconds old. Were the
+- Other files in our folders are orphans. Temporary files are those of killed writers once they are
+  older than any write takes. A live temporary file is seconds old. Were the
   clocks so far apart that one is removed all the same, its writer fails to give it its name, and
   the unit is run again: nothing is ever named that is not whole.
 - Files that are not in our folders stay.
@@ -52,11 +52,11 @@ def judge(
     """Name the garbage among the files of one store.
 
     Args:
-        root: of the store.
-        files: all that are below it.
+        root: URI of the store.
+        files: all files below it.
         own: the names that the store's files may have, beside those of the journal.
-        folders: in which nothing but such files should be; each ends with a slash.
-        written_before: in seconds since 1970; what is younger is not touched.
+        folders: prefixes, each with a slash at its end, that hold nothing but such files.
+        written_before: in seconds since 1970; younger files are not touched.
         journals: include the journal, if the store was sealed before that.
 
     Raises:

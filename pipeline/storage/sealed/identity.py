@@ -1,4 +1,4 @@
-"""``identity.json``: what a store is, written before its first unit.
+"""The identity of a store, written to ``identity.json`` before its first unit.
 
 The identity decides the content and is fingerprinted. The layout shapes files and not content; but
 units of two sizes must not mix in one journal, so it is compared as well before anything is added.
@@ -94,14 +94,14 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     """Return the sha256 of an identity, in hexadecimal.
 
     Raises:
-        ValueError: if it holds NaN or infinity, for which JSON has no words.
+        ValueError: if it holds NaN or infinity, which JSON cannot express.
 
     """
     return sha256_of(canonical_json(identity))
 
 
 def canonical_json(value: Any) -> bytes:
-    """Encode ``value`` in the one way that has a digest: sorted keys, no spaces, no NaN."""
+    """Encode ``value`` in the one way that is digested: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -130,5 +130,5 @@ def _leaves(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _encoded(leaves: Mapping[str, Any], key: str) -> bytes | None:
-    """Encode a leaf for comparison: to a fingerprint 1, 1.0 and true are three values."""
+    """Encode a leaf for comparison: in a fingerprint 1, 1.0 and true are three values."""
     return canonical_json(leaves[key]) if key in leaves else None

@@ -1,7 +1,7 @@
-"""The journal of a store: which of its units are finished, told by the names of their fragments.
+"""The journal of a store: its finished units, known by the names of their fragments.
 
 A fragment's name derives from its unit alone, so a unit that is retried or run twice meets its own
-file. Listing the journal tells what need not be run again, and nothing else: every fragment is
+file. The list of names says which units need not be run again, and nothing else: every fragment is
 verified when it is gathered.
 """
 

@@ -1,4 +1,4 @@
-"""Tables as Parquet, with checks that Parquet leaves off by default.
+"""Tables as Parquet, with the checks that Parquet leaves off by default.
 
 Page checksums must be asked for by the writer *and* by the reader, or a flipped bit in a logit
 goes unseen nineteen times in twenty. They leave headers and footer bare: of all 11,096 single bit
