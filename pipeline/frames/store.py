@@ -63,7 +63,6 @@ class FrameSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of the identity."""
         return fingerprint(self.identity)
 
     @property
@@ -73,12 +72,10 @@ class FrameSpec:
 
     @property
     def num_units(self) -> int:
-        """Units of the whole store."""
         return -(-self.num_rows // self.videos_per_unit)
 
     @property
     def num_files(self) -> int:
-        """Files of frames of the whole store."""
         return -(-self.num_units // self.units_per_file)
 
     def unit_rows(self, unit: int) -> range:
@@ -122,7 +119,6 @@ def open_frame_store(root: str) -> FrameStore:
 
 
 def plan_frame_store(config: ExperimentConfig, videos: Manifest) -> FrameSpec:
-    """Plan the frame store of an experiment."""
     return FrameSpec(
         identity=frames_identity(config, videos),
         num_rows=len(videos.records),

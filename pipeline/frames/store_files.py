@@ -51,7 +51,6 @@ class Location:
 
     @property
     def uri(self) -> str:
-        """The same as the URI of a prepared record."""
         return f"{self.file_uri}#{self.batch}"
 
     @classmethod
@@ -67,7 +66,6 @@ class Location:
 
 
 def file_name(number: int) -> str:
-    """Return the name of a file of frames, below the root of the store."""
     return f"frames-{number:05d}.arrow"
 
 

@@ -42,7 +42,6 @@ class Cells:
 
     @property
     def coordinates(self) -> list[tuple[int, int]]:
-        """The (row, view_index) of every cell, in order."""
         return list(zip(self.row.tolist(), self.view_index.tolist(), strict=True))
 
 

@@ -35,7 +35,6 @@ class Unit:
 
     @property
     def rows(self) -> range:
-        """The rows, as positions in the manifest."""
         return range(self.first_row, self.first_row + len(self.views))
 
     @property
@@ -54,7 +53,6 @@ class Shard:
 
     @property
     def rows(self) -> range:
-        """The rows, as positions in the manifest."""
         return range(self.units[0].first_row, self.units[-1].rows.stop)
 
 
@@ -77,12 +75,10 @@ class StoreSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest of the identity."""
         return fingerprint(self.identity)
 
     @property
     def teacher_digest(self) -> str:
-        """The digest of the teacher's weights."""
         return str(self.identity["teacher"]["weights_sha256"])
 
     @property
@@ -96,7 +92,6 @@ class StoreSpec:
 
     @property
     def num_classes(self) -> int:
-        """Logits of a cell."""
         return len(self.class_names)
 
     @property
@@ -112,21 +107,17 @@ class StoreSpec:
 
     @property
     def num_units(self) -> int:
-        """Units of the whole store."""
         return -(-self.num_rows // self.rows_per_unit)
 
     def unit_rows(self, number: int) -> range:
-        """Return the rows of a unit."""
         first = number * self.rows_per_unit
         return range(first, min(first + self.rows_per_unit, self.num_rows))
 
     @property
     def num_shards(self) -> int:
-        """Shards of the whole store."""
         return -(-self.num_rows // self.rows_per_shard)
 
     def shard_rows(self, number: int) -> range:
-        """Return the rows of a shard."""
         first = number * self.rows_per_shard
         return range(first, min(first + self.rows_per_shard, self.num_rows))
 
@@ -177,7 +168,6 @@ def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: 
 
 
 def plan_units(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Unit]:
-    """Cut all records of the manifest into units."""
     size, splits = spec.rows_per_unit, [record.split for record in records]
     return [
         cut_unit(spec, number, splits[first : first + size])
@@ -197,7 +187,6 @@ def cut_unit(spec: StoreSpec, number: int, splits: Sequence[str]) -> Unit:
 
 
 def plan_shards(spec: StoreSpec, units: Sequence[Unit]) -> list[Shard]:
-    """Group all units of the store into shards."""
     size = spec.units_per_shard
     return [
         Shard(number, tuple(units[first : first + size]))

@@ -26,7 +26,6 @@ def shared_files(spec: StoreSpec) -> dict[str, bytes]:
 
 
 def shard_names(number: int) -> list[str]:
-    """Return the name of a shard's only file."""
     return [f"{FOLDER}/shard-{number:05d}.parquet"]
 
 

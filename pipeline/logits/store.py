@@ -48,7 +48,6 @@ class LogitStore(SealedStore[StoreSpec]):
             yield self.spec.shard_rows(number), self.read_shard(number)
 
     def read_all(self) -> Grid:
-        """Read the grid of all rows."""
         grids = [grid for _, grid in self.read_shards()]
         names = [*cell_shapes(self.spec), "label"]
         return Grid(
@@ -161,5 +160,4 @@ class Backend(Protocol):
 
 
 def backend_of(spec: StoreSpec) -> Backend:
-    """Return the backend of a store's format."""
     return zarr_shards if spec.format == "zarr" else parquet_shards

@@ -33,14 +33,12 @@ NUM_AXES = {
 
 
 def shared_files(spec: StoreSpec) -> dict[str, bytes]:
-    """Return the metadata of the group and of its arrays."""
     objects: dict[str, Any] = {}
     _create_group(MemoryStore(objects), spec)
     return _to_files(objects)
 
 
 def shard_names(number: int) -> list[str]:
-    """Return the names of a shard's objects, one an array."""
     return [
         f"{FOLDER}/{array}/c/{number}" + "/0" * (num_axes - 1)
         for array, num_axes in NUM_AXES.items()
@@ -69,7 +67,6 @@ def encode_shard(spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
 
 
 def decode_shard(spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Grid:
-    """Decode a shard from its objects and the metadata."""
     objects: dict[str, Any] = {
         name.removeprefix(f"{FOLDER}/"): Buffer.from_bytes(content)
         for name, content in files.items()

@@ -54,12 +54,10 @@ def absolute_uri(uri: str) -> str:
 
 
 def join_uri(root: str, *parts: str) -> str:
-    """Join names below a root."""
     return "/".join([root.rstrip("/"), *parts])
 
 
 def is_local(uri: str) -> bool:
-    """Return whether ``uri`` is a path on this machine."""
     return fsspec.utils.get_protocol(uri) in LocalFileSystem.protocol
 
 
@@ -74,7 +72,6 @@ def longest_wait_seconds(uri: str) -> float:
 
 
 def exists(uri: str) -> bool:
-    """Return whether there is something at ``uri``."""
     filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, AsyncFileSystem):
         return s3.exists(filesystem, path)
@@ -216,7 +213,6 @@ def delete(uri: str) -> bool:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Publish ``value`` as readable JSON."""
     write_bytes(uri, readable_json(value))
 
 

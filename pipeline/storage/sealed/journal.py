@@ -18,7 +18,6 @@ _FRAGMENT = re.compile(r"unit-(\d{6,})\.parquet")
 
 
 def finished_units(root: str) -> set[int]:
-    """Return the numbers of the units that have a fragment."""
     names = list_names(join_uri(root, JOURNAL_NAME))
     return {int(match[1]) for name in names if (match := _FRAGMENT.fullmatch(name))}
 

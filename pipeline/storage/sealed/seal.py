@@ -61,7 +61,6 @@ class Seal:
 
     @cached_property
     def entries(self) -> Mapping[str, FileEntry]:
-        """The files by name."""
         return {file.name: file for file in self.files}
 
 
