@@ -25,7 +25,7 @@ Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv"
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, and an unknown key is an error."""
+    """Base of all sections, which are immutable and refuse unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -51,7 +51,7 @@ class GeneratedConfig(Section):
 
 
 class DatasetConfig(Section):
-    """Where the videos are, how they are annotated, and how much may be bad."""
+    """The videos, their annotations, and the share that may be bad."""
 
     name: str
     root: Uri  # URI of the folder that the annotations' paths are relative to
@@ -70,18 +70,18 @@ class ClipConfig(Section):
 
     num_frames: Count = 8
     side: Annotated[int, Field(ge=32)] = 224
-    motion_only: bool = False  # take each pixel's mean over the frames away
+    motion_only: bool = False  # subtract each pixel's mean over the frames
 
 
 class ViewsConfig(Section):
-    """The view policy: which looks at a video exist. Decides logits, so it is fingerprinted."""
+    """The view policy, which decides the views of a video, hence logits and fingerprint."""
 
     seed: int = 0
     num_views: Count = 8
     min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08  # share of the frame that a crop keeps
     max_area: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_aspect: Annotated[float, Field(ge=1.0)] = 4 / 3  # and 1 / max_aspect
-    squash: bool = False  # aspects are around the picture's own, and evaluation sees all of it
+    squash: bool = False  # crop aspects are relative to the picture's; evaluation takes all of it
     flip_probability: Fraction = 0.5  # 0 for classes that have a direction
     jitter_probability: Fraction = 0.8
     jitter_brightness: Fraction = 0.4
@@ -93,11 +93,11 @@ class ViewsConfig(Section):
 
 
 class FramesConfig(Section):
-    """Where stages get their frames from, and how prepared frames are made."""
+    """The source of frames for all stages, and the settings of prepared frames."""
 
     source: Literal["videos", "prepared"] = "videos"
     uri: Uri | None = None  # of the frame store; null: <artefacts>/frames
-    num_candidates: Count = 32  # frames that are kept of a video
+    num_candidates: Count = 32  # frames kept of a video
     short_side: Annotated[int, Field(ge=32)] = 256  # in pixels; smaller pictures stay as they are
     quality: Annotated[int, Field(ge=1, le=100)] = 90  # of the JPEGs
     videos_per_unit: Count = 16
@@ -118,7 +118,7 @@ class OptimConfig(Section):
 
     kind: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.1
-    lr_batch_size: Count | None = 512  # lr is for this global batch and scales; null: lr as it is
+    lr_batch_size: Count | None = 512  # lr is scaled from this global batch size; null: it is not
     momentum: Fraction = 0.9  # sgd, Nesterov
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # adamw
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4  # not on biases and other 1-D tensors
@@ -134,9 +134,9 @@ class TrainConfig(Section):
     epochs: Count = 120
     batch_size: Count = 8  # a worker
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast, fp32 weights
-    evaluate_every_epochs: Count = 1  # a checkpoint is written then, too
+    evaluate_every_epochs: Count = 1  # and writes a checkpoint
     log_every_steps: Count = 10
-    audit_rate: Fraction = 1 / 64  # share of rows whose view is proved against the store
+    audit_rate: Fraction = 1 / 64  # share of rows whose proof of view is checked
     num_loaders: Count = 2  # decoding processes a worker
     max_failures: NonNegative = 3  # restarts from the last checkpoint
 
@@ -155,10 +155,10 @@ class ModelConfig(Section):
 
 
 class TeacherConfig(ModelConfig):
-    """The teacher, how it is trained here (``optim``, ``train``) and how it is run."""
+    """The teacher: how it is trained here (``optim``, ``train``) and how it is run."""
 
     variant: Variant = "base"
-    weights: Uri | None = None  # URI; null: what train_teacher wrote for this experiment
+    weights: Uri | None = None  # null: the file that train_teacher wrote for this experiment
     precision: Literal["float32", "bfloat16"] = "float32"  # of the cached forward passes
     min_top1: Fraction | None = None  # refuse a teacher that is worse on val
     label_smoothing: Fraction = 0.1
@@ -175,7 +175,7 @@ class StudentConfig(ModelConfig):
 
 
 class StoreConfig(Section):
-    """The logit store and the units it is made in."""
+    """The logit store and its units."""
 
     uri: Uri | None = None  # null: <artefacts>/store
     format: Literal["zarr", "parquet"] = "zarr"
@@ -207,7 +207,7 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """What the stages ask of Ray. None of it decides a logit but for its last bits."""
+    """Resources of the stages on Ray; they decide nothing but the last bits of logits."""
 
     num_decoders: Count = 2  # decoding actors of stage one, a process each
     num_teachers: Count = 1  # teacher actors
@@ -220,7 +220,7 @@ class ClusterConfig(Section):
 
 
 class TrackingConfig(Section):
-    """MLflow. Tracking never decides whether training lives."""
+    """MLflow. Training goes on when tracking fails."""
 
     uri: str | None = None  # null: sqlite:///mlflow.db beside the artefacts
     experiment: str | None = None  # null: dataset.name
@@ -292,7 +292,7 @@ class ExperimentConfig(Section):
 
 
 def _contradictions(config: ExperimentConfig) -> Iterable[str]:
-    """Name settings that are each valid and make no sense together."""
+    """Name settings that are valid alone and contradict each other."""
     num_frames = config.student_num_frames
     if config.clip.num_frames % num_frames:
         whole = config.clip.num_frames
