@@ -1,7 +1,7 @@
-"""What a network costs: parameters, and multiply-accumulates (MACs) of one clip.
+"""Costs of a network: parameters, and multiply-accumulates (MACs) of one clip.
 
-Counted from the operations that really run, not from a formula, and without running them: on
-PyTorch's meta device, where tensors have a shape and no content.
+MACs are counted from the operations, not from a formula, on PyTorch's meta device, where tensors
+have a shape and no content.
 """
 
 from __future__ import annotations

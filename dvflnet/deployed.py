@@ -1,4 +1,4 @@
-"""A network as it is shipped: from the bytes of a camera to logits, with nothing left to prepare.
+"""The network in the form that is exported: from uint8 clips to logits, constants folded.
 
 A published weight is laid out for reading: one matrix holds query, context and gates, and a
 temporal kernel lacks the axis that its convolution wants. Eager PyTorch takes views of them for
@@ -48,16 +48,16 @@ def trace(
         any_batch: whether the batch stays open.
 
     """
-    num_clips = 2 if any_batch else 1  # an example of one would be taken for one for ever
+    num_clips = 2 if any_batch else 1  # torch.export fixes the batch of an example of one
     example = torch.zeros((num_clips, *clip_shape), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
     return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
 
 
 def folded(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """Return a program's module with all that depends on weights alone computed, once and for all.
+    """Return a program's module with everything computed that depends on weights alone.
 
-    Places in source files, which an exported graph carries along, are taken out, too.
+    The stack traces that an exported graph carries are removed, too.
     """
     module = program.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
@@ -106,7 +106,7 @@ def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
 
 
 def _drop_unused(module: fx.GraphModule) -> None:
-    """Let go of the weights that parts were made of; a file would hold both."""
+    """Drop the weights that parts were computed from; a file would hold both."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in module.state_dict().keys() - used:
         owner, _, leaf = name.rpartition(".")

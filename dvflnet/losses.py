@@ -1,4 +1,4 @@
-"""The loss of a distillation step, and the published one that is not what it says.
+"""The loss of a distillation step, and the published one, which is not the KL that it claims to be.
 
 ``loss = w * distill_loss + (1 - w) * label_loss`` with w = ``distill_weight``: the architecture
 figure of DVFL-Net (arXiv 2507.12426), with the factor T^2 of Hinton et al. (arXiv 1503.02531).

@@ -1,4 +1,4 @@
-"""The published sizes of the family, and the one way to build a network of it."""
+"""The published sizes of Video-FocalNet, and the function that builds one."""
 
 from __future__ import annotations
 

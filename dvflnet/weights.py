@@ -1,9 +1,9 @@
-"""From a state dict to a network: nothing is skipped, renamed or re-drawn without being said.
+"""Strict loading of a state dict into a network, and digests of state dicts.
 
 The published loaders use ``strict=False`` and only log the outcome; that is how a teacher's trained
-head was replaced by random numbers unnoticed. Here the caller says what becomes of the head, every
-other difference is a ``ValueError`` that names each tensor, and a network is changed only once all
-of the state dict is known to fit.
+head was replaced by random numbers unnoticed. Here the caller decides about the head, every other
+difference is a ``ValueError`` that names each tensor, and a network is changed only if the whole
+state dict fits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor of a network and of a state dict; each name is in one group."""
+    """The fate of every tensor of a network and of a state dict; each name is in one group."""
 
     taken: tuple[str, ...]
     """In both, of the same shape, and copied."""

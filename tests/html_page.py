@@ -1,4 +1,4 @@
-"""A page as a reader's browser takes it apart: what it loads, its sections and its words."""
+"""An HTML page taken apart: its resources, sections and words."""
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""A student's weights file as training writes it, but that nobody has trained it."""
+"""A weights file of an untrained student, as training would write it."""
 
 from collections.abc import Sequence
 from pathlib import Path

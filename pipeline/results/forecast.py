@@ -1,11 +1,9 @@
-"""What a run will cost, before it is paid for: arithmetic from unit costs and a cluster's shape.
+"""The forecast of a run: pure arithmetic from unit costs and the shape of a cluster.
 
 A stage that streams is as fast as its slowest part, or as all its CPUs together. Stage one decodes
 on CPUs and runs the teacher on GPUs, or on CPUs where there are none; stage two decodes one view
-for every clip that the student sees. From the two rates follows what a cache is worth: it costs one
-stage one, and saves the teacher's time in every epoch of every student.
-
-Pure arithmetic: nothing is measured, read or started here.
+for every clip that the student sees. A cache costs one stage one, and saves the teacher's time in
+every epoch of every student.
 """
 
 from __future__ import annotations
@@ -16,19 +14,19 @@ from dataclasses import dataclass
 from pipeline.text_table import text_table
 
 SECONDS_PER_HOUR = 3600.0
-CPUS = "CPUs"  # the verdict where decoding and network share the CPUs and these are all busy
+CPUS = "CPUs"  # the bottleneck if decoding and the network share the CPUs, and all are busy
 
 
 @dataclass(frozen=True)
 class UnitCosts:
-    """Seconds that one clip takes: of one core, for networks of one device (a GPU, or a core)."""
+    """Seconds per clip: of one core, or for networks of one device, which is a GPU or a core."""
 
     decode_seconds: float
     """Decoding in stage one, where all views of a video come from one pass."""
     teacher_seconds: float
     """The teacher's forward pass."""
     journal_seconds: float
-    """Writing the logits down, and what Ray takes to pass a unit on; on a core."""
+    """Writing the logits, and passing a unit on through Ray, on a core."""
     student_decode_seconds: float
     """Decoding in stage two: one view of a video a visit."""
     student_step_seconds: float
@@ -37,7 +35,7 @@ class UnitCosts:
 
 @dataclass(frozen=True)
 class ClusterShape:
-    """Equal nodes. Without GPUs the networks run on the CPUs, a thread each."""
+    """A cluster of equal nodes. Without GPUs the networks run on the CPUs, a thread each."""
 
     num_nodes: int
     cpus_per_node: float
@@ -60,7 +58,7 @@ class ClusterShape:
 
 @dataclass(frozen=True)
 class Workload:
-    """How much there is to do."""
+    """The number of clips, classes, frames and epochs of a run."""
 
     num_cached_clips: int
     num_classes: int
@@ -77,7 +75,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a stream is, and what holds it there: ``decode``, its network, or ``CPUs``."""
+    """The rate of a stream, and its bottleneck: ``decode``, the network's name, or ``CPUs``."""
 
     clips_per_second: float
     bottleneck: str
@@ -89,7 +87,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What a run will take."""
+    """The predicted rates of a run, and what a cache is worth."""
 
     workload: Workload
     stage_one: Rate
@@ -109,24 +107,22 @@ class RunForecast:
     @property
     def cached_hours(self) -> float:
         """Wall time of one student on the cache."""
-        num_clips = self.workload.num_train_clips * self.workload.num_epochs
-        return self.cached_training.seconds(num_clips) / SECONDS_PER_HOUR
+        return self._training_hours(self.cached_training)
 
     @property
     def live_hours(self) -> float:
         """Wall time of one student with a live teacher."""
-        num_clips = self.workload.num_train_clips * self.workload.num_epochs
-        return self.live_training.seconds(num_clips) / SECONDS_PER_HOUR
+        return self._training_hours(self.live_training)
 
     @property
     def break_even_students(self) -> float:
-        """Students after which the cache is paid for; infinity if it saves no time."""
+        """Students after which the cache has paid off; infinity if it saves no time."""
         saved = self.live_hours - self.cached_hours
         return self.stage_one_hours / saved if saved > 0 else math.inf
 
     @property
     def break_even_epochs(self) -> float:
-        """Epochs, of any students, after which it is."""
+        """Epochs, of any students, after which it has."""
         return self.break_even_students * self.workload.num_epochs
 
     def as_text(self) -> str:
@@ -140,6 +136,10 @@ class RunForecast:
             ("cache is paid after", self._describe_break_even()),
         ]
         return text_table(rows, align="<")
+
+    def _training_hours(self, rate: Rate) -> float:
+        num_clips = self.workload.num_train_clips * self.workload.num_epochs
+        return rate.seconds(num_clips) / SECONDS_PER_HOUR
 
     def _describe_break_even(self) -> str:
         if math.isinf(self.break_even_students):
@@ -168,7 +168,7 @@ def forecast(costs: UnitCosts, shape: ClusterShape, workload: Workload) -> RunFo
 
 
 def stage_one_rate(costs: UnitCosts, shape: ClusterShape) -> Rate:
-    """Return how fast stage one is once its actors are there."""
+    """Return the rate of stage one once its actors have started."""
     return _stream(
         shape, "teacher", costs.decode_seconds, costs.teacher_seconds, costs.journal_seconds
     )
@@ -181,7 +181,7 @@ def _stream(
     network_seconds: float,
     other_seconds: float = 0.0,
 ) -> Rate:
-    """Return the rate of decoders that feed devices; ``other_seconds`` are of a core."""
+    """Return the rate of decoders that feed devices; ``other_seconds`` are a core's."""
     decoders, devices = shape.num_cpus, float(shape.num_gpus or shape.num_cpus)
     if shape.max_decoders is not None:
         decoders = min(decoders, shape.max_decoders)
@@ -197,7 +197,7 @@ def _stream(
     ]
     slowest = min(rates, key=lambda rate: rate.clips_per_second)
     if slowest.bottleneck == CPUS and shape.num_gpus:
-        return Rate(slowest.clips_per_second, "decode")  # all that CPUs do beside GPUs
+        return Rate(slowest.clips_per_second, "decode")  # With GPUs, CPUs mostly decode.
     return slowest
 
 

@@ -1,7 +1,7 @@
-"""What a trained network says of any video: of all of it, or of windows that slide over it.
+"""Predictions of a trained network for any video, whole or in sliding windows.
 
-No Ray and no data set: a weights file and a video are enough. Videos are decoded in a process of
-their own, like everywhere else, because nobody knows where they come from.
+A weights file and a video are enough: there is no Ray and no data set. Videos come from anywhere,
+so they are decoded in a separate process, like everywhere else.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import Protocol, View, evaluation_views
 
 BATCH_SIZE = 8
-CLIPS_PER_PASS = 256  # of one decode pass, so that memory does not grow with the video
+CLIPS_PER_PASS = 256  # in one decode pass; memory must not grow with the video
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How windows slide over a video."""
+    """Length and stride of the windows that slide over a video."""
 
     window_seconds: float
     stride_seconds: float
@@ -41,7 +41,7 @@ class Windows:
         """Return the frames of each window; the last one ends where the video does.
 
         Raises:
-            ConfigError: if the video says nothing of its frame rate.
+            ConfigError: if the frame rate is not known.
 
         """
         if not frame_rate > 0:
@@ -54,15 +54,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What a network says of one video.
-
-    ``spans`` are the windows in frames, ``probabilities`` is float64 ``(W, K)``, one row a window.
-    """
+    """The probabilities of the classes of one video, in W windows."""
 
     record: VideoRecord
     class_names: tuple[str, ...]
-    spans: tuple[range, ...]
-    probabilities: NDArray[np.float64]
+    spans: tuple[range, ...]  # the frames of each window
+    probabilities: NDArray[np.float64]  # (W, K)
 
     @property
     def overall(self) -> NDArray[np.float64]:
@@ -78,7 +75,7 @@ class VideoPrediction:
         return self._top(self.probabilities[window], count)
 
     def seconds(self, frame: int) -> float | None:
-        """Return when a frame is shown, if the video says so."""
+        """Return the time of a frame, if the frame rate is known."""
         return frame / self.record.frame_rate if self.record.frame_rate > 0 else None
 
     def as_dict(self, count: int) -> dict[str, Any]:
@@ -105,7 +102,7 @@ class VideoPrediction:
 
 
 class Predictor:
-    """A network that is asked about videos; use it in a ``with``, for it holds a decoder."""
+    """A trained network with a decoder process, which a ``with`` closes."""
 
     def __init__(
         self,
@@ -122,7 +119,7 @@ class Predictor:
 
     @property
     def limits(self) -> VideoLimits:
-        """Guards on videos: those of the experiment that the network is from."""
+        """The limits on videos of the experiment that trained the network."""
         return self._trained.config.dataset.limits
 
     def __enter__(self) -> Predictor:
@@ -137,10 +134,10 @@ class Predictor:
         self._decoder.close()
 
     def predict(self, uri: str) -> VideoPrediction:
-        """Look at a video.
+        """Predict one video.
 
         Raises:
-            VideoDecodeError: if it cannot be decoded, or is over the limits.
+            VideoDecodeError: if it cannot be decoded, or exceeds the limits.
 
         """
         record = VideoRecord(sample_id=PurePosixPath(uri).stem, uri=uri, label=0, split="val")
@@ -179,7 +176,7 @@ class Predictor:
 def plan_looks(
     num_clips: int, num_crops: int, window_seconds: float | None, stride_seconds: float | None
 ) -> tuple[Protocol, Windows | None]:
-    """Check how videos are to be looked at.
+    """Check the settings of ``predict``.
 
     Raises:
         ConfigError: if there is no such protocol, or no such window.
@@ -202,7 +199,7 @@ def plan_looks(
 def look_at_all(
     predictor: Predictor, uris: Sequence[str]
 ) -> tuple[list[VideoPrediction], list[VideoDecodeError]]:
-    """Look at every video; one that cannot be read does not keep the others from it."""
+    """Predict every video; unreadable ones are returned beside the predictions."""
     predictions, failures = [], []
     with Progress("predict", len(uris), "videos") as progress:
         for uri in progress.over(uris):

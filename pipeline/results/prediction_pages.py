@@ -1,4 +1,4 @@
-"""What people get to see of a prediction: a table, a timeline, the video with the answer in it."""
+"""Tables, timelines and annotated videos of predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.results.prediction import VideoPrediction
 from pipeline.text_table import text_table
 
 SHOWN_CLASSES = 5
-BAR_SHARE = 0.12  # of the picture's height, for the answer
+BAR_SHARE = 0.12  # height of the bar with the answer, as a share of the picture's
 FALLBACK_FRAME_RATE = 25
 WHITE, GREEN = (255, 255, 255), (90, 220, 120)  # RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -34,10 +34,10 @@ def prediction_table(predictions: Sequence[VideoPrediction], count: int) -> str:
 def write_pages(
     predictions: Sequence[VideoPrediction], folder: Path, limits: VideoLimits, *, annotate: bool
 ) -> list[Path]:
-    """Write a timeline of each video that was looked at in windows, and perhaps the video itself.
+    """Write a timeline of each video that has several windows, and an annotated video if asked.
 
     Returns:
-        What was written, named after the videos; equal names are numbered.
+        Paths of the written files, named after the videos; equal names are numbered.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_pages(
 
 
 def timeline_figure(prediction: VideoPrediction) -> Figure:
-    """Draw how likely the likeliest classes are over time."""
+    """Draw the probabilities of the likeliest classes over time."""
     figure = Figure(figsize=(9.0, 3.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     middles = [(span.start + span.stop) / 2 for span in prediction.spans]
@@ -76,7 +76,7 @@ def timeline_figure(prediction: VideoPrediction) -> Figure:
 
 
 def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits) -> None:
-    """Write the video again, as H.264 without sound, with the answer below each picture.
+    """Write the video as H.264 without sound, with the answer below each picture.
 
     Raises:
         VideoDecodeError: if the video cannot be decoded any more.
@@ -119,7 +119,7 @@ def _classes(likeliest: Sequence[tuple[str, float]]) -> str:
 def _annotated(
     picture: NDArray[np.uint8], prediction: VideoPrediction, index: int
 ) -> NDArray[np.uint8]:
-    """Return a picture with a bar below it that names the class at that moment."""
+    """Put a bar below a picture, with the class and probability at its moment."""
     height, width, bar_height = _sizes(*picture.shape[:2])
     canvas = np.zeros((height + bar_height, width, 3), np.uint8)
     canvas[:height] = picture[:height, :width]
@@ -129,13 +129,13 @@ def _annotated(
     text, scale = f"{name} {probability:.0%}", bar_height / 40
     (text_width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
     scale *= min(1.0, (width - 8) / text_width)
-    place = (4, height + bar_height - round(0.3 * bar_height))
-    cv2.putText(canvas, text, place, FONT, scale, WHITE, 1, cv2.LINE_AA)
+    origin = (4, height + bar_height - round(0.3 * bar_height))
+    cv2.putText(canvas, text, origin, FONT, scale, WHITE, 1, cv2.LINE_AA)
     return canvas
 
 
 def _sizes(height: int, width: int) -> tuple[int, int, int]:
-    """Return height and width of the picture, and the height of its bar: H.264 wants them even."""
+    """Return height and width of the picture, and height of its bar. H.264 wants them even."""
     return 2 * (height // 2), 2 * (width // 2), 2 * max(10, round(BAR_SHARE * height / 2))
 
 

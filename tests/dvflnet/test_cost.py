@@ -1,4 +1,4 @@
-"""Costs against the published networks' (GMAC of 8 frames of 224 x 224, 101 classes)."""
+"""Counted costs; ``results/test_costs`` compares them with the published ones."""
 
 import pytest
 import torch
@@ -7,14 +7,11 @@ from dvflnet import build_model
 from dvflnet.cost import count_macs, count_parameters
 
 
-@pytest.mark.parametrize(
-    ("variant", "gmacs", "millions"), [("nano", 27.141, 22.215), ("base", 220.646, 157.083)]
-)
-def test_published_costs(variant: str, gmacs: float, millions: float) -> None:
+def test_costs_of_nano() -> None:
     with torch.device("meta"):
-        model = build_model(variant, 101)
-    assert count_macs(model, num_frames=8, side=224) / 1e9 == pytest.approx(gmacs, abs=5e-4)
-    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=5e-4)
+        model = build_model("nano", 101)
+    assert count_macs(model, num_frames=8, side=224) / 1e9 == pytest.approx(27.141, abs=5e-4)
+    assert count_parameters(model) == 22_214_723
 
 
 def test_counting_leaves_the_model_as_it_is() -> None:

@@ -1,6 +1,5 @@
 """Costs of networks: counted from what runs, measured where nothing else has run."""
 
-import pytest
 import torch
 
 from pipeline.results.costs import claims_table, costs_table, measure_models, own_subjects
@@ -18,13 +17,8 @@ def test_a_network_is_measured_in_a_process_of_its_own(dataset, tmp_path):
     assert f"{student.num_parameters / 1e6:.3f}" in costs_table([student])
 
 
-@pytest.mark.parametrize(
-    "fact",
-    [
-        "| base  |     157.08 |       157 | 220.6 |                149 | +48.1% |",
-        "| tiny  |      49.32 |        49 |  63.0 |                 63 |  +0.0% |",
-        "base / nano: 7.07 in parameters, 8.13 in multiply-adds",
-    ],
-)
-def test_published_and_counted_figures_stand_side_by_side(fact):
-    assert fact in claims_table()
+def test_published_and_counted_figures_stand_side_by_side():
+    table = claims_table()
+    assert "| base  |     157.08 |       157 | 220.6 |                149 | +48.1% |" in table
+    assert "| tiny  |      49.32 |        49 |  63.0 |                 63 |  +0.0% |" in table
+    assert "base / nano: 7.07 in parameters, 8.13 in multiply-adds" in table

@@ -186,7 +186,7 @@ def test_numbers_and_classes_are_checked(config, weights, tmp_path):
         plan_export(config, weights=other, formats=["pt2"])
 
 
-def test_the_job_leaves_with_2(weights, tmp_path):
+def test_the_job_exits_with_2(weights, tmp_path):
     path = tmp_path / "experiment.yaml"
     path.write_text(resolved_yaml(load_trained(weights).config))
     words = ["--weights", str(tmp_path / "gone.safetensors"), "--formats", "pt2"]

@@ -135,7 +135,7 @@ def test_pages_show_the_timeline_and_the_video_with_the_answer(weights, folder, 
     assert "long.mp4" in prediction_table(predictions, 2)
 
 
-def test_the_job_prints_json_and_leaves_with_3_after_a_bad_video(weights, folder):
+def test_the_job_prints_json_and_exits_with_3_after_a_bad_video(weights, folder):
     command = [sys.executable, "jobs/predict.py", weights, str(folder), "--json", "--top", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr

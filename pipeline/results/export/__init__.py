@@ -1,1 +1,4 @@
-"""A student as a file for other runtimes: one module a format, and what is measured of each."""
+"""A student as a file for other runtimes.
+
+Each format is a module with ``write_files``, ``load`` and ``read_metadata``.
+"""
