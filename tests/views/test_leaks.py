@@ -1,4 +1,4 @@
-"""What is opened is given back: nothing grows over many starts and ends."""
+"""Leaks: nothing that a process holds grows over many starts and ends."""
 
 from __future__ import annotations
 
