@@ -1,9 +1,6 @@
 """Real exports of a small student, run by the runtimes that they are for."""
 
 import json
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import pytest
 import torch
 
 from dvflnet.deployed import ClipClassifier
-from pipeline.config.load import resolved_yaml
 from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
 from pipeline.networks.trained import load_trained
 from pipeline.results.costs import Latency, measure_latency
@@ -178,26 +174,14 @@ def test_missing_packages_are_named(monkeypatch):
         check_formats(["tflite"])
 
 
-def test_numbers_and_classes_are_checked(config, weights, tmp_path):
+def test_numbers_weights_and_classes_are_checked(config, weights, tmp_path):
     with pytest.raises(ConfigError, match="calibration-clips must be at least 1, got 0"):
         plan_export(config, weights=weights, formats=["pt2"], num_calibration_clips=0)
+    with pytest.raises(WeightsMismatch, match=r"there is no weights file .*gone"):
+        plan_export(config, weights=str(tmp_path / "gone.safetensors"), formats=["pt2"])
     other = write_student(config, tmp_path / "other.safetensors", ("A", "B", "C"), seed=0)
     with pytest.raises(WeightsMismatch, match="tells 3 classes apart"):
         plan_export(config, weights=other, formats=["pt2"])
-
-
-def test_the_job_exits_with_2(weights, tmp_path):
-    path = tmp_path / "experiment.yaml"
-    path.write_text(resolved_yaml(load_trained(weights).config))
-    words = ["--weights", str(tmp_path / "gone.safetensors"), "--formats", "pt2"]
-    job = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "export_student.py"), str(path), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert job.returncode == 2
-    assert re.match(r"WeightsMismatch: there is no weights file .*gone", job.stderr)
 
 
 def test_contract_of_whole_pictures(config, weights):

@@ -1,10 +1,10 @@
 """ExecuTorch (.pte) for phones, in float32 and in int8, its arithmetic done by XNNPACK.
 
-int8 is PyTorch's own quantisation of an exported graph: XNNPACK's quantiser says what it can do in
-integers, torchao watches calibration clips and puts the numbers in.
+int8 is PyTorch's own quantisation of an exported graph: XNNPACK's quantiser marks the operations
+that it has in integers, and torchao takes their ranges from calibration clips.
 
-A file takes one clip at a time, as a phone has it: ExecuTorch plans its memory ahead, and where a
-batch stays open its lowering (1.5) fixes it to that of the example. Documentation:
+A file takes one clip at a time: ExecuTorch plans its memory ahead, and its lowering (1.5) fixes an
+open batch to that of the example. Documentation:
 docs.pytorch.org/executorch/stable/backends-xnnpack.html.
 """
 

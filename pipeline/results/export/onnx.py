@@ -21,15 +21,15 @@ import torch
 
 from pipeline.results.export.contract import Material, Program
 
-QUANTISED = ("Conv", "Gemm", "MatMul")  # where the arithmetic is; the rest stays in float32
+QUANTISED = ("Conv", "Gemm", "MatMul")  # The rest costs little and stays in float32.
 
 
 def write_files(material: Material, folder: Path) -> dict[str, Path]:
     """Write float32 and int8, the contract among the metadata; return their paths by name."""
     path, int8_path = folder / "student.onnx", folder / "student-int8.onnx"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision; we do not
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns that torchvision is missing.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PyTorch of PyTorch
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch warns about its own calls.
         exported: Any = torch.onnx.export(
             material.program,
             dynamo=True,
@@ -38,7 +38,7 @@ def write_files(material: Material, folder: Path) -> dict[str, Path]:
             verbose=False,
         )
     for node in exported.model.graph:
-        node.metadata_props.clear()  # places in source files, of every node
+        node.metadata_props.clear()  # stack traces, which name source files of this machine
     exported.model.metadata_props.update(material.contract.metadata())
     exported.save(str(path))
     _quantise(path, int8_path, material.clips)
@@ -86,7 +86,7 @@ def _session(path: Path) -> Any:
 
 
 class _Calibration:
-    """Hands out calibration clips one by one, as ONNX Runtime asks for them."""
+    """An iterator of calibration clips, in the form that ONNX Runtime wants."""
 
     def __init__(self, clips: npt.NDArray[np.uint8]) -> None:
         self._clips: Iterator[npt.NDArray[np.uint8]] = iter(clips[:, None])

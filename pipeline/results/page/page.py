@@ -119,7 +119,7 @@ def verdict(facts: Facts) -> str:
     """Say what the cache was worth, and whether so few videos can tell."""
     scores = _scores(facts)
     if not {"baseline", "student"} <= scores.keys():
-        return "What is not there yet is named in its place below."
+        return "Missing parts are named below."
     before, after = scores["baseline"], scores["student"]
     gain = facts.evaluation.difference("student", "baseline")["top1"]
     told = (
