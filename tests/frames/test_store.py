@@ -1,4 +1,4 @@
-"""Frame stores: whole, resumable, equal whoever made them, and refused when they are not right."""
+"""Frame stores: whole, resumable, equal from any writer, and refused when they are not right."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_audio_only(tmp_path, make_record):
 
 
 def test_one_frame_is_a_short_video(tmp_path, make_video, make_record):
-    # Whether it is too short is for dataset.min_frames to say, which the index stage asks.
+    # It is the index stage that refuses short videos, by dataset.min_frames.
     assert probe_video(make_record(make_video(tmp_path / "one.avi", 1)), LIMITS).num_frames == 1
 
 

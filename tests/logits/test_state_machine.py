@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.writers)
     @rule(place=st.integers(0, 9))
     def cache_alone(self, place: int) -> None:
-        """Run one writer to its end: it runs what nobody has, and nothing else."""
+        """Run one writer to its end: it runs the cells that no other has, and nothing else."""
         plan, before = self.plans[-1 - place % len(self.plans)], Counter(self.teacher.forwards)
         self.start_writer(place)
         self.finish(0)
@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp").write_bytes(b"PAR1" * torn)
 
-    # --- everybody else -------------------------------------------------------------------------
+    # --- other jobs -------------------------------------------------------------------------------
 
     @rule()
     def collect_garbage(self) -> None:

@@ -9,5 +9,5 @@
 
 All files are created, never replaced, and their bytes depend on the identity and the layout alone.
 So a retried task finds its own bytes in place, two jobs at once write one store, and equal stores
-have equal root digests, whoever made them, on how many workers, and after how many kills.
+have equal root digests, on any machine, on any number of workers and after any number of kills.
 """
