@@ -18,7 +18,7 @@ Call = Callable[[], object]
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 4.0
 MAX_REFUSALS = 4
-MAX_CALL_SECONDS = 300.0  # for a call that has not failed yet: exporting a model is slow work
+MAX_CALL_SECONDS = 300.0  # while the server answers: exporting a model is slow work
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(self, name: str, check: Call) -> None:
         self.error: Exception | None = None  # the last one
-        self._failing = False  # whether the call at hand has failed
+        self._answering = False  # whether the server answered when it was last called
         self._name, self._check = name, check
         self._calls: Queue[Call | None] = Queue()  # None ends the thread
         self._num_refused = 0
@@ -52,13 +52,13 @@ class Outbox:
         """Make the calls that are left, and return how many never succeeded.
 
         Args:
-            idle_seconds: without a success, before the rest is given up. A call in its first
-                attempt has ``MAX_CALL_SECONDS`` instead, since a busy machine makes it slow.
+            idle_seconds: without a success, before the rest is given up. While the server answers,
+                a call has ``MAX_CALL_SECONDS`` instead, since a busy machine makes it slow.
 
         """
         self._last_success = time.monotonic()
         while self._calls.unfinished_tasks:
-            patience = idle_seconds if self._failing else MAX_CALL_SECONDS
+            patience = MAX_CALL_SECONDS if self._answering else idle_seconds
             if time.monotonic() - self._last_success > patience:
                 break
             time.sleep(0.02)
@@ -79,17 +79,17 @@ class Outbox:
             try:
                 call()
             except Exception as error:  # whatever it is, the work goes on
-                if not self._failing:
+                if self._answering or self.error is None:
                     logger.warning("%s: %s; kept, and tried again", self._name, error)
-                self.error, self._failing = error, True
+                self.error, self._answering = error, False
                 num_refusals += self._answers()
             else:
-                self._failing, self._last_success = False, time.monotonic()
+                self._answering, self._last_success = True, time.monotonic()
                 return
             if self._abandoned.wait(pause):
                 return
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
-        self._failing = False
+        self._answering = True
         self._num_refused += 1
         logger.warning("%s: gave up one entry: %s", self._name, self.error)
 

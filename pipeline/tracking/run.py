@@ -273,7 +273,7 @@ class TrackedRun:
         self._ended.set()
         self._measured.set()  # wakes the watch on the machine
         if num_lost := self._outbox.close(IDLE_SECONDS):
-            error = self._outbox.error
+            error = self._outbox.error or "no answer"
             logger.warning("%d entries never reached MLflow at %s: %s", num_lost, self._uri, error)
 
     def __enter__(self) -> TrackedRun:

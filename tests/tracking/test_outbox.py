@@ -60,11 +60,21 @@ def test_a_server_that_stays_away_costs_a_bounded_wait(server: Server) -> None:
     assert isinstance(server.box.error, ConnectionError)
 
 
-def test_slow_work_is_waited_for_as_long_as_it_has_not_failed(server: Server) -> None:
-    server.box.put(lambda: time.sleep(0.5))
+def test_slow_work_is_waited_for_while_the_server_answers(server: Server) -> None:
     server.put(1)
+    server.box.put(lambda: time.sleep(0.5))
+    server.put(2)
+    while not server.got:
+        time.sleep(0.01)
     assert server.box.close(idle_seconds=0.05) == 0
-    assert server.got == [1]
+    assert server.got == [1, 2]
+
+
+def test_a_server_that_has_never_answered_is_not_waited_for(server: Server) -> None:
+    server.box.put(lambda: time.sleep(5))
+    started = time.monotonic()
+    assert server.box.close(idle_seconds=0.2) == 1
+    assert time.monotonic() - started < 2
 
 
 def test_a_call_that_never_ends_is_given_up(
@@ -72,7 +82,10 @@ def test_a_call_that_never_ends_is_given_up(
 ) -> None:
     monkeypatch.setattr(outbox, "MAX_CALL_SECONDS", 0.2)
     forever = threading.Event()
+    server.put(1)
     server.box.put(forever.wait)
+    while not server.got:
+        time.sleep(0.01)
     assert server.box.close(idle_seconds=0.05) == 1
     forever.set()
 
