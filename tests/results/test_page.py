@@ -72,7 +72,7 @@ def test_a_data_set_alone_is_a_page_too(dataset: Any, tmp_path: Any) -> None:
     page = Page(render(gather_facts(config)))
     assert list(page.sections) == SECTIONS
     for name in ("dataset", "store", "disagreements"):
-        assert "Not there: no frame store is sealed" in page.sections[name]
+        assert "Not there: there is no frame store at" in page.sections[name]
 
 
 def test_where_nothing_is_there_is_no_page(dataset: Any, tmp_path: Any) -> None:
