@@ -28,6 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
+
+
+def printable(name: str) -> str:
+    r"""Return a file's name as text, with ``\xe9`` for each byte that is not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 class Status(IntEnum):
@@ -146,11 +152,15 @@ class FingerprintMismatch(PipelineError):
 
 
 class VideoDecodeError(PipelineError):
-    """One video could not be decoded. Recorded with its row, counted and listed."""
+    """One video could not be decoded. Recorded with its row, counted and listed.
+
+    ``facts`` are columns of its row that are known all the same, from its header.
+    """
 
     def __init__(self, sample_id: str, uri: str, reason: str, status: Status) -> None:
         super().__init__(sample_id, uri, reason, status)
         self.sample_id, self.uri, self.reason, self.status = sample_id, uri, reason, status
+        self.facts: dict[str, Any] = {}
 
     def __str__(self) -> str:
-        return f"{self.sample_id} ({self.uri}): {self.reason}"
+        return printable(f"{self.sample_id} ({self.uri}): {self.reason}")

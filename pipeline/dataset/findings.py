@@ -18,6 +18,12 @@ from pipeline.text_table import text_table
 # Only logit stores have MISSING and BAD_LOGITS. Labels out of range are counted by label, since a
 # video that is not there has the status NOT_FOUND whatever its label is.
 COUNTED_OTHERWISE = {Status.GOOD, Status.MISSING, Status.BAD_LOGITS, Status.LABEL_OUT_OF_RANGE}
+# A note of a good video, and what the table says.
+NOTED = {
+    "size_changes": "size_changes on the way",
+    "damaged_pictures": "damaged pictures",
+    "length_not_declared": "length not declared",
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def index_report(manifest: Manifest) -> IndexReport:
             _leaked_videos(good),
             _empty_classes(manifest.class_names, good, "train"),
             _empty_classes(manifest.class_names, good, "val"),
+            *_noted(good),
         ),
         bad=tuple(
             BadVideo(record.split, record.sample_id, _words(record.status), record.reason)
@@ -107,6 +114,14 @@ def _bad_by_status(bad: Iterable[VideoRecord]) -> list[IndexFinding]:
         for status in Status
         if status not in COUNTED_OTHERWISE
     ]
+
+
+def _noted(good: Iterable[VideoRecord]) -> list[IndexFinding]:
+    videos: defaultdict[str, list[str]] = defaultdict(list)
+    for record in good:
+        for note in filter(None, record.notes.split(",")):
+            videos[note].append(record.sample_id)
+    return [IndexFinding(words, tuple(videos[note])) for note, words in NOTED.items()]
 
 
 def _labels_outside(manifest: Manifest) -> IndexFinding:

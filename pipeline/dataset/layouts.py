@@ -49,7 +49,9 @@ VAL_SHARE = 0.2  # of the groups, where layout "folders" has no split of its own
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 VIDEO_SUFFIXES = (
-    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v",
+    ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv",
+    ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
 UCF_STEM = re.compile(r".+_(g\d+)_c\d+")
 HMDB_STEM = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+")
@@ -252,7 +254,15 @@ def _videos_by_class(folders: Folders, parent: str) -> dict[str, list[str]]:
 
 
 def is_video_name(name: str) -> bool:
-    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+    """Return whether a file's name is that of a video."""
+    return not why_no_video(name)
+
+
+def why_no_video(name: str) -> str:
+    """Return why a file is no video by its name; "" if it may be one."""
+    if name.startswith("."):
+        return "a hidden file"
+    return "" if name.lower().endswith(VIDEO_SUFFIXES) else "no suffix of a video"
 
 
 def _split_by_group(videos: Mapping[str, list[str]]) -> dict[str, dict[str, list[str]]]:

@@ -40,8 +40,10 @@ SCHEMA = pa.schema(
         ("skippable", pa.bool_()),
         ("status", pa.uint8()),
         ("reason", pa.string()),
+        ("notes", pa.string()),
     ]
 )
+SCHEMA_WITHOUT_NOTES = pa.schema([field for field in SCHEMA if field.name != "notes"])  # older
 # The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
 PREPARED = "prepared"
 # The fields that a logit can depend on. URIs, codec names and rates are left out, so that moving a
@@ -55,6 +57,8 @@ class VideoRecord:
 
     ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
     ``skippable``: the decoder may leave out unused pictures (``pipeline.frames.skipping``).
+    ``notes`` are no faults, and findings: ``size_changes``, ``damaged_pictures``,
+    ``length_not_declared``, with a comma between.
     """
 
     sample_id: str
@@ -73,6 +77,7 @@ class VideoRecord:
     skippable: bool = False
     status: int = Status.GOOD
     reason: str = ""
+    notes: str = ""
 
     @property
     def good(self) -> bool:
@@ -96,7 +101,7 @@ class Manifest:
         """Everything in the manifest that a logit can depend on, as JSON."""
         content = {
             "class_names": self.class_names,
-            "records": [[getattr(record, name) for name in DIGESTED] for record in self.records],
+            "records": [_digested(record) for record in self.records],
         }
         return json.dumps(content, separators=(",", ":")).encode()
 
@@ -111,6 +116,13 @@ class Manifest:
             for row, record in enumerate(self.records)
             if record.split == split and (record.good or not good)
         ]
+
+
+def _digested(record: VideoRecord) -> list[object]:
+    """Return what counts of a row; of a video without frames, what its header says does not."""
+    if not record.num_frames:
+        record = replace(record, width=0, height=0)
+    return [getattr(record, name) for name in DIGESTED]
 
 
 def build_manifest(
@@ -149,7 +161,8 @@ def records_table(records: Sequence[VideoRecord]) -> pa.Table:
 
 def records_of(table: pa.Table) -> list[VideoRecord]:
     """Read the records of a table; columns that are not of ``SCHEMA`` are left alone."""
-    return [VideoRecord(**row) for row in table.select(SCHEMA.names).to_pylist()]
+    names = [name for name in SCHEMA.names if name in table.column_names]
+    return [VideoRecord(**row) for row in table.select(names).to_pylist()]
 
 
 def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...]:
@@ -203,7 +216,7 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
     """
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-        if not file.schema_arrow.equals(SCHEMA):  # before a value is read
+        if file.schema_arrow not in (SCHEMA, SCHEMA_WITHOUT_NOTES):  # before a value is read
             raise ValueError("it has other columns")
         table = file.read()
         footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}

@@ -9,7 +9,7 @@ from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.pictures import decode_jpeg
 from pipeline.frames.store_files import Location, local_file, mapped_jpegs
-from pipeline.frames.video import Frame
+from pipeline.frames.upright import Frame
 from pipeline.storage.files import sha256_of
 
 

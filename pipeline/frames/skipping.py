@@ -14,7 +14,7 @@ others, and all other codecs, are decoded sequentially.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +47,10 @@ class Picture:
     position: int
 
 
-def labelled_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream, each labelled with its number in the container."""
+def labelled_packets(packets: Iterable[Any], stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream, each labelled with its number."""
     stream.codec_context.copy_opaque = True
-    for number, packet in enumerate(container.demux(stream)):
+    for number, packet in enumerate(packets):
         packet.opaque = Label(number)
         yield packet
 
@@ -70,7 +70,9 @@ def plan_pictures(container: Any, stream: Any) -> list[Picture]:
         CannotPlan: if the packets do not give it.
 
     """
-    packets = [packet for packet in labelled_packets(container, stream) if packet.size]
+    packets = [
+        packet for packet in labelled_packets(container.demux(stream), stream) if packet.size
+    ]
     if any(packet.is_discard or packet.is_corrupt for packet in packets):
         raise CannotPlan("some are hidden by an edit list, or damaged")
     if stream.codec_context.name == "mpeg4":

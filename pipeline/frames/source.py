@@ -12,7 +12,7 @@ from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
 from pipeline.frames import prepared, video
 from pipeline.frames.store import frames_identity, open_frame_store
-from pipeline.frames.video import Frame
+from pipeline.frames.upright import Frame
 
 __all__ = ["Frame", "frames_of"]
 

@@ -11,23 +11,24 @@ the decoder, and then only that process is lost.
 
 from __future__ import annotations
 
-import io
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
-
-import av
-import numpy as np
-import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
 
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, VideoDecodeError
+from pipeline.frames.length import Length
+from pipeline.frames.opening import (
+    DECODER_ERRORS,
+    frame_rate_of,
+    guarded,
+    opened,
+    read_content,
+    reason_of,
+    video_error,
+)
 from pipeline.frames.skipping import (
     CannotPlan,
     decode_wanted,
@@ -36,51 +37,64 @@ from pipeline.frames.skipping import (
     plan_pictures,
     skipping_is_safe,
 )
-from pipeline.storage.files import read_bytes, sha256_of, size_bytes
-
-Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB, upright
-
-# PyAV raises these on broken files, besides its own errors.
-DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError)
-# A "video" may be a playlist of other files, whose bytes were never hashed; no protocol opens them.
-NO_OTHER_FILES = {"protocol_whitelist": "none"}
-AS_THE_FILE_SAYS: Mapping[str, int] = MappingProxyType({})
+from pipeline.frames.upright import AS_THE_FILE_SAYS, Frame, Upright, rotation_of, upright_size
+from pipeline.storage.files import sha256_of
 
 
 def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
     """Decode a video to its end and fill in the facts of its manifest row.
 
     Raises:
-        VideoDecodeError: if it is missing, unreadable, over a limit, or ends before it says.
+        VideoDecodeError: if it is missing, unreadable, over a limit, or ends before it says; with
+            the facts that its header tells.
 
     """
-    content = _read_content(record, limits)
-    with _opened(record, content, limits) as (container, stream):
-        frames = _guarded(record, _labelled_frames(container, stream), limits)
-        first = last = next(frames, None)
-        if first is None:
-            raise _error(record, Status.UNREADABLE, "holds no picture that can be decoded")
-        shown = [number_of(first)]
-        for last in frames:
+    content = read_content(record, limits)
+    with opened(record, content, limits) as (container, stream):
+        length = Length(container, stream, content)
+        shown, sizes, damaged, first, last = [], set(), False, None, None
+        for last in guarded(record, _all_frames(record, length, stream), limits):
+            first = first or last
             shown.append(number_of(last))
-        if len(shown) < stream.frames and _ends_early(stream, last):
-            reason = f"is truncated: {len(shown)} frames of the {stream.frames} that it declares"
-            raise _error(record, Status.UNREADABLE, reason)
-        quarter_turns = _quarter_turns(first)
-        sides = (first.width, first.height)
+            sizes.add(upright_size(last))
+            damaged |= last.is_corrupt
+        if fault := length.fault(last, len(shown)):
+            raise video_error(record, Status.UNREADABLE, fault)
+        width, height = upright_size(first)
+        notes = {
+            "size_changes": len(sizes) > 1,
+            "damaged_pictures": damaged,
+            "length_not_declared": not length.is_declared(len(shown)),
+        }
         probed = replace(
             record,
             num_frames=len(shown),
-            width=sides[quarter_turns % 2],
-            height=sides[1 - quarter_turns % 2],
-            frame_rate=float(stream.average_rate or 0.0),
-            rotation=90 * quarter_turns,
-            codec=stream.codec_context.name,
+            width=width,
+            height=height,
+            frame_rate=frame_rate_of(stream),
+            rotation=rotation_of(first),
+            codec=stream.codec_context.codec.canonical_name,
             num_bytes=len(content),
             sha256=sha256_of(content),
+            notes=",".join(note for note, holds in notes.items() if holds),
         )
-    with _opened(record, content, limits) as (container, stream):
-        return replace(probed, skippable=skipping_is_safe(container, stream, shown))
+    with opened(record, content, limits) as (container, stream):
+        skippable = len(sizes) == 1 and skipping_is_safe(container, stream, shown)
+        return replace(probed, skippable=skippable)
+
+
+def _all_frames(record: VideoRecord, length: Length, stream: Any) -> Iterator[Any]:
+    """Yield every frame of a video; end quietly in a packet that the end of the file cut off."""
+    position = 0
+    try:
+        for packet in labelled_packets(length.packets(), stream):
+            for frame in packet.decode():
+                yield frame
+                position += 1
+    except DECODER_ERRORS as error:
+        if not length.cut:
+            reason = f"is damaged at frame {position}: {reason_of(error)}"
+            raise video_error(record, Status.UNREADABLE, reason) from error
 
 
 def frames_of(
@@ -106,13 +120,13 @@ def frames_of(
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
 
     """
-    content = _read_content(record, limits)
+    content = read_content(record, limits)
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
-        raise _error(record, Status.CHANGED, "is not the file that was indexed; index it again")
-    wanted = sorted(set(frame_indices))
-    converter = VideoReformatter()  # one for all: making one costs more than converting a frame
-    for index, frame in _wanted_frames(record, content, wanted, limits):
-        yield index, _upright(frame, converter, colours)
+        reason = "is not the file that was indexed; index it again"
+        raise video_error(record, Status.CHANGED, reason)
+    upright = Upright(record.width, record.height, colours)
+    for index, frame in _wanted_frames(record, content, sorted(set(frame_indices)), limits):
+        yield index, upright(frame)
 
 
 def _wanted_frames(
@@ -133,14 +147,16 @@ def _skipping(
 ) -> Iterator[tuple[int, Any]]:
     """Yield wanted frames in order, skipping pictures they do not need; end at any surprise."""
     left, previous = deque(wanted), -1
-    with _opened(record, content, limits) as (container, stream):
+    with opened(record, content, limits) as (container, stream):
         try:
             pictures = plan_pictures(container, stream)
             if len(pictures) != record.num_frames:
                 return
-            for frame in _guarded(record, decode_wanted(pictures, stream, set(wanted)), limits):
+            for frame in guarded(record, decode_wanted(pictures, stream, set(wanted)), limits):
                 position = number_of(frame)
                 if not left or position is None or not previous < position <= left[0]:
+                    return
+                if upright_size(frame) != (record.width, record.height):
                     return
                 previous = position
                 if position == left[0]:
@@ -153,8 +169,8 @@ def _sequential(
     record: VideoRecord, content: bytes, wanted: Sequence[int], limits: VideoLimits
 ) -> Iterator[tuple[int, Any]]:
     """Yield wanted frames, in order, by decoding and counting all."""
-    with _opened(record, content, limits) as (container, stream):
-        frames = _guarded(record, container.decode(stream), limits)
+    with opened(record, content, limits) as (container, stream):
+        frames = guarded(record, container.decode(stream), limits)
         position = -1
         for index in wanted:
             frame = None
@@ -163,99 +179,14 @@ def _sequential(
                 position += 1
                 if frame is None:
                     reason = f"ended at frame {position}; its manifest row says {record.num_frames}"
-                    raise _error(record, Status.TOO_SHORT, reason)
+                    raise video_error(record, Status.TOO_SHORT, reason)
+                if position == 0 and upright_size(frame) != (record.width, record.height):
+                    raise _other_stream(record, frame)
             yield index, frame
 
 
-def _read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
-    try:
-        num_bytes = size_bytes(record.uri)
-        if num_bytes > limits.max_bytes:
-            reason = f"has {num_bytes} bytes; the limit is {limits.max_bytes}"
-            raise _error(record, Status.OVER_LIMIT, reason)
-        return read_bytes(record.uri)
-    except FileNotFoundError:
-        raise _error(record, Status.NOT_FOUND, "is not there") from None
-    except NotADirectoryError:
-        raise _error(record, Status.NOT_FOUND, "lies below a file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise _error(record, Status.UNREADABLE, f"cannot be read: {error.strerror}") from None
-
-
-@contextmanager
-def _opened(record: VideoRecord, content: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
-    """Open a video and its stream; errors of PyAV inside become a ``VideoDecodeError``."""
-    try:
-        with av.open(io.BytesIO(content), mode="r", options=NO_OTHER_FILES) as container:
-            if not container.streams.video:
-                raise _error(record, Status.NO_VIDEO_STREAM, "has no video stream")
-            stream = container.streams.video[0]
-            _check_limits(record, stream, container, limits)
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except DECODER_ERRORS as error:
-        raise _error(record, Status.UNREADABLE, f"cannot be decoded: {error}") from error
-
-
-def _labelled_frames(container: Any, stream: Any) -> Iterator[Any]:
-    for packet in labelled_packets(container, stream):
-        yield from packet.decode()
-
-
-def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: VideoLimits) -> None:
-    context = stream.codec_context
-    if context is None:  # PyAV has no decoder for it; touching the context would crash
-        raise _error(record, Status.UNREADABLE, "has a codec that is not known here")
-    pixels = context.width * context.height
-    seconds = (container.duration or 0) / av.time_base
-    if pixels == 0:
-        raise _error(record, Status.UNREADABLE, "does not say how large its pictures are")
-    if pixels > limits.max_pixels:
-        reason = (
-            f"has pictures of {context.width} x {context.height}; the limit is {limits.max_pixels}"
-        )
-        raise _error(record, Status.OVER_LIMIT, f"{reason} pixels")
-    if seconds > limits.max_duration_seconds:
-        reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
-        raise _error(record, Status.OVER_LIMIT, reason)
-
-
-def _ends_early(stream: Any, last: Any) -> bool:
-    """Return whether the last frame comes over two frames before the declared end.
-
-    Fewer frames than declared do not show that: an mp4 that was cut without encoding it again
-    counts the hidden frames before its start, and an AVI those that were dropped.
-    """
-    if last.pts is None or stream.duration is None or not stream.average_rate:
-        return True
-    left = (stream.start_time or 0) + stream.duration - last.pts
-    return bool(left * stream.time_base > 3 / stream.average_rate)  # one is its own duration
-
-
-def _guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
-    """Stop a stream of frames that exceeds the limits in number, size or time."""
-    deadline = time.monotonic() + limits.decode_seconds
-    for position, frame in enumerate(frames):
-        if position >= limits.max_frames:
-            raise _error(record, Status.OVER_LIMIT, f"has over {limits.max_frames} frames")
-        if frame.width * frame.height > limits.max_pixels:
-            raise _error(record, Status.OVER_LIMIT, "grows over the limit of pixels on its way")
-        if time.monotonic() > deadline:
-            raise _error(record, Status.TIMED_OUT, f"took over {limits.decode_seconds:.0f} s")
-        yield frame
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Return how often the stored picture must be turned by 90 degrees, counter-clockwise."""
-    return int(round(frame.rotation / 90) % 4)
-
-
-def _upright(frame: Any, converter: VideoReformatter, colours: Mapping[str, int]) -> Frame:
-    converted = converter.reformat(frame, format="rgb24", threads=1, **colours)
-    picture = np.asarray(converted.to_ndarray(), np.uint8)
-    turns = _quarter_turns(frame)
-    return np.rot90(picture, turns) if turns else picture
-
-
-def _error(record: VideoRecord, status: Status, reason: str) -> VideoDecodeError:
-    return VideoDecodeError(record.sample_id, record.uri, reason, status)
+def _other_stream(record: VideoRecord, frame: Any) -> VideoDecodeError:
+    """Return the error of a row from before streams were chosen, or pictures turned, as now."""
+    width, height = upright_size(frame)
+    reason = f"has pictures of {width} x {height}, and {record.width} x {record.height} by its row"
+    return video_error(record, Status.CHANGED, f"{reason}; index it again")

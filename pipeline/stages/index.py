@@ -98,7 +98,7 @@ class VideoProber:
         try:
             probed = self._decoder.probe(record, self._limits)
         except VideoDecodeError as error:
-            return replace(record, status=error.status, reason=error.reason)
+            return replace(record, status=error.status, reason=error.reason, **error.facts)
         if probed.num_frames < self._min_frames:
             reason = f"has {probed.num_frames} frames; dataset.min_frames is {self._min_frames}"
             return replace(probed, status=Status.TOO_SHORT, reason=reason)

@@ -42,6 +42,8 @@ KINDS = {
         {"codec": "libvpx-vp9", "milliseconds": [25 * i + 11 * (i % 2) for i in range(24)]},
     ),
 }
+# The name of a codec, and not that of who codes.
+CODECS = {"libx264": "h264", "libx265": "hevc", "libvpx-vp9": "vp9"}
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -87,6 +89,8 @@ def test_probe_fills_in_the_facts(kind, video_of):
     assert record.num_frames == 24
     assert (record.width, record.height) == (wanted.get("width", 64), wanted.get("height", 48))
     assert record.rotation == 0
+    assert record.notes == ""
+    assert record.codec == CODECS.get(wanted["codec"], wanted["codec"])
     assert record.num_bytes == Path(record.uri).stat().st_size
     if "milliseconds" not in wanted:
         assert record.frame_rate == pytest.approx(25, rel=0.05)
@@ -104,7 +108,9 @@ def test_every_frame_says_its_own_number(kind, video_of, read_number):
 def test_wanted_frames_equal_those_of_a_whole_decode(kind, video_of):
     record = video_of(kind)
     with av.open(record.uri) as container:
-        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        shallow = KINDS[kind][1].get("pix_fmt", "yuv420p").removesuffix("10le")
+        decoded = [frame.reformat(format=shallow) for frame in container.decode(video=0)]
+    whole = [frame.to_ndarray(format="rgb24") for frame in decoded]
     wanted = [23, 4, 11, 4, 17, 0]
     for index, frame in frames_of(record, wanted, LIMITS):
         assert frame.dtype == np.uint8
@@ -116,20 +122,6 @@ def test_wanted_frames_equal_those_of_a_whole_decode(kind, video_of):
 def test_frames_come_once_and_in_order(wanted, avi, read_number):
     found = [(index, read_number(frame)) for index, frame in frames_of(avi, wanted, LIMITS)]
     assert found == [(index, index) for index in sorted(set(wanted))]
-
-
-@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
-def test_turned_videos_come_upright(
-    quarter_turns, tmp_path, make_video, make_record, read_number, draw_picture
-):
-    path = make_video(tmp_path / "t.mp4", 6, codec="libx264", quarter_turns=quarter_turns)
-    record = probe_video(make_record(path), LIMITS)
-    assert (record.width, record.height) == (64, 48)
-    assert record.rotation % 360 != 0
-    for index, frame in frames_of(record, range(6), LIMITS):
-        assert frame.shape == (48, 64, 3)
-        assert read_number(frame) == index
-        assert np.abs(frame.astype(int) - draw_picture(index, 64, 48)).mean() < 12
 
 
 def test_hidden_frames_before_a_cut_do_not_count(tmp_path, make_video, make_record, read_number):
@@ -182,28 +174,6 @@ def test_a_folder(tmp_path, make_record):
 def test_forbidden(tmp_path, make_record):
     path = tmp_path / "secret.avi"
     path.touch(mode=0)
-    assert status_of(make_record(path)) == Status.UNREADABLE
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"not a video\n" * 50, b"RIFF\0\0\0\0AVI LIST", b"\0" * 5000, b"\x89PNG\r\n\x1a\n"],
-    ids=["zero bytes", "text", "a header alone", "zeros", "a picture's start"],
-)
-def test_not_a_video(content, tmp_path, make_record):
-    path = tmp_path / "bad.avi"
-    path.write_bytes(content)
-    assert status_of(make_record(path)) == Status.UNREADABLE
-
-
-@pytest.mark.parametrize(
-    "kind", ["mpeg4 in avi", "h264 with B-frames in mp4", "header first in mp4"]
-)
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_truncated(kind, kept, video_of, tmp_path, make_record):
-    content = Path(video_of(kind).uri).read_bytes()
-    path = tmp_path / f"cut{Path(video_of(kind).uri).suffix}"
-    path.write_bytes(content[: int(kept * len(content))])
     assert status_of(make_record(path)) == Status.UNREADABLE
 
 
