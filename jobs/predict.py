@@ -5,7 +5,8 @@
     python jobs/predict.py last.safetensors video.mp4 --json
 
 Classes, clips and preprocessing are in the weights file; no config, no data set and no Ray are
-needed. A video that cannot be read is named, and the others are still predicted (exit code 3).
+needed. A video may be of any length; --max-seconds and its like refuse some. A video that cannot be
+read is named, and the others are still predicted (exit code 3). Files that are left out are listed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--crops", type=int, default=1, help="views in space (1)")
     parser.add_argument("--window-seconds", type=float, help="slide a window over each video")
     parser.add_argument("--stride-seconds", type=float, help="by so much (half a window)")
+    parser.add_argument("--max-seconds", type=float, help="refuse longer videos (none is too long)")
+    parser.add_argument("--max-bytes", type=int, help="refuse larger files (8 GiB)")
+    parser.add_argument("--decode-seconds", type=float, help="give up on a video after it (3600)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -43,16 +47,24 @@ def parse() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     from pipeline.networks.trained import load_trained
-    from pipeline.results.prediction import Predictor, find_videos, look_at_all, plan_looks
-    from pipeline.results.prediction_pages import prediction_table, write_pages
+    from pipeline.results.prediction import (
+        Predictor,
+        find_videos,
+        look_at_all,
+        plan_limits,
+        plan_looks,
+    )
+    from pipeline.results.prediction_pages import left_out_table, prediction_table, write_pages
 
     protocol, windows = plan_looks(
         arguments.clips, arguments.crops, arguments.window_seconds, arguments.stride_seconds
     )
-    uris = [uri for given in arguments.videos for uri in find_videos(given)]
+    limits = plan_limits(arguments.max_seconds, arguments.max_bytes, arguments.decode_seconds)
+    uris, left_out = find_videos(arguments.videos)
+    print(left_out_table(left_out), end="", file=sys.stderr)
     trained = load_trained(arguments.weights)
     with Predictor(
-        trained, protocol=protocol, windows=windows, device=arguments.device
+        trained, protocol=protocol, windows=windows, limits=limits, device=arguments.device
     ) as predictor:
         predictions, failures = look_at_all(predictor, uris)
     if arguments.json:
@@ -60,9 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         print(prediction_table(predictions, arguments.top))
     if arguments.output is not None:
-        written = write_pages(
-            predictions, arguments.output, predictor.limits, annotate=arguments.annotate
-        )
+        written = write_pages(predictions, arguments.output, limits, annotate=arguments.annotate)
         print("\n".join(f"written: {path}" for path in written), file=sys.stderr)
     if failures:
         reasons = "\n  ".join(map(str, failures))

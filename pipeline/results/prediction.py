@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from pipeline.config.schema import VideoLimits
-from pipeline.dataset.layouts import is_video_name
+from pipeline.dataset.layouts import is_video_name, why_no_video
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
 from pipeline.networks.trained import TrainedNetwork
@@ -27,6 +28,10 @@ from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import Protocol, View, evaluation_views
 
 BATCH_SIZE = 8
+# The limits of the training data do not hold here: a video may be long.
+LIMITS = VideoLimits(
+    max_frames=10**9, max_duration_seconds=1e9, max_bytes=8 * 2**30, decode_seconds=3600
+)
 CLIPS_PER_PASS = 256  # in one decode pass; memory must not grow with the video
 
 
@@ -110,17 +115,13 @@ class Predictor:
         *,
         protocol: Protocol | None = None,
         windows: Windows | None = None,
+        limits: VideoLimits = LIMITS,
         device: str = "cpu",
     ) -> None:
-        self._trained, self._windows = trained, windows
+        self._trained, self._windows, self.limits = trained, windows, limits
         self._protocol = protocol or Protocol()
         self._network = trained.on(torch.device(device))
         self._decoder = DecodeProcess()
-
-    @property
-    def limits(self) -> VideoLimits:
-        """The limits on videos of the experiment that trained the network."""
-        return self._trained.config.dataset.limits
 
     def __enter__(self) -> Predictor:
         return self
@@ -210,19 +211,52 @@ def look_at_all(
     return predictions, failures
 
 
-def find_videos(uri: str) -> list[str]:
-    """Return the video at a URI, or all videos of a folder, sorted.
+def plan_limits(
+    max_seconds: float | None, max_bytes: int | None, decode_seconds: float | None
+) -> VideoLimits:
+    """Return the limits of prediction; None leaves one as it is.
 
     Raises:
-        DatasetError: if nothing is there, or the folder has no video.
+        ConfigError: if one is not positive.
 
     """
-    if is_video_name(PurePosixPath(uri).name):
-        return [uri]
-    found = [join_uri(uri, name) for name in list_tree(uri) if is_video_name(name)]
-    if not found:
-        raise DatasetError(f"{uri} is neither a video nor a folder that has any")
-    return found
+    given = {
+        "max_duration_seconds": max_seconds,
+        "max_bytes": max_bytes,
+        "decode_seconds": decode_seconds,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    try:
+        return VideoLimits.model_validate(LIMITS.model_dump() | wanted)
+    except ValidationError as error:
+        raise ConfigError(f"limits must be positive: {wanted}") from error
+
+
+def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return each video that is named and all videos of each folder, sorted.
+
+    Returns:
+        The videos; and the files in the folders that are left out, with the reason.
+
+    Raises:
+        DatasetError: if at one URI nothing is, or a folder without a video.
+
+    """
+    videos: list[str] = []
+    left_out: dict[str, str] = {}
+    for uri in uris:
+        # What is named is looked at whatever its name; list_tree() lists a file as "".
+        if is_video_name(PurePosixPath(uri).name) or (names := list_tree(uri)) == [""]:
+            videos.append(uri)
+            continue
+        reasons = {join_uri(uri, name): why_no_video(PurePosixPath(name).name) for name in names}
+        found = [video for video, reason in reasons.items() if not reason]
+        if not found:
+            among = f" among its {len(names)} files" if names else ""
+            raise DatasetError(f"{uri} is neither a video nor a folder that has any{among}")
+        videos += found
+        left_out |= {file: reason for file, reason in reasons.items() if reason}
+    return videos, left_out
 
 
 def _named(likeliest: list[tuple[str, float]]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.config.schema import VideoLimits
+from pipeline.errors import printable
 from pipeline.frames.source import frames_of
 from pipeline.results.figures import DPI
 from pipeline.results.prediction import VideoPrediction
 from pipeline.text_table import text_table
 
 SHOWN_CLASSES = 5
+MAX_LEFT_OUT = 10  # lines
 BAR_SHARE = 0.12  # height of the bar with the answer, as a share of the picture's
 FALLBACK_FRAME_RATE = 25
 WHITE, GREEN = (255, 255, 255), (90, 220, 120)  # RGB
@@ -29,6 +31,13 @@ def prediction_table(predictions: Sequence[VideoPrediction], count: int) -> str:
     """Lay predictions out as aligned text: a line a video, or a line a window."""
     lines = (line for prediction in predictions for line in _lines(prediction, count))
     return text_table(lines, align="<")
+
+
+def left_out_table(left_out: Mapping[str, str]) -> str:
+    """List files that are not looked at, with reasons; the first few of many."""
+    lines = [f"left out: {printable(uri)}: {reason}\n" for uri, reason in left_out.items()]
+    more = len(lines) - MAX_LEFT_OUT
+    return "".join(lines[:MAX_LEFT_OUT]) + (f"... and {more} more\n" if more > 0 else "")
 
 
 def write_pages(
@@ -43,7 +52,7 @@ def write_pages(
     folder.mkdir(parents=True, exist_ok=True)
     written, names = [], Counter[str]()
     for prediction in predictions:
-        name = prediction.record.sample_id
+        name = printable(prediction.record.sample_id)
         names[name] += 1
         stem = name if names[name] == 1 else f"{name}-{names[name]}"
         if len(prediction.spans) > 1:
@@ -69,7 +78,7 @@ def timeline_figure(prediction: VideoPrediction) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("seconds" if rate else "frames")
     axes.set_ylabel("probability")
-    axes.set_title(prediction.record.sample_id, loc="left")
+    axes.set_title(printable(prediction.record.sample_id), loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
@@ -98,7 +107,7 @@ def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits
 
 
 def _lines(prediction: VideoPrediction, count: int) -> list[tuple[str, str]]:
-    lines = [(prediction.record.uri, _classes(prediction.top(count)))]
+    lines = [(printable(prediction.record.uri), _classes(prediction.top(count)))]
     if len(prediction.spans) > 1:
         lines += [
             (f"  {_time(prediction, span)}", _classes(prediction.top_of_window(window, count)))

@@ -1,6 +1,7 @@
 """Prediction needs a weights file and a video: any, even long and broken ones."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,16 @@ import pytest
 
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
 from pipeline.networks.trained import load_trained
-from pipeline.results.prediction import Predictor, Windows, find_videos, look_at_all, plan_looks
-from pipeline.results.prediction_pages import prediction_table, write_pages
+from pipeline.results.prediction import (
+    LIMITS,
+    Predictor,
+    Windows,
+    find_videos,
+    look_at_all,
+    plan_limits,
+    plan_looks,
+)
+from pipeline.results.prediction_pages import left_out_table, prediction_table, write_pages
 from pipeline.views.view import Protocol
 from tests.untrained_student import write_student
 
@@ -54,19 +63,53 @@ def test_a_video_gets_a_distribution_over_the_classes(predictor, folder):
 
 
 def test_a_folder_is_searched_and_a_file_is_itself(folder):
-    names = [Path(uri).relative_to(folder).as_posix() for uri in find_videos(str(folder))]
+    videos, left_out = find_videos([str(folder)])
+    names = [Path(uri).relative_to(folder).as_posix() for uri in videos]
     assert names == ["a.mp4", "bad.mp4", "more/b.avi", "more/long.mp4"]
-    assert find_videos("s3://bucket/x.mp4") == ["s3://bucket/x.mp4"]
+    assert left_out == {str(folder / "notes.txt"): "no suffix of a video"}
+    named = ["s3://bucket/x.mp4", str(folder / "notes.txt")]  # even if its name is no video's
+    assert find_videos(named) == (named, {})
     with pytest.raises(DatasetError, match="neither a video nor a folder"):
-        find_videos(str(folder / "notes.txt"))
+        find_videos([str(folder / "nothing")])
+
+
+@pytest.mark.parametrize("name", ["a.3gp", "b.TS", "c.m2ts", "d.mts", "e.ogv", "f.3g2", "g.vob"])
+def test_suffixes_of_cameras_and_phones(name, tmp_path):
+    (tmp_path / name).touch()
+    assert find_videos([str(tmp_path)]) == ([str(tmp_path / name)], {})
+
+
+def test_many_files_that_are_left_out_are_counted():
+    text = left_out_table({f"{number}.txt": "no suffix of a video" for number in range(14)})
+    assert text.startswith("left out: 0.txt: no suffix of a video\n")
+    assert text.endswith("left out: 9.txt: no suffix of a video\n... and 4 more\n")
 
 
 def test_a_broken_video_is_named_and_the_others_are_looked_at(predictor, folder):
-    predictions, failures = look_at_all(predictor, find_videos(str(folder)))
+    predictions, failures = look_at_all(predictor, find_videos([str(folder)])[0])
     assert [found.record.sample_id for found in predictions] == ["a", "b", "long"]
     (failure,) = failures
     assert isinstance(failure, VideoDecodeError)
     assert str(folder / "bad.mp4") in str(failure)
+
+
+def test_a_video_may_be_of_any_length(weights, tmp_path, make_video):
+    """Eleven minutes, over what training data may have."""
+    path = str(make_video(tmp_path / "long.mp4", 660, 32, 24, frame_rate=1))
+    trained = load_trained(weights)
+    with Predictor(trained, windows=Windows(60, 60)) as predictor:
+        assert len(predictor.predict(path).spans) == 11
+    with (
+        Predictor(trained, limits=plan_limits(600, None, None)) as predictor,
+        pytest.raises(VideoDecodeError, match="lasts 660 s; the limit is 600 s"),
+    ):
+        predictor.predict(path)
+
+
+@pytest.mark.parametrize("words", [(0, None, None), (None, -1, None), (None, None, float("nan"))])
+def test_limits_that_make_no_sense_are_refused(words):
+    with pytest.raises(ConfigError, match="positive"):
+        plan_limits(*words)
 
 
 def test_windows_see_what_a_cut_of_the_video_would_show(weights, folder, make_video):
@@ -120,7 +163,7 @@ def test_looks_that_make_no_sense_are_refused(words):
 def test_pages_show_the_timeline_and_the_video_with_the_answer(weights, folder, tmp_path):
     with Predictor(load_trained(weights), windows=Windows(1.0, 1.0)) as predictor:
         predictions, _ = look_at_all(predictor, [str(folder / "more" / "long.mp4")] * 2)
-    written = write_pages(predictions, tmp_path, predictor.limits, annotate=True)
+    written = write_pages(predictions, tmp_path, LIMITS, annotate=True)
     assert sorted(path.name for path in written) == [
         "long-2.mp4",
         "long-2.png",
@@ -140,6 +183,8 @@ def test_the_job_prints_json_and_exits_with_3_after_a_bad_video(weights, folder)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     assert "1 of 4 videos are bad" in done.stderr
+    assert "left out: " in done.stderr
+    assert "notes.txt: no suffix of a video" in done.stderr
     assert "Traceback" not in done.stderr
     answers = json.loads(done.stdout)
     assert [Path(answer["uri"]).name for answer in answers] == ["a.mp4", "b.avi", "long.mp4"]
@@ -147,3 +192,19 @@ def test_the_job_prints_json_and_exits_with_3_after_a_bad_video(weights, folder)
         (likeliest,) = answer["predictions"]
         assert likeliest["class"] in NAMES
         assert 1 / 3 <= likeliest["probability"] <= 1
+
+
+def test_names_that_are_not_utf_8_are_escaped(weights, folder, tmp_path):
+    """The video is looked at, and its name printed with the byte that is no UTF-8."""
+    (tmp_path / os.fsdecode(b"\xe9t\xe9.mp4")).write_bytes((folder / "a.mp4").read_bytes())
+    (tmp_path / os.fsdecode(b"bad\xe9.mp4")).touch()
+    (tmp_path / os.fsdecode(b"note\xe9.txt")).touch()
+    command = [sys.executable, "jobs/predict.py", weights, str(tmp_path), "--output"]
+    command += [str(tmp_path / "out"), "--annotate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert r"\xe9t\xe9.mp4" in done.stdout
+    assert r"bad\xe9.mp4): is empty" in done.stderr
+    assert r"left out: " in done.stderr
+    assert r"note\xe9.txt" in done.stderr
