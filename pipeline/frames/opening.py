@@ -154,9 +154,10 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
 
 
 def guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
-    """Stop a stream of frames that has no end, in number, in size or in time."""
-    deadline, start = time.monotonic() + limits.decode_seconds, None
+    """Stop a stream of frames that exceeds the limits in number, size, length or decoding time."""
+    spent, resumed, start = 0.0, time.monotonic(), None
     for position, frame in enumerate(frames):
+        spent += time.monotonic() - resumed
         if position >= limits.max_frames:
             raise video_error(record, Status.OVER_LIMIT, f"has over {limits.max_frames} frames")
         if frame.width * frame.height > limits.max_pixels:
@@ -165,9 +166,10 @@ def guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> 
             start = frame.time if start is None else start
             if frame.time - start > limits.max_duration_seconds:
                 raise _too_long(record, frame.time - start, limits)
-        if time.monotonic() > deadline:
+        if spent > limits.decode_seconds:
             raise video_error(record, Status.TIMED_OUT, f"took over {limits.decode_seconds:.0f} s")
         yield frame
+        resumed = time.monotonic()
 
 
 def _too_long(record: VideoRecord, seconds: float, limits: VideoLimits) -> VideoDecodeError:

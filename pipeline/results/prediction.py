@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -32,7 +33,6 @@ BATCH_SIZE = 8
 LIMITS = VideoLimits(
     max_frames=10**9, max_duration_seconds=1e9, max_bytes=8 * 2**30, decode_seconds=3600
 )
-CLIPS_PER_PASS = 256  # in one decode pass; memory must not grow with the video
 
 
 @dataclass(frozen=True)
@@ -146,22 +146,18 @@ class Predictor:
         spans = [range(record.num_frames)]
         if self._windows is not None:
             spans = self._windows.spans(record.num_frames, record.frame_rate)
-        per_pass = max(1, CLIPS_PER_PASS // self._protocol.num_views)
-        passes = [spans[start : start + per_pass] for start in range(0, len(spans), per_pass)]
-        probabilities = np.concatenate([self._look(record, part) for part in passes])
-        return VideoPrediction(record, self._trained.class_names, tuple(spans), probabilities)
-
-    def _look(self, record: VideoRecord, spans: list[range]) -> NDArray[np.float64]:
-        """Return the probabilities of some windows from one decode pass, ``(W, K)``."""
-        recipe = self._trained.recipe
         views = [view for span in spans for view in self._views(record, span)]
-        clips = self._decoder.clips(record, views, self.limits, side=recipe.side, prove=False)
-        frames = np.stack([clip.frames for clip in clips])
-        probabilities = self._network.probabilities(frames, None, batch_size=BATCH_SIZE)
-        means: NDArray[np.float64] = probabilities.reshape(
-            len(spans), self._protocol.num_views, -1
-        ).mean(axis=1)
-        return means
+        probabilities = np.empty((len(views), len(self._trained.class_names)))
+        clips = self._decoder.each_clip(record, views, self.limits, side=self._trained.recipe.side)
+        # In batches as they come, so that memory does not grow with the video.
+        while batch := list(islice(clips, BATCH_SIZE)):
+            frames = np.stack([clip.frames for _, clip in batch])
+            numbers = [number for number, _ in batch]
+            probabilities[numbers] = self._network.probabilities(
+                frames, None, batch_size=BATCH_SIZE
+            )
+        means = probabilities.reshape(len(spans), self._protocol.num_views, -1).mean(axis=1)
+        return VideoPrediction(record, self._trained.class_names, tuple(spans), means)
 
     def _views(self, record: VideoRecord, span: range) -> Iterator[View]:
         """Yield the protocol's views of a window, as if it were a video of its own."""

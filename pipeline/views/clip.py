@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,18 +56,40 @@ def clips_of(
         VideoDecodeError: if the video does not yield every frame that the views want.
 
     """
-    clips = [_empty_clip(len(view.frame_indices), side, prove=prove) for view in views]
-    wanted = defaultdict(list)  # frame index -> (clip, position in the clip, view)
-    for clip, view in zip(clips, views, strict=True):
+    clips = dict(each_clip(record, views, limits, side=side, prove=prove))
+    return [clips[number] for number in range(len(views))]
+
+
+def each_clip(
+    record: VideoRecord,
+    views: Sequence[View],
+    limits: VideoLimits,
+    *,
+    side: int,
+    prove: bool = True,
+) -> Iterator[tuple[int, Clip]]:
+    """Yield the number and the clip of each view once its last frame is decoded.
+
+    Only unfinished clips are in memory, so a video and its views may be any number.
+    """
+    wanted = defaultdict(list)  # frame index -> (number of the view, position in its clip)
+    for number, view in enumerate(views):
         for position, index in enumerate(view.frame_indices):
-            wanted[index].append((clip, position, view))
+            wanted[index].append((number, position))
+    left = [len(view.frame_indices) for view in views]
+    clips: dict[int, Clip] = {}
     for index, frame in frames_of(record, list(wanted), limits, verify=prove):
-        for clip, position, view in wanted[index]:
+        for number, position in wanted[index]:
+            view = views[number]
+            if number not in clips:
+                clips[number] = _empty_clip(len(view.frame_indices), side, prove=prove)
             cut = _cut(frame, view.box, flip=view.flip)
-            clip.frames[position] = resized(cut, side, side)
+            clips[number].frames[position] = resized(cut, side, side)
             if prove:
-                clip.frame_crc[position] = _crc(cut)
-    return clips
+                clips[number].frame_crc[position] = _crc(cut)
+            left[number] -= 1
+            if not left[number]:
+                yield number, clips.pop(number)
 
 
 def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:

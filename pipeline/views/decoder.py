@@ -20,7 +20,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from pipeline.frames.prepared import fetch
 from pipeline.frames.video import probe_video
 from pipeline.storage.files import longest_wait_seconds
 from pipeline.storage.locks import JOB_VARIABLE, job_id
-from pipeline.views.clip import Clip, clips_of
+from pipeline.views.clip import Clip, clips_of, each_clip
 from pipeline.views.view import View
 
 # The decoder and storage have deadlines of their own. The parent and the alarm wait this much
@@ -73,6 +73,19 @@ class DecodeProcess:
             fetch(record)  # in the parent: a large file may take longer than the alarm allows
         clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
         return clips
+
+    def each_clip(
+        self, record: VideoRecord, views: Sequence[View], limits: VideoLimits, *, side: int
+    ) -> Iterator[tuple[int, Clip]]:
+        """Run :func:`pipeline.views.clip.each_clip` in the child, without proofs."""
+        answer = self._ask(each_clip, record, limits, views=views, side=side, prove=False)
+        try:
+            while answer is not None:
+                yield answer
+                answer = self._receive(record, limits)
+        except GeneratorExit:
+            self.close()  # the rest of the clips would be taken for the next answer
+            raise
 
     def prepare(
         self, record: VideoRecord, limits: VideoLimits, *, frames: FramesConfig
@@ -115,11 +128,18 @@ class DecodeProcess:
         pipe = self._pipe or self._start()
         try:
             pipe.send((operation, record, limits, arguments))
-            if not pipe.poll(_allowed_seconds(record, limits)):
+        except ConnectionError:
+            raise self._crashed(record) from None
+        return self._receive(record, limits)
+
+    def _receive(self, record: VideoRecord, limits: VideoLimits) -> Any:
+        assert self._pipe is not None
+        try:
+            if not self._pipe.poll(_allowed_seconds(record, limits)):
                 self.close()
                 reason = f"hung the decoder for over {limits.decode_seconds:.0f} s"
                 raise VideoDecodeError(record.sample_id, record.uri, reason, Status.TIMED_OUT)
-            answer = pipe.recv()
+            answer = self._pipe.recv()
         except (EOFError, ConnectionError):
             raise self._crashed(record) from None
         if isinstance(answer, Exception):
@@ -163,6 +183,12 @@ def serve(pipe: Connection) -> None:
             _limit_memory(limits)
         try:
             answer = operation(record, limits=limits, **arguments)
+            if isinstance(answer, Iterator):  # each part has as long as an answer
+                for part in answer:
+                    signal.alarm(0)
+                    pipe.send(part)
+                    signal.alarm(math.ceil(_allowed_seconds(record, limits)))
+                answer = None
         except (VideoDecodeError, StoreCorrupt, StorageUnavailable) as error:
             answer = error
         except MemoryError:

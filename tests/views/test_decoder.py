@@ -81,6 +81,29 @@ def test_the_child_gives_what_the_parent_would(record, decoder):
     assert unproved.frame_crc.size == 0
 
 
+def test_clips_come_one_by_one_as_they_are_finished(record, decoder):
+    views = [replace(VIEW, frame_indices=frames) for frames in ((4, 9), (0, 3, 7), (1, 2))]
+    together = clips_of(record, views, LIMITS, side=32)
+    found = list(decoder.each_clip(record, views, LIMITS, side=32))
+    assert [number for number, _ in found] == [2, 1, 0]
+    for number, clip in found:
+        assert np.array_equal(clip.frames, together[number].frames)
+
+
+def test_clips_that_nobody_fetches_are_no_later_answer(record, decoder):
+    next(decoder.each_clip(record, [VIEW, VIEW, VIEW], LIMITS, side=32))
+    assert decoder.probe(record, LIMITS) == record
+
+
+def test_an_error_between_clips_is_the_video_s(record, decoder):
+    beyond = replace(VIEW, frame_indices=(2, 10))
+    clips = decoder.each_clip(record, [VIEW, beyond], LIMITS, side=32)
+    assert next(clips)[0] == 0
+    with pytest.raises(VideoDecodeError, match="ended at frame 10"):
+        next(clips)
+    assert decoder.probe(record, LIMITS) == record
+
+
 def test_one_child_serves_all_requests_also_after_an_error(record, decoder, tmp_path):
     decoder.probe(record, LIMITS)
     child = child_of(decoder)
