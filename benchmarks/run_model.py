@@ -82,7 +82,7 @@ class SleepingTeacher:
     """Stands in for ``TeacherActor``."""
 
     def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
-        self._num_classes = config.dataset.num_classes
+        self._num_classes = spec.num_classes
 
     def __call__(self, block: pa.Table) -> pa.Table:
         seconds = SLEEPING.teacher_seconds

@@ -7,4 +7,8 @@ ray job submit --working-dir . -- python jobs/index_videos.py configs/ucf101.yam
 from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, "pipeline.stages.index:run_index_videos")
+    run_job(
+        __doc__,
+        "pipeline.stages.index:run_index_videos",
+        plan="pipeline.stages.index:plan_index",
+    )

@@ -33,7 +33,8 @@ from typing import Any
 
 def printable(name: str) -> str:
     r"""Return a file's name as text, with ``\xe9`` for each byte that is not UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return text.replace("\0", "\\0")
 
 
 class Status(IntEnum):
@@ -51,6 +52,7 @@ class Status(IntEnum):
     CHANGED = 9  # the size of the picture or the bytes differ from the manifest row
     LABEL_OUT_OF_RANGE = 10
     BAD_LOGITS = 11  # the teacher gave NaN, infinity or a constant
+    BAD_NAME = 12  # leads out of dataset.root, or cannot be opened: '::', a backslash, not UTF-8
 
 
 class PipelineError(Exception):

@@ -6,11 +6,12 @@ Nothing here is secret: credentials come from the environment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.storage.files import absolute_uri, is_local, join_uri
 
@@ -58,11 +59,25 @@ class DatasetConfig(Section):
     layout: Layout
     annotations: Uri | None = None  # URI of the lists; not needed for layout "folders"
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # of the official lists
-    num_classes: Count
+    num_classes: Count | None = None  # null: as many as the annotations list
+    groups: str = "auto"  # which clips are of one recording; see docs/datasets.md
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # of train, cut off as val
     min_frames: Count = 4
     max_failed_fraction: Fraction = 0.01
+    max_missing_fraction: Fraction | None = None  # null: videos not found count as failed
     generated: GeneratedConfig | None = None  # how jobs/generate_videos.py makes it
     limits: VideoLimits = VideoLimits()
+
+    @field_validator("groups")
+    @classmethod
+    def _check_groups(cls, groups: str) -> str:
+        """Compile a regular expression; only that has a parenthesis."""
+        try:
+            if "(" in groups and re.compile(groups).groups != 1:
+                raise ValueError("a regular expression needs exactly one group, as _g(\\d+) has")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return groups
 
 
 class ClipConfig(Section):
@@ -251,6 +266,10 @@ class ExperimentConfig(Section):
         if problems:
             raise ValueError("\n  ".join(problems))
         return self
+
+    @property
+    def bad_videos_uri(self) -> str:
+        return join_uri(self.artefacts, "bad_videos.csv")
 
     @property
     def manifest_uri(self) -> str:

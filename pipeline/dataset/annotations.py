@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.config.schema import DatasetConfig
-from pipeline.dataset.layouts import READERS, Entry, Folders, group_of, sample_id_of
-from pipeline.dataset.lists import shorten
+from pipeline.dataset.folders import Folders, path_below, sample_id_of, shorten
+from pipeline.dataset.groups import (
+    VAL_SHARE,
+    choose_val,
+    group_of,
+    needs_group_column,
+)
+from pipeline.dataset.layouts import READERS, Entry
 from pipeline.dataset.manifest import VideoRecord, build_manifest
-from pipeline.errors import DatasetError, Status
+from pipeline.errors import DatasetError, Status, printable
+
+LIKELY_WRONG_ROOT = 0.5  # of the videos are not there
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Classes in label order; annotated videos in manifest order, URIs relative to the root."""
+    """Classes in label order; annotated videos in manifest order, URIs relative to the root.
+
+    ``notes`` say how the annotations were read; ``left_out`` are files that are no videos of the
+    data set, with the reason; ``doubt`` says if ``dataset.root`` is likely wrong.
+    """
 
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    doubt: str = ""
 
 
 def read_annotations(dataset: DatasetConfig) -> Annotated:
     """Read the annotations and look for the videos, without opening any.
 
-    A video that is missing, or whose label is out of range, becomes a record with that status.
+    A video that is missing, or whose name or label cannot be used, becomes a record with a status.
 
     Raises:
         DatasetError: if the annotations are not there or make no sense, if they have another
@@ -30,49 +46,110 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
 
     """
     folders = Folders(dataset.root)
-    class_names, entries = READERS[dataset.layout](dataset, folders)
-    if len(class_names) != dataset.num_classes:
+    found = READERS[dataset.layout](dataset, folders)
+    class_names, notes = found.class_names, list(found.notes)
+    if dataset.num_classes not in (None, len(class_names)):
         raise DatasetError(
             f"dataset.num_classes is {dataset.num_classes}, and the annotations of {dataset.name}"
             f" have {len(class_names)} classes: {shorten(class_names)}. Correct one of the two."
         )
-    records = tuple(_record(entry, folders, dataset.num_classes) for entry in entries)
-    if all(record.status == Status.NOT_FOUND for record in records):
+    records = [_record(entry, folders, class_names, dataset.groups) for entry in found.entries]
+    if needs_group_column(dataset.groups) and not any(record.group for record in records):
         raise DatasetError(
-            f"none of the {len(records)} annotated videos is below dataset.root {dataset.root}:"
-            f" looked for {shorten([record.uri for record in records])}, and there is"
-            f" {shorten(folders.names())}. Correct dataset.root or dataset.layout."
+            f"dataset.groups is {dataset.groups!r}: no list has a column of that name in its first"
+            " line. Rules are auto, ucf, hmdb, kinetics and none; a regular expression has one"
+            " group, as _g(\\d+)."
         )
+    doubt = _doubt_root(records, folders)
+    if found.whole or dataset.val_fraction is not None:
+        records, note = _with_val(records, dataset, whole=found.whole)
+        notes.append(note)
     # build_manifest sorts and finds repeated videos, before hours are spent on probing them.
-    return Annotated(class_names, build_manifest(dataset.name, class_names, records).records)
+    manifest = build_manifest(dataset.name, class_names, records)
+    left_out = tuple((printable(path), reason) for path, reason in found.left_out)
+    notes += [doubt] if doubt else []
+    return Annotated(class_names, manifest.records, tuple(notes), left_out, doubt)
 
 
-def _record(entry: Entry, folders: Folders, num_classes: int) -> VideoRecord:
-    for path in entry.paths:
-        _check_path(path, entry.where)
-    found = next((uri for path in entry.paths if (uri := folders.find(path))), None)
-    status, reason = Status.GOOD, ""
-    if found is None:
-        status, reason = Status.NOT_FOUND, f"named by {entry.where}, and not there"
-    elif not 0 <= entry.label < num_classes:
-        status = Status.LABEL_OUT_OF_RANGE
-        reason = f"label {entry.label} of {entry.where} is not in 0..{num_classes - 1}"
-    return VideoRecord(
-        sample_id=sample_id_of(entry.paths[0]),
-        uri=found or entry.paths[0],
-        label=entry.label,
-        split=entry.split,
-        group=group_of(entry.paths[0]),
-        status=status,
-        reason=reason,
+def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: str) -> VideoRecord:
+    """Look for a video; one that cannot be used gets a status and a reason."""
+    named = sample_id_of if entry.suffixes == ("",) else printable
+    record = VideoRecord(named(entry.paths[0]), "", entry.label, entry.split)
+    try:
+        paths = [path_below(folders.root, path) for path in entry.paths]
+    except ValueError as error:
+        reason = f"{printable(entry.paths[0])!r} of {entry.where} {error}"
+        return replace(record, status=Status.BAD_NAME, reason=reason)
+    sample_id = named(paths[0])
+    class_name = class_names[entry.label] if 0 <= entry.label < len(class_names) else ""
+    group = group_of(groups, sample_id, class_name, entry.group)
+    record = replace(record, sample_id=sample_id, uri=paths[0], group=group)
+    tried = (path + suffix for path in paths for suffix in entry.suffixes)
+    uri = next((uri for path in tried if (uri := folders.find(path))), None)
+    if uri is None:
+        reason = f"named by {entry.where}, and not there: looked for {_tried(entry, paths)}"
+        return replace(record, status=Status.NOT_FOUND, reason=reason)
+    if not class_name:
+        reason = f"label {entry.label} of {entry.where} is not in 0..{len(class_names) - 1}"
+        return replace(record, uri=uri, status=Status.LABEL_OUT_OF_RANGE, reason=reason)
+    return replace(record, uri=uri)
+
+
+def _tried(entry: Entry, paths: Sequence[str]) -> str:
+    suffixes = ", ".join(filter(None, entry.suffixes))
+    endings = f" with {suffixes}" if suffixes else ""
+    if len(paths) == 1:
+        return paths[0] + endings
+    folders = ", ".join(path.rpartition("/")[0] for path in paths)
+    return f"{paths[0].rpartition('/')[2]}{endings} in {folders}"
+
+
+def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:
+    """Say so if so many videos are not there that the root is likely wrong.
+
+    Raises:
+        DatasetError: if no video is there, or none has a name that can be used.
+
+    """
+    missing = [record for record in records if record.status == Status.NOT_FOUND]
+    refused = [record for record in records if record.status == Status.BAD_NAME]
+    if refused and len(refused) == len(records):
+        raise DatasetError(f"no video has a name that can be used: {refused[0].reason}")
+    if len(missing) <= LIKELY_WRONG_ROOT * len(records):
+        return ""
+    num_there = len(records) - len(missing) - len(refused)
+    text = (
+        f"{num_there or 'none'} of the {len(records)} annotated videos"
+        f" {'is' if num_there < 2 else 'are'} below dataset.root {folders.root}: looked for"
+        f" {shorten(record.uri for record in missing)}, and there is {shorten(folders.names())}."
+        " Correct dataset.root or dataset.layout."
     )
+    if not num_there:
+        raise DatasetError(text)
+    return text
 
 
-def _check_path(path: str, where: str) -> None:
-    """Refuse what could lead out of the root; fsspec reads ``::`` as a chain of file systems."""
-    plain_parts = all(part not in ("", ".", "..") for part in path.split("/"))
-    if not plain_parts or any(trap in path for trap in ("\\", "\0", "::", "://")):
+def _with_val(
+    records: Collection[VideoRecord], dataset: DatasetConfig, *, whole: bool
+) -> tuple[list[VideoRecord], str]:
+    """Cut ``val`` off train; the second of two official lists becomes ``test``.
+
+    Raises:
+        DatasetError: if there are lists of all three splits already.
+
+    """
+    splits = {record.split for record in records}
+    if {"val", "test"} <= splits:
         raise DatasetError(
-            f"{where}: {path!r} is not a path below dataset.root. Write paths with forward slashes"
-            " and without a scheme, '.', '..' or a slash in front."
+            f"dataset.val_fraction is {dataset.val_fraction}, and {dataset.name} has val and test"
+            " already. Leave it out, or remove one of the two lists."
         )
+    train = [record for record in records if record.split == "train"]
+    share = dataset.val_fraction or VAL_SHARE
+    val, how = choose_val(train, share, by_parts=dataset.val_fraction is not None)
+    divided = [
+        replace(record, split="val" if record.sample_id in val else "train") for record in train
+    ] + [replace(record, split="test") for record in records if record.split != "train"]
+    source = "nothing names videos of val" if whole else f"dataset.val_fraction is {share:g}"
+    second = "; the videos that are val by the lists are test" if "val" in splits else ""
+    return divided, f"{source}: {len(val)} of {len(train)} train videos are val, {how}{second}"

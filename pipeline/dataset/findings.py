@@ -6,8 +6,10 @@ training step and no measurement.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import PurePosixPath
 
@@ -28,10 +30,21 @@ NOTED = {
 
 @dataclass(frozen=True)
 class IndexFinding:
-    """One kind of finding, and the videos, groups or classes that it applies to."""
+    """One kind of finding, and the videos, groups or classes that it applies to.
+
+    ``unknown`` says why nothing could be looked for, and what to do.
+    """
 
     name: str
     found: tuple[str, ...]
+    unknown: str = ""
+
+    def row(self, num_examples: int) -> tuple[str, str, str]:
+        """Return its row of the table."""
+        if self.unknown:
+            return self.name, "not known", self.unknown
+        more = ", ..." if len(self.found) > num_examples else ""
+        return self.name, str(len(self.found)), ", ".join(self.found[:num_examples]) + more
 
 
 @dataclass(frozen=True)
@@ -57,26 +70,54 @@ class IndexReport:
 
     def as_text(self, num_examples: int = 3) -> str:
         rows = [("finding", "count", "first examples")]
-        for finding in self.findings:
-            examples = ", ".join(finding.found[:num_examples])
-            more = ", ..." if len(finding.found) > num_examples else ""
-            rows.append((finding.name, str(len(finding.found)), examples + more))
+        rows += [finding.row(num_examples) for finding in self.findings]
+        return f"{self.title}\n\n{text_table(rows, align='<><')}"
+
+    @property
+    def title(self) -> str:
+        """Number of classes, and of videos by split."""
         splits = [
             f"{split} {self.num_good_videos.get(split, 0)} good of {count}"
             for split, count in self.num_videos.items()
         ]
-        title = f"{self.dataset}: {self.num_classes} classes; videos: {', '.join(splits)}"
-        return f"{title}\n\n{text_table(rows, align='<><')}"
+        return f"{self.dataset}: {self.num_classes} classes; videos: {', '.join(splits)}"
 
-    def bad_rows(self) -> list[tuple[str, ...]]:
-        """Return the bad videos as rows of text, a header first."""
-        header = tuple(field.name for field in fields(BadVideo))
-        return [header, *(astuple(video) for video in self.bad)]
+    def bad_csv(self) -> bytes:
+        """Write all bad videos as a csv."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(field.name for field in fields(BadVideo))
+        rows.writerows(astuple(video) for video in self.bad)
+        return text.getvalue().encode()
+
+    def bad_lines(self, count: int = 10) -> list[str]:
+        """Name the first bad videos of each status."""
+        by_status: defaultdict[str, list[BadVideo]] = defaultdict(list)
+        for video in self.bad:
+            by_status[video.status].append(video)
+        lines = []
+        for status, videos in by_status.items():
+            shown = videos if len(videos) <= count else videos[: count - 1]
+            lines += [f"bad video: {v.split} {v.sample_id}: {v.reason} [{status}]" for v in shown]
+            if more := len(videos) - len(shown):
+                lines.append(f"bad video: {more} more [{status}]")
+        return lines
 
 
-def index_report(manifest: Manifest) -> IndexReport:
+def index_report(
+    manifest: Manifest, left_out: Iterable[tuple[str, str]] = (), *, groups: str = "auto"
+) -> IndexReport:
+    """Look for everything wrong or doubtful.
+
+    Args:
+        manifest: of probed videos.
+        left_out: files that are no videos of the data set, with the reason.
+        groups: ``dataset.groups``, for what is said where groups are not known.
+
+    """
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]
+    splits = ["train", "val", *({record.split for record in manifest.records} & {"test"})]
     return IndexReport(
         dataset=manifest.dataset,
         num_classes=len(manifest.class_names),
@@ -88,11 +129,10 @@ def index_report(manifest: Manifest) -> IndexReport:
             _labels_unlike_folders(manifest),
             _duplicates_across_splits(good),
             _duplicates_within_splits(good),
-            _leaking_groups(good),
-            _leaked_videos(good),
-            _empty_classes(manifest.class_names, good, "train"),
-            _empty_classes(manifest.class_names, good, "val"),
+            *_leaks(good, groups),
+            *(_empty_classes(manifest.class_names, good, split) for split in splits),
             *_noted(good),
+            *_left_out(left_out),
         ),
         bad=tuple(
             BadVideo(record.split, record.sample_id, _words(record.status), record.reason)
@@ -135,11 +175,12 @@ def _labels_outside(manifest: Manifest) -> IndexFinding:
 
 
 def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
-    """Compare each label with the class folder, which all layouts have but flat ones."""
+    """Compare each label with the folder, where that is called like a class."""
+    folders = {name.casefold() for name in manifest.class_names}
     num_videos: Counter[tuple[str, int]] = Counter()
     for record in manifest.records:
         folder = PurePosixPath(record.sample_id).parent.name
-        if folder and 0 <= record.label < len(manifest.class_names):
+        if folder.casefold() in folders and 0 <= record.label < len(manifest.class_names):
             num_videos[folder, record.label] += 1
     found = (
         f"{folder} has label {label} of {manifest.class_names[label]} ({count} videos)"
@@ -169,7 +210,11 @@ def _duplicates_within_splits(good: Iterable[VideoRecord]) -> IndexFinding:
     return IndexFinding("same bytes twice in a split", tuple(found))
 
 
-def _leaking_groups(good: Iterable[VideoRecord]) -> IndexFinding:
+def _leaks(good: Sequence[VideoRecord], groups: str) -> Iterator[IndexFinding]:
+    """Look for recordings with clips in two splits; without groups, nobody knows."""
+    unknown = tuple(record.sample_id for record in good if not record.group)
+    how = "dataset.groups is none" if groups == "none" else "set dataset.groups (docs/datasets.md)"
+    why = how if len(unknown) == len(good) else ""
     counts = {
         group: Counter(record.split for record in videos)
         for group, videos in _gathered(good, "group").items()
@@ -179,14 +224,23 @@ def _leaking_groups(good: Iterable[VideoRecord]) -> IndexFinding:
         for group, by_split in sorted(counts.items())
         if len(by_split) > 1
     )
-    return IndexFinding("group in two splits", tuple(found))
-
-
-def _leaked_videos(good: Iterable[VideoRecord]) -> IndexFinding:
+    yield IndexFinding("group in two splits", tuple(found), why)
     by_split = _gathered(good, "split")
     known = {record.group for record in by_split.get("train", ())} - {""}
-    found = (record.sample_id for record in by_split.get("val", ()) if record.group in known)
-    return IndexFinding("val video of a group in train", tuple(found))
+    for split in ("val", "test"):
+        if split == "val" or split in by_split:
+            videos = by_split.get(split, ())
+            leaked = tuple(record.sample_id for record in videos if record.group in known)
+            yield IndexFinding(f"{split} video of a group in train", leaked, why)
+    yield IndexFinding("video of no known group", unknown)
+
+
+def _left_out(files: Iterable[tuple[str, str]]) -> Iterator[IndexFinding]:
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for path, reason in files:
+        by_reason[reason].append(path)
+    for reason, paths in sorted(by_reason.items()):
+        yield IndexFinding(f"left out: {reason}", tuple(paths))
 
 
 def _empty_classes(

@@ -1,4 +1,4 @@
-"""Readers of annotations, one for each ``dataset.layout``.
+"""Readers of annotations, one for each ``dataset.layout`` (``docs/datasets.md``).
 
 ==================  ==============================================  ===============================
 ``dataset.layout``  ``dataset.annotations`` is a folder with        a video below ``dataset.root``
@@ -12,26 +12,24 @@
                                                                     ``<train|val>/<class>/<video>``
 ==================  ==============================================  ===============================
 
-N is ``dataset.split_number``. The official test lists of UCF101 and HMDB51 become the split
-``val``. Names of csv and json lists may have a prefix (``hmdb51_train.csv``); where several have,
-the one that starts with ``dataset.name`` is meant. A csv or a folder ``test`` is read if it is
-there; the test list of Something-Something has no labels and is not.
-
-``folders`` is also for data sets without official lists, such as UCF50: without folders ``train``
-and ``val``, a fixed share of the groups becomes ``val``. Labels follow the official numbers where
+N is ``dataset.split_number``. The official test lists of UCF101 and HMDB51 are read as ``val``.
+Names of csv and json lists may have a prefix (``hmdb51_train.csv``); where several have, the one
+that starts with ``dataset.name`` is meant. A csv or a folder ``test`` is read if it is there and
+has labels; the test list of Something-Something has none. Labels follow the official numbers where
 there are any, and else the sorted class names.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.config.schema import DatasetConfig, Layout
+from pipeline.dataset.folders import VIDEO_SUFFIXES, Folders, shorten, why_no_video
+from pipeline.dataset.groups import group_column
+from pipeline.dataset.label_lists import Line, number_labels, read_label_list
 from pipeline.dataset.lists import (
     annotations_uri,
     find_lists,
@@ -40,73 +38,51 @@ from pipeline.dataset.lists import (
     read_json,
     read_lines,
     read_table,
-    shorten,
+    require_columns,
 )
-from pipeline.errors import DatasetError
+from pipeline.errors import DatasetError, printable
 from pipeline.storage.files import join_uri, list_names
 
-VAL_SHARE = 0.2  # of the groups, where layout "folders" has no split of its own
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "validate", "validation", "valid"),
+    "test": ("test", "testing"),
+}
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v",
-    ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv",
-    ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
-)  # fmt: skip
-UCF_STEM = re.compile(r".+_(g\d+)_c\d+")
-HMDB_STEM = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+")
-KINETICS_STEM = re.compile(r"(.{11})_\d{6}_\d{6}")
+DOWNLOADED_SUFFIXES = (".mp4", ".mkv", ".webm")  # that yt-dlp writes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An annotated video and where it may be; the first path also makes its sample_id.
+    """An annotated video and where it may be: any path with any suffix.
 
-    ``where`` is the list and the line, in words for a message.
+    ``where`` is the list and the line, in words for a message. ``group`` is that of the list.
     """
 
     where: str
     split: str
     label: int
-    paths: tuple[str, ...]
+    paths: tuple[str, ...]  # the first one makes the sample_id, too
+    suffixes: tuple[str, ...] = ("",)
+    group: str = ""
 
 
-Lists = tuple[tuple[str, ...], list[Entry]]  # class names in label order, and the videos
+@dataclass(frozen=True)
+class Annotations:
+    """What a layout's reader has found.
+
+    ``whole``: no list and no folder says which videos are ``val``. ``left_out`` are files that are
+    no annotated videos, with the reason.
+    """
+
+    class_names: tuple[str, ...]  # in label order
+    entries: Sequence[Entry]
+    notes: Sequence[str] = ()
+    left_out: Sequence[tuple[str, str]] = ()
+    whole: bool = False
 
 
-class Folders:
-    """The names below a root; each folder is listed only once."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._listed: dict[str, dict[str, str]] = {}
-
-    def names(self, folder: str = "") -> list[str]:
-        return sorted(set(self._spellings(folder).values()))
-
-    def find(self, path: str) -> str | None:
-        """Return ``path`` as it is spelt in storage, or None if it is not there.
-
-        Case matters only between names that differ in nothing else: the videos of UCF101's
-        ``HandstandPushups`` are called ``v_HandStandPushups_*``, and lists and copies mix the two.
-        """
-        found = ""
-        for part in path.split("/"):
-            spellings = self._spellings(found)
-            spelling = spellings.get(part) or spellings.get(part.casefold())
-            if spelling is None:
-                return None
-            found = f"{found}/{spelling}" if found else spelling
-        return found
-
-    def _spellings(self, folder: str) -> dict[str, str]:
-        if folder not in self._listed:
-            names = list_names(join_uri(self._root, folder) if folder else self._root)
-            self._listed[folder] = {n.casefold(): n for n in names} | {n: n for n in names}
-        return self._listed[folder]
-
-
-def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Lists:
+def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Annotations:
     annotations, number = annotations_uri(dataset), dataset.split_number
     classes = []
     for where, text in read_lines(join_uri(annotations, "classInd.txt")):
@@ -123,10 +99,10 @@ def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Lists:
                 raise DatasetError(f"{where}: {folder!r} is not in classInd.txt")
             label = integer(official, where) - 1 if official else labels[folder.casefold()]
             entries.append(Entry(where, split, label, (path,)))
-    return class_names, entries
+    return Annotations(class_names, entries)
 
 
-def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Lists:
+def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Annotations:
     annotations, ending = annotations_uri(dataset), f"_test_split{dataset.split_number}.txt"
     names = list_names(annotations)
     class_names = tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
@@ -143,39 +119,60 @@ def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Lists:
             if code != "0":
                 split = "train" if code == "1" else "val"
                 entries.append(Entry(where, split, label, (f"{class_name}/{video}",)))
-    return class_names, entries
+    return Annotations(class_names, entries)
 
 
-def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Lists:
-    entries = []
-    for split, uri in find_lists(dataset, SPLIT_NAMES, ".csv").items():
-        for where, text in read_lines(uri):
-            path, _, label = text.rpartition(",")
-            entries.append(Entry(where, split, integer(label, where), (path,)))
-    return _classes_of_folders(entries), entries
-
-
-def _classes_of_folders(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """Name every label after the folder that has it most; published lists leave labels out."""
-    labels: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for entry in entries:
-        labels[PurePosixPath(entry.paths[0]).parent.name][entry.label] += 1
-    folders = {counts.most_common(1)[0][0]: folder for folder, counts in labels.items()}
-    return tuple(folders.get(label, f"label {label}") for label in range(len(labels)))
-
-
-def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Lists:
-    rows = [
-        (split, where, row)
-        for split, uri in find_lists(dataset, SPLIT_NAMES, ".csv").items()
-        for where, row in read_table(uri, KINETICS_COLUMNS)
+def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+    column = group_column(dataset.groups)
+    lines: list[tuple[str, Line]] = []
+    notes = []
+    lists = find_lists(dataset, SPLIT_NAMES, (".csv", ".tsv", ".txt"))
+    for split, uri in lists.items():
+        found, note = read_label_list(uri, column, optional=split == "test")
+        lines += [(split, line) for line in found]
+        notes.append(note)
+    if not lines:
+        raise DatasetError(f"the lists {', '.join(lists.values())} name no video")
+    class_names, labels, more = number_labels([line for _, line in lines], dataset)
+    entries = [
+        Entry(line.where, split, label, (line.path,), _suffixes(line.path), line.group)
+        for (split, line), label in zip(lines, labels, strict=True)
     ]
+    return Annotations(class_names, entries, [*notes, *more])
+
+
+def _suffixes(path: str) -> tuple[str, ...]:
+    """Lists that leave suffixes away mean any."""
+    return ("",) if PurePosixPath(path).suffix else ("", *VIDEO_SUFFIXES)
+
+
+def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+    column = group_column(dataset.groups)
+    rows, notes = [], []
+    for split, uri in find_lists(dataset, SPLIT_NAMES, (".csv",)).items():
+        header, found = read_table(uri)
+        if split == "test" and not any(row.get("label") for _, row in found):
+            notes.append(f"{name_of(uri)}: has no labels and is left out")
+            continue
+        require_columns(uri, header, KINETICS_COLUMNS)
+        rows += [(split, where, row) for where, row in found]
+    for _, where, row in rows:
+        if not row["label"]:
+            raise DatasetError(f"{where} has no label")
     class_names = tuple(sorted({row["label"] for _, _, row in rows}))
     labels = {name: label for label, name in enumerate(class_names)}
-    return class_names, [
-        Entry(where, split, labels[row["label"]], _kinetics_paths(split, where, row))
+    entries = [
+        Entry(
+            where,
+            split,
+            labels[row["label"]],
+            _kinetics_paths(split, where, row),
+            DOWNLOADED_SUFFIXES,
+            row.get(column, ""),
+        )
         for split, where, row in rows
     ]
+    return Annotations(class_names, entries, notes)
 
 
 def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str, ...]:
@@ -187,8 +184,8 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     if row["split"] not in SPLIT_NAMES[split]:
         raise DatasetError(f"{where}: split {row['split']!r} in the list of split {split!r}")
     start, end = (integer(row[column], where) for column in ("time_start", "time_end"))
-    name = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
-    classes = (row["label"], row["label"].replace(" ", "_"))
+    name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+    classes = tuple(dict.fromkeys((row["label"], row["label"].replace(" ", "_"))))
     return (
         *(f"{folder}/{label}/{name}" for folder in SPLIT_NAMES[split] for label in classes),
         *(f"{folder}/{name}" for folder in SPLIT_NAMES[split]),
@@ -196,99 +193,83 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     )
 
 
-def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Lists:
+def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Annotations:
     wanted = {"labels": ("labels",), "train": SPLIT_NAMES["train"], "val": SPLIT_NAMES["val"]}
-    lists = find_lists(dataset, wanted, ".json")
-    classes = [
-        (name, integer(str(label), lists["labels"]))
-        for name, label in read_json(lists["labels"], dict).items()
-    ]
-    class_names = in_label_order(classes, first=0, where=name_of(lists["labels"]))
+    lists = find_lists(dataset, wanted, (".json",))
+    named = lists.pop("labels")
+    classes = [(name, integer(str(label), named)) for name, label in read_json(named, dict).items()]
+    class_names = in_label_order(classes, first=0, where=name_of(named))
     labels = dict(classes)
     entries = []
-    for split in ("train", "val"):
-        for number, video in enumerate(read_json(lists[split], list), start=1):
-            where = f"{name_of(lists[split])}, entry {number}"
+    for split, uri in lists.items():
+        for number, video in enumerate(read_json(uri, list), start=1):
+            where = f"{name_of(uri)}, entry {number}"
             if not isinstance(video, dict) or not {"id", "template"} <= video.keys():
                 raise DatasetError(f"{where} has no id or no template")
             template = re.sub(r"[][]", "", video["template"])
             if template not in labels:
-                raise DatasetError(f"{where}: {template!r} is not in {name_of(lists['labels'])}")
-            paths = (f"{video['id']}.webm", f"{video['id']}.mp4")
-            entries.append(Entry(where, split, labels[template], paths))
-    return class_names, entries
+                raise DatasetError(f"{where}: {template!r} is not in {name_of(named)}")
+            suffixes = (".webm", ".mp4", ".mkv")
+            entries.append(Entry(where, split, labels[template], (f"{video['id']}",), suffixes))
+    return Annotations(class_names, entries)
 
 
-def _read_folders(dataset: DatasetConfig, folders: Folders) -> Lists:
-    if {"train", "val"} <= set(folders.names()):
-        found = {split: _videos_by_class(folders, split) for split in SPLIT_NAMES}
-    else:
-        found = _split_by_group(_videos_by_class(folders, ""))
-    class_names = tuple(sorted({name for videos in found.values() for name in videos}))
-    if not class_names:
+def _read_folders(dataset: DatasetConfig, folders: Folders) -> Annotations:
+    files = folders.files()
+    reasons = {path: why_no_video(path) for path in files}
+    videos = [path for path in files if not reasons[path]]
+    split_of = _split_folders(dataset, {path.partition("/")[0] for path in videos if "/" in path})
+    entries: list[tuple[str, str, str]] = []  # split, class, path
+    for path in videos:
+        top, *below = path.split("/")
+        split = split_of.get(top, "train")
+        if split_of and top not in split_of:
+            reasons[path] = f"beside {' and '.join(sorted(split_of))}"
+            continue
+        folder, *deeper = below if split_of else [top, *below]
+        if deeper:
+            entries.append((split, folder, path))
+        elif split == "test":
+            reasons[path] = "a test video without a class folder"
+        else:
+            raise DatasetError(f"{path} is a video outside the class folders. Move it into one.")
+    if not entries:
         raise DatasetError(
             f"dataset.root {dataset.root} has no folders of videos ({', '.join(VIDEO_SUFFIXES)});"
             f" there is {shorten(folders.names())}. Put the videos of a class into its folder."
+            f" Left out: {shorten(f'{path} ({reason})' for path, reason in reasons.items())}"
         )
+    class_names = tuple(sorted({name for _, name, _ in entries}))
     labels = {name: label for label, name in enumerate(class_names)}
-    return class_names, [
-        Entry(dataset.root, split, labels[name], (path,))
-        for split, videos in found.items()
-        for name, paths in videos.items()
-        for path in paths
-    ]
+    return Annotations(
+        tuple(printable(name) for name in class_names),
+        [Entry(dataset.root, split, labels[name], (path,)) for split, name, path in entries],
+        left_out=[(path, reason) for path, reason in reasons.items() if reason],
+        whole=not split_of,
+    )
 
 
-def _videos_by_class(folders: Folders, parent: str) -> dict[str, list[str]]:
-    """List the folders that hold videos; lists and notes may lie beside them."""
-    found = {}
-    for name in folders.names(parent):
-        folder = f"{parent}/{name}" if parent else name
-        if is_video_name(name):
-            raise DatasetError(f"{folder} is a video outside the class folders. Move it into one.")
-        if paths := [
-            f"{folder}/{video}" for video in folders.names(folder) if is_video_name(video)
-        ]:
-            found[name] = paths
-    return found
+def _split_folders(dataset: DatasetConfig, tops: set[str]) -> dict[str, str]:
+    """Return the split of each folder that is one of a split; none if folders are of classes.
 
+    Raises:
+        DatasetError: if there are folders of splits, but none of train or of val.
 
-def is_video_name(name: str) -> bool:
-    """Return whether a file's name is that of a video."""
-    return not why_no_video(name)
-
-
-def why_no_video(name: str) -> str:
-    """Return why a file is no video by its name; "" if it may be one."""
-    if name.startswith("."):
-        return "a hidden file"
-    return "" if name.lower().endswith(VIDEO_SUFFIXES) else "no suffix of a video"
-
-
-def _split_by_group(videos: Mapping[str, list[str]]) -> dict[str, dict[str, list[str]]]:
-    """Choose the videos of val: whole groups if every name tells its group, else in each class.
-
-    ``g07`` of all classes stay together, since in some data sets they are one recording. Names
-    alone decide; adding a video can move others, so lists are better for a data set that grows.
     """
-    groups = {
-        path: group_of(path).rpartition("/")[2] for paths in videos.values() for path in paths
-    }
-    if all(groups.values()):
-        chosen = _choose_share(set(groups.values()))
-        val = {path for path, group in groups.items() if group in chosen}
-    else:
-        val = {path for paths in videos.values() for path in _choose_share(paths)}
-    return {
-        split: {name: [p for p in paths if (p in val) == inside] for name, paths in videos.items()}
-        for split, inside in (("train", False), ("val", True))
-    }
-
-
-def _choose_share(names: Collection[str]) -> set[str]:
-    """Choose ``VAL_SHARE`` of names by hash, though at least one and never all."""
-    ordered = sorted(names, key=lambda name: hashlib.sha256(sample_id_of(name).encode()).digest())
-    return set(ordered[: min(len(ordered) - 1, max(1, round(VAL_SHARE * len(ordered))))])
+    spellings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+    found = {top: spellings[top.casefold()] for top in tops if top.casefold() in spellings}
+    splits = set(found.values())
+    if len(splits) < 2 and len(found) < len(tops):
+        return {}  # a class may be called "train"
+    there = ", ".join(sorted(found))
+    if found and "train" not in splits:
+        raise DatasetError(f"dataset.root {dataset.root} has {there} and no videos below train")
+    if found and "val" not in splits and dataset.val_fraction is None:
+        raise DatasetError(
+            f"dataset.root {dataset.root} has {there}, and no videos below val. Name the folder of"
+            " val so, or set dataset.val_fraction (0.1, say), which cuts val off train by group."
+        )
+    return found
 
 
 def in_label_order(
@@ -303,28 +284,7 @@ def in_label_order(
     return tuple(names[label] for label in sorted(names))
 
 
-def sample_id_of(path: str) -> str:
-    """Return the sample_id of a video, from its path below the root."""
-    return str(PurePosixPath(path).with_suffix(""))
-
-
-def group_of(path: str) -> str:
-    """Name the recording that a video was cut from, if its own name tells.
-
-    In UCF101 ``g01`` of two classes are two recordings, so the class is part of the name. In
-    HMDB51 a film is one recording in all classes, and in Kinetics a YouTube video is.
-    """
-    class_folder, stem = PurePosixPath(path).parent.name, PurePosixPath(path).stem
-    if match := UCF_STEM.fullmatch(stem):
-        return f"{class_folder}/{match[1]}"
-    if match := HMDB_STEM.fullmatch(stem):
-        return match[1].removesuffix(f"_{class_folder}")
-    if match := KINETICS_STEM.fullmatch(stem):
-        return match[1]
-    return ""
-
-
-READERS: Mapping[Layout, Callable[[DatasetConfig, Folders], Lists]] = {
+READERS: Mapping[Layout, Callable[[DatasetConfig, Folders], Annotations]] = {
     "ucf101": _read_ucf101,
     "hmdb51": _read_hmdb51,
     "folders": _read_folders,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.schema import DatasetConfig
+from pipeline.dataset.folders import shorten
 from pipeline.errors import DatasetError
 from pipeline.storage.files import join_uri, list_names, parse_json, read_parsed
 
@@ -22,43 +23,59 @@ def annotations_uri(dataset: DatasetConfig) -> str:
 
 
 def find_lists(
-    dataset: DatasetConfig, wanted: Mapping[str, tuple[str, ...]], suffix: str
+    dataset: DatasetConfig, wanted: Mapping[str, tuple[str, ...]], suffixes: Sequence[str]
 ) -> dict[str, str]:
-    """Return the URI of each wanted list, which may have one of several names."""
+    """Return the URI of each wanted list, which may have one of several names.
+
+    The first suffix that any file has is meant. A test list may be missing, and so may one of val
+    where ``dataset.val_fraction`` cuts val off train.
+    """
     annotations = annotations_uri(dataset)
     names = list_names(annotations)
     lists = {}
     for kind, spellings in wanted.items():
-        pattern = re.compile(rf"(.*[-_])?({'|'.join(spellings)})" + re.escape(suffix))
-        found = [name for name in names if pattern.fullmatch(name)]
+        found: list[str] = []
+        for suffix in suffixes:
+            pattern = re.compile(rf"(.*[-_])?({'|'.join(spellings)})" + re.escape(suffix))
+            found = found or [name for name in names if pattern.fullmatch(name)]
         if len(found) > 1:
             found = [name for name in found if name.startswith(dataset.name)]
         if len(found) == 1:
             lists[kind] = join_uri(annotations, found[0])
-        elif kind != "test":
+        elif kind != "test" and not (kind == "val" and dataset.val_fraction):
+            cut = ", or dataset.val_fraction, which cuts val off train" if kind == "val" else ""
             raise DatasetError(
-                f"dataset.annotations {annotations} needs one {spellings[0]}{suffix} or"
-                f" {dataset.name}_{spellings[0]}{suffix}; there is {shorten(names)}"
+                f"dataset.annotations {annotations} needs one {spellings[0]}{suffixes[0]} or"
+                f" {dataset.name}_{spellings[0]}{suffixes[0]}{cut}; there is {shorten(names)}"
             )
     return lists
 
 
 def read_lines(uri: str) -> list[tuple[str, str]]:
     """Read a list as (where, line), without empty lines, line ends and blanks around them."""
-    lines = enumerate(_read_text(uri).split("\n"), start=1)
+    lines = enumerate(re.split(r"\r\n|\n|\r", _read_text(uri)), start=1)
     return [(f"{name_of(uri)}, line {n}", text.strip()) for n, text in lines if text.strip()]
 
 
-def read_table(uri: str, columns: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    """Read a csv with a header as (where, values by column)."""
+def read_table(uri: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """Read a csv with a header: its columns, and (where, values by column) of every line."""
     rows = [(where, next(csv.reader([text]))) for where, text in read_lines(uri)]
     header = rows[0][1] if rows else []
-    if missing := sorted(set(columns) - set(header)):
-        raise DatasetError(f"{uri} has no column {', '.join(missing)}; its columns are {header}")
     for where, values in rows:
         if len(values) != len(header):
             raise DatasetError(f"{where} has {len(values)} values for {len(header)} columns")
-    return [(where, dict(zip(header, values, strict=True))) for where, values in rows[1:]]
+    return header, [(where, dict(zip(header, values, strict=True))) for where, values in rows[1:]]
+
+
+def require_columns(uri: str, header: Collection[str], columns: Iterable[str]) -> None:
+    """Check that a csv has the columns that are read.
+
+    Raises:
+        DatasetError: if it lacks one.
+
+    """
+    if missing := sorted(set(columns) - set(header)):
+        raise DatasetError(f"{uri} has no column {', '.join(missing)}; its columns are {header}")
 
 
 def read_json(uri: str, kind: type) -> Any:
@@ -81,6 +98,11 @@ def _read_text(uri: str) -> str:
             f"there is no {uri}; beside it there is {there}. Correct dataset.annotations, or use"
             " layout folders for a data set without official lists."
         ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DatasetError(
+            f"{uri} cannot be read as text: {error.reason} in line {line}. Save it as UTF-8."
+        ) from error
     except ValueError as error:
         raise DatasetError(f"{uri} cannot be read as text: {error}") from error
 
@@ -93,9 +115,3 @@ def integer(text: str, where: str) -> int:
 
 def name_of(uri: str) -> str:
     return uri.rpartition("/")[2]
-
-
-def shorten(names: Collection[str], count: int = 5) -> str:
-    """List the first few names, and say how many there are."""
-    first = ", ".join(list(names)[:count]) or "nothing"
-    return f"{first}, ... ({len(names)} in all)" if len(names) > count else first

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.schema import DatasetConfig
+from pipeline.config.schema import DatasetConfig, ExperimentConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 
@@ -134,10 +134,12 @@ def build_manifest(
         DatasetError: if two records have the same sample_id.
 
     """
-    counts = Counter(record.sample_id for record in records)
-    repeated = sorted(sample_id for sample_id, count in counts.items() if count > 1)
+    splits: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        splits[record.sample_id].append(record.split)
+    repeated = sorted(sample_id for sample_id, where in splits.items() if len(where) > 1)
     if repeated:
-        first = ", ".join(repeated[:10])
+        first = ", ".join(f"{name} ({', '.join(splits[name])})" for name in repeated[:10])
         raise DatasetError(f"videos listed more than once: {first} ({len(repeated)} in all)")
     ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
     return Manifest(dataset, tuple(class_names), tuple(ordered))
@@ -244,19 +246,46 @@ def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def check_failed_fraction(num_bad: int, num_videos: int, dataset: DatasetConfig) -> None:
+def check_failed_fraction(
+    num_bad: int, records: Sequence[VideoRecord], dataset: DatasetConfig
+) -> None:
     """Stop when too many videos are bad.
+
+    Args:
+        num_bad: how many of ``records`` are bad, with those that were not found.
+        records: all that were looked at.
+        dataset: holds the limits.
 
     Raises:
         DatasetError: if no video is good.
-        TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``.
+        TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``, or
+            that of missing ones over ``dataset.max_missing_fraction``, if they count apart.
 
     """
-    if num_bad == num_videos:
-        raise DatasetError(f"none of the {num_videos} videos under {dataset.root} can be used")
-    if num_bad > dataset.max_failed_fraction * num_videos:
-        raise TooManyFailedVideos(
-            f"{num_bad} of {num_videos} videos are bad, over dataset.max_failed_fraction "
-            f"{dataset.max_failed_fraction:g}.\n"
-            "  They are listed above; mend them, or raise the limit."
-        )
+    if num_bad == len(records):
+        raise DatasetError(f"none of the {num_bad} videos under {dataset.root} can be used")
+    num_missing = 0
+    if dataset.max_missing_fraction is not None:
+        num_missing = sum(record.status == Status.NOT_FOUND for record in records)
+    for word, count, setting, limit in (
+        ("are not there", num_missing, "max_missing_fraction", dataset.max_missing_fraction or 0),
+        ("are bad", num_bad - num_missing, "max_failed_fraction", dataset.max_failed_fraction),
+    ):
+        if count > limit * len(records):
+            raise TooManyFailedVideos(
+                f"{count} of {len(records)} videos {word}, over dataset.{setting} {limit:g}.\n"
+                f"  They are listed above, and those of the index in bad_videos.csv beside the"
+                " manifest; mend them, or raise the limit."
+            )
+
+
+def num_classes_of(config: ExperimentConfig) -> int:
+    """Return the number of classes: as it is set, or else as the manifest has it.
+
+    Raises:
+        StoreIncomplete: if it is not set, and there is no manifest yet.
+
+    """
+    if config.dataset.num_classes is not None:
+        return config.dataset.num_classes
+    return len(read_manifest(config.manifest_uri).class_names)

@@ -11,6 +11,7 @@ import torch
 from dvflnet.videofocalnet import VideoFocalNet
 from dvflnet.weights import state_digest
 from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.manifest import num_classes_of
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.build import load_network
 from pipeline.networks.forward import ClipNetwork, round_weights
@@ -56,7 +57,7 @@ class TeacherPredictor:
         file = read_weights(config.teacher_weights_uri)
         if digest is not None:
             _check_digest(config.teacher_weights_uri, file, digest)
-        network = _load(config, file, config.dataset.num_classes)
+        network = _load(config, file, num_classes_of(config))
         precision = config.teacher.precision
         if precision != "float32":
             round_weights(network, precision)

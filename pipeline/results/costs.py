@@ -26,6 +26,7 @@ from torch import nn
 from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
 from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.schema import ExperimentConfig, ModelConfig
+from pipeline.dataset.manifest import num_classes_of
 from pipeline.networks.build import build_network
 from pipeline.storage.files import write_json
 from pipeline.text_table import markdown_table
@@ -125,7 +126,7 @@ def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str 
 
 def own_subjects(config: ExperimentConfig) -> list[Subject]:
     """Return the experiment's teacher and student, each on its own clips."""
-    num_classes, clip = config.dataset.num_classes, config.clip
+    num_classes, clip = num_classes_of(config), config.clip
     return [
         Subject("teacher", config.teacher, num_classes, clip.num_frames, clip.side),
         Subject(

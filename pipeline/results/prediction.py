@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline.config.schema import VideoLimits
-from pipeline.dataset.layouts import is_video_name, why_no_video
+from pipeline.dataset.folders import is_video_name, why_no_video
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
 from pipeline.networks.trained import TrainedNetwork

@@ -284,7 +284,7 @@ def _check_failures(plan: CachePlan) -> None:
         status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
     for row, status in sorted(status_of_row.items()):
         print(f"no logits: {plan.manifest.records[row].sample_id} ({Status(status).name})")
-    check_failed_fraction(len(status_of_row), len(plan.manifest.records), plan.config.dataset)
+    check_failed_fraction(len(status_of_row), plan.manifest.records, plan.config.dataset)
 
 
 def _open_run(plan: CachePlan) -> TrackedRun:

@@ -190,8 +190,8 @@ def run_evaluate(
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
     with ray_session(config, ray_address, num_cpus=num_cpus):
         evaluation = collect(plan, _scores(plan))
-    num_videos = len(evaluation.rows) + len(evaluation.failures)
-    check_failed_fraction(len(evaluation.failures), num_videos, config.dataset)
+    records = [plan.manifest.records[row] for row in plan.manifest.rows_of("val", good=False)]
+    check_failed_fraction(len(evaluation.failures), records, config.dataset)
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
     write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)

@@ -7,13 +7,13 @@ hashes its bytes. Bad videos keep their row, with a status and a reason.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits
-from pipeline.dataset.annotations import read_annotations
-from pipeline.dataset.findings import index_report
+from pipeline.dataset.annotations import Annotated, read_annotations
+from pipeline.dataset.findings import IndexReport, index_report
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -24,10 +24,10 @@ from pipeline.dataset.manifest import (
     records_table,
     write_manifest,
 )
-from pipeline.errors import Status, VideoDecodeError
+from pipeline.errors import DatasetError, Status, VideoDecodeError
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.stream import Step, stream
-from pipeline.storage.files import exists
+from pipeline.storage.files import exists, write_bytes
 from pipeline.tracking.progress import Progress
 from pipeline.views.decoder import DecodeProcess
 
@@ -38,12 +38,14 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     """Index the data set and publish ``manifest.parquet``.
 
     Raises:
-        DatasetError: if the annotations make no data set, or none of its videos can be used.
+        DatasetError: if the annotations make no data set, or no video of train can be used.
         TooManyFailedVideos: after writing the manifest, if too many of its videos are bad.
 
     """
     dataset = config.dataset
     annotated = read_annotations(dataset)
+    for note in annotated.notes:
+        print(f"note: {note}", flush=True)
     exists(config.manifest_uri)  # raises if there is no such bucket, before hours of probing
     to_probe = [record for record in annotated.records if record.good]
     refused = [record for record in annotated.records if not record.good]
@@ -53,19 +55,45 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     relative = {record.sample_id: record.uri for record in to_probe}
     records = [replace(record, uri=relative[record.sample_id]) for record in probed]
     manifest = build_manifest(dataset.name, annotated.class_names, [*records, *refused])
+    _show(index_report(manifest, annotated.left_out, groups=dataset.groups), config)
+    if not manifest.rows_of("train"):
+        raise DatasetError(
+            "no video of train can be used, so no manifest was written. Why stands above, and"
+            f" for all in {config.bad_videos_uri}. {annotated.doubt}"
+        )
     write_manifest(manifest, config.manifest_uri, root=dataset.root)
-    _show(manifest, config)
+    print(f"manifest: {config.manifest_uri}  (digest {manifest.digest[:16]})")
     num_bad = sum(not record.good for record in manifest.records)
-    check_failed_fraction(num_bad, len(manifest.records), dataset)
+    check_failed_fraction(num_bad, manifest.records, dataset)
     return manifest
 
 
-def _show(manifest: Manifest, config: ExperimentConfig) -> None:
-    report = index_report(manifest)
-    for bad in report.bad:
-        print(f"bad video: {bad.split} {bad.sample_id}: {bad.reason} [{bad.status}]")
-    print(report.as_text())
-    print(f"manifest: {config.manifest_uri}  (digest {manifest.digest[:16]})")
+@dataclass(frozen=True)
+class IndexPlan:
+    """What the annotations say, before a video is opened."""
+
+    annotated: Annotated
+    report: IndexReport
+
+    def as_text(self) -> str:
+        """Return how the annotations were read, and what cannot be used already."""
+        notes = [f"note: {note}" for note in self.annotated.notes]
+        return "\n".join([*notes, *self.report.bad_lines(), self.report.title])
+
+
+def plan_index(config: ExperimentConfig) -> IndexPlan:
+    """Read the annotations and look for the videos."""
+    annotated = read_annotations(config.dataset)
+    manifest = Manifest(config.dataset.name, annotated.class_names, annotated.records)
+    report = index_report(manifest, annotated.left_out, groups=config.dataset.groups)
+    return IndexPlan(annotated, report)
+
+
+def _show(report: IndexReport, config: ExperimentConfig) -> None:
+    write_bytes(config.bad_videos_uri, report.bad_csv())
+    print("\n".join([*report.bad_lines(), report.as_text()]))
+    if report.bad:
+        print(f"bad videos, all {len(report.bad)}: {config.bad_videos_uri}")
 
 
 def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterator[VideoRecord]:

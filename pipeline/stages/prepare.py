@@ -190,7 +190,7 @@ def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
     bad = [record for record in records if not record.good]
     for record in bad:
         print(f"no frames: {record.sample_id}: {record.reason}")
-    check_failed_fraction(len(bad), len(records), plan.config.dataset)
+    check_failed_fraction(len(bad), records, plan.config.dataset)
 
 
 def _open_run(plan: PreparePlan) -> TrackedRun:

@@ -179,11 +179,29 @@ def list_names(uri: str) -> list[str]:
     return sorted(entry.rsplit("/", 1)[-1] for entry in below if entry != folder)
 
 
-def list_tree(uri: str) -> list[str]:
-    """List all files below ``uri``, sorted, by their names relative to it."""
+def list_tree(uri: str, *, follow_links: bool = False) -> list[str]:
+    """List all files below ``uri``, sorted, by their names relative to it.
+
+    ``follow_links``: on this machine, files below links to folders are listed, too.
+    """
     filesystem, path = filesystem_of(uri)
+    if follow_links and isinstance(filesystem, LocalFileSystem):
+        return sorted(_linked_tree(path))
     found = _call(filesystem, "find", path)
     return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
+
+
+def _linked_tree(path: str) -> Iterator[str]:
+    """Walk a folder and the folders that it links to, but no circle of links twice."""
+    parents: dict[str, frozenset[str]] = {}  # folder -> real paths of the folders it lies in
+    for folder, folders, names in os.walk(path, followlinks=True):
+        above = parents.get(os.path.dirname(folder), frozenset())
+        real = os.path.realpath(folder)
+        if real in above:
+            folders.clear()
+            continue
+        parents[folder] = above | {real}
+        yield from (os.path.relpath(os.path.join(folder, name), path) for name in names)
 
 
 def list_files(uri: str) -> list[StoredFile]:

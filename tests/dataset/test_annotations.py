@@ -3,65 +3,27 @@
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pipeline.config.schema import DatasetConfig
-from pipeline.dataset import layouts
-from pipeline.dataset.annotations import Annotated, read_annotations
-from pipeline.dataset.findings import IndexReport, index_report
-from pipeline.dataset.manifest import Manifest, build_manifest
+from pipeline.dataset import folders
+from pipeline.dataset.manifest import build_manifest, read_manifest, write_manifest
 from pipeline.errors import DatasetError, Status
 from pipeline.storage.files import list_names
-
-REPOSITORY = Path(__file__).parents[2]
-EXTRACTS = REPOSITORY / "tests" / "data"
-FULL_LISTS = Path(os.environ.get("DVFLNET_LISTS", REPOSITORY.parent / "shared" / "data" / "splits"))
-needs_full_lists = pytest.mark.skipif(
-    not FULL_LISTS.is_dir(), reason=f"no full lists in {FULL_LISTS}; set DVFLNET_LISTS"
+from tests.dataset.on_disk import (
+    EXTRACTS,
+    FULL_LISTS,
+    counts,
+    found,
+    make_lists,
+    make_videos,
+    needs_full_lists,
+    read,
+    report_of,
 )
-
-
-def make_videos(root: Path, paths) -> None:
-    for folder in {Path(path).parent for path in paths}:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        (root / path).touch()
-
-
-def make_lists(folder: Path, **lists: str) -> Path:
-    """Write lists, ``train_csv="..."`` as ``train.csv``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in lists.items():
-        (folder / (name if "." in name else name.replace("_", "."))).write_bytes(text.encode())
-    return folder
-
-
-def read(layout: str, root: Path, annotations: Path | None, num_classes: int, **more) -> Annotated:
-    return read_annotations(
-        DatasetConfig(
-            name=more.pop("name", "demo"),
-            root=str(root),
-            layout=layout,
-            annotations=None if annotations is None else str(annotations),
-            num_classes=num_classes,
-            **more,
-        )
-    )
-
-
-def counts(annotated: Annotated) -> Counter:
-    return Counter(record.split for record in annotated.records)
-
-
-def report_of(annotated: Annotated) -> IndexReport:
-    return index_report(Manifest("demo", annotated.class_names, annotated.records))
-
-
-def found(report: IndexReport, name: str) -> tuple[str, ...]:
-    return next(finding.found for finding in report.findings if finding.name == name)
 
 
 def ucf_paths(folder: Path, number: int = 1) -> list[str]:
@@ -238,33 +200,48 @@ def test_ambiguous_lists_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "reason"),
     [
-        "../A/a.avi",
-        "A/../../a.avi",
-        "/etc/A/a.avi",
-        "A//a.avi",
-        "./A/a.avi",
-        "A\\a.avi",
-        "A/a\0.avi",
-        "file:///A/a.avi",
-        "zip::A/a.avi",
-        "",
+        ("../A/a.avi", "leads out of dataset.root"),
+        ("A/../../a.avi", "leads out of dataset.root"),
+        ("/etc/A/a.avi", "is not below dataset.root"),
+        ("~/a.avi", "is not below dataset.root"),
+        ("C:\\A\\a.avi", "is not below dataset.root"),
+        ("file:///A/a.avi", "is not below dataset.root"),
+        ("A\\a.avi", "has a backslash"),
+        ("A/a\0.avi", "has a zero byte"),
+        ("zip::A/a.avi", "has '::'"),
     ],
 )
-def test_paths_that_could_leave_the_root_are_refused(tmp_path, path):
+def test_a_path_that_could_leave_the_root_is_a_bad_video(tmp_path, path, reason):
     lists = make_lists(tmp_path / "lists", train_csv=f"A/x.avi,0\r\n{path},0\r\n", val_csv="")
     make_videos(tmp_path, ["A/x.avi", "A/a.avi"])
-    with pytest.raises(DatasetError) as caught:
-        read("path_label_csv", tmp_path, lists, len({Path(p).parent.name for p in ("A/x", path)}))
-    assert str(caught.value).startswith(f"train.csv, line 2: {path!r} is not a path below")
+    annotated = read("path_label_csv", tmp_path, lists, 1)
+    good = [record.uri for record in annotated.records if record.good]
+    assert good == ["A/x.avi"]
+    (bad,) = (record for record in annotated.records if not record.good)
+    assert (bad.status, bad.uri, bad.label) == (Status.BAD_NAME, "", 0)
+    assert f"of train.csv, line 2 {reason}" in bad.reason
+    assert "\0" not in bad.sample_id
+
+
+def test_no_usable_name_at_all(tmp_path):
+    lists = make_lists(tmp_path / "lists", train_csv="a::b.avi,0", val_csv="")
+    with pytest.raises(DatasetError, match=r"no video has a name that can be used: 'a::b.avi'"):
+        read("path_label_csv", tmp_path, lists, 1)
+
+
+@pytest.mark.parametrize("path", ["A//a.avi", "./A/a.avi", "{root}/A/a.avi"])
+def test_paths_may_be_written_in_other_ways(tmp_path, path):
+    make_videos(tmp_path, ["A/a.avi"])
+    lists = make_lists(tmp_path / "lists", train_csv=f"{path},0".format(root=tmp_path), val_csv="")
+    (record,) = read("path_label_csv", tmp_path, lists, 1).records
+    assert (record.sample_id, record.uri, record.good) == ("A/a", "A/a.avi", True)
 
 
 # --- Kinetics -----------------------------------------------------------------------------------
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
-
-
 ESCAPING = f"{HEADER}../a,b,0,10,train\nc,d,0,10,train\n"
 
 
@@ -296,8 +273,29 @@ def test_kinetics_layouts(tmp_path, path):
     assert (video.uri, video.label, video.good) == (path, 1, True)
     missing = videos["val/riding a bike/-0aaaaaaaaa_000030_000040"]
     assert (missing.split, missing.status) == ("val", Status.NOT_FOUND)
-    assert missing.reason == "named by validate.csv, line 2, and not there"
+    assert missing.reason == (
+        "named by validate.csv, line 2, and not there: looked for -0aaaaaaaaa_000030_000040 with"
+        " .mp4, .mkv, .webm in "
+        + "".join(
+            f"{split}/riding a bike, {split}/riding_a_bike, "
+            for split in ("val", "validate", "validation", "valid")
+        )
+        + "val, validate, validation, valid, riding a bike, riding_a_bike"
+    )
     assert {video.group, missing.group} == {"-0aaaaaaaaa"}  # one recording in two splits
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_kinetics_as_downloaded(tmp_path, suffix):
+    make_videos(tmp_path / "videos", [f"train/-0aaaaaaaaa_000001_000011{suffix}"])
+    lists = kinetics_lists(tmp_path / "lists")
+    make_lists(lists, test_csv="youtube_id,time_start,time_end,split\nccccccccccc,0,10,test\n")
+    annotated = read("kinetics_csv", tmp_path / "videos", lists, None)
+    assert [r.uri for r in annotated.records if r.good] == [
+        f"train/-0aaaaaaaaa_000001_000011{suffix}"
+    ]
+    assert annotated.notes[0] == "test.csv: has no labels and is left out"
+    assert counts(annotated) == {"train": 2, "val": 1}
 
 
 # --- Something-Something ------------------------------------------------------------------------
@@ -338,6 +336,71 @@ def test_folders_with_splits(tmp_path):
     assert annotated.class_names == ("a", "b")
     assert {record.uri for record in annotated.records} == set(paths)
     assert counts(annotated) == {"train": 2, "val": 1, "test": 1}
+
+
+def test_videos_deeper_down_are_of_the_first_folder(tmp_path):
+    paths = ["walk/take1/1.mp4", "walk/take2/a/7.3gp", "run/take2/8.ts", "run/9.mp4"]
+    make_videos(tmp_path, paths)
+    (tmp_path / "jump").symlink_to(tmp_path / "walk")
+    (tmp_path / "walk" / "circle").symlink_to(tmp_path)
+    annotated = read("folders", tmp_path, None, None)
+    assert annotated.class_names == ("jump", "run", "walk")
+    uris = {r.uri: annotated.class_names[r.label] for r in annotated.records}
+    assert {uri: name for uri, name in uris.items() if name != "jump"} == {
+        path: path.partition("/")[0] for path in paths
+    }
+    assert len(uris) == 6
+
+
+def test_files_that_are_left_out_are_listed(tmp_path):
+    make_videos(
+        tmp_path,
+        [
+            "train/a/1.mp4",
+            "val/a/2.mp4",
+            "test/9.mp4",
+            "extra/a/3.mp4",
+            "list.txt",
+            "train/b.txt",
+            "train/a/._1.mp4",
+            "train/.cache/1.mp4",
+            "train/a/4.mp5",
+            "train/a/README",
+        ],
+    )
+    report = report_of(read("folders", tmp_path, None, 1))
+    assert {f.name: f.found for f in report.findings if f.name.startswith("left out")} == {
+        "left out: hidden": ("train/.cache/1.mp4", "train/a/._1.mp4"),
+        "left out: .txt is no suffix of a video": ("list.txt", "train/b.txt"),
+        "left out: .mp5 is no suffix of a video": ("train/a/4.mp5",),
+        "left out: no suffix": ("train/a/README",),
+        "left out: beside test and train and val": ("extra/a/3.mp4",),
+        "left out: a test video without a class folder": ("test/9.mp4",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tops", "message"),
+    [
+        (("train", "test"), "has test, train, and no videos below val.*val_fraction"),
+        (("Train",), "has Train, and no videos below val"),
+        (("validation", "test"), "has test, validation and no videos below train"),
+    ],
+)
+def test_folders_of_splits_that_lack_one(tmp_path, tops, message):
+    make_videos(tmp_path, [f"{top}/{name}/{n}.mp4" for top in tops for name in "ab" for n in "123"])
+    with pytest.raises(DatasetError, match=message):
+        read("folders", tmp_path, None, 2)
+    if "train" in tops:
+        annotated = read("folders", tmp_path, None, 2, val_fraction=0.4)
+        assert counts(annotated) == {"train": 4, "val": 2, "test": 6}
+
+
+def test_validation_is_val_and_train_may_be_a_class(tmp_path):
+    make_videos(tmp_path / "a", ["training/x/1.mp4", "valid/x/2.mp4", "test/x/3.mp4"])
+    assert counts(read("folders", tmp_path / "a", None, 1)) == {"train": 1, "val": 1, "test": 1}
+    make_videos(tmp_path / "b", [f"{name}/{n}.mp4" for name in ("bus", "train") for n in "12"])
+    assert read("folders", tmp_path / "b", None, None).class_names == ("bus", "train")
 
 
 def test_folders_without_splits_keep_groups_together(tmp_path):
@@ -385,6 +448,48 @@ def test_folders_that_are_refused(tmp_path, paths, message):
         read("folders", tmp_path, None, 1)
 
 
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("in_list", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_have_two_spellings(tmp_path, in_list, on_disk):
+    listed, there = (unicodedata.normalize(form, "Café/Ö.mp4") for form in (in_list, on_disk))
+    make_videos(tmp_path, [there])
+    lists = make_lists(tmp_path / "lists", train_csv=f"{listed},0\n", val_csv="")
+    (record,) = read("path_label_csv", tmp_path, lists, None).records
+    assert (record.uri, record.good, record.sample_id) == (there, True, listed.removesuffix(".mp4"))
+
+
+def test_names_that_cannot_be_used_are_bad_videos(tmp_path):
+    make_videos(tmp_path, ["a/1.mp4", "a/2.mp4", "a/x::y.mp4", "a/back\\slash.mp4", "a::b/3.mp4"])
+    for folder in (b"a", b"\xe9t\xe9"):
+        os.makedirs(os.fsencode(tmp_path) + b"/" + folder, exist_ok=True)
+        open(os.fsencode(tmp_path) + b"/" + folder + b"/\xe9t\xe9.mp4", "w").close()
+    annotated = read("folders", tmp_path, None, None)
+    assert annotated.class_names == ("a", "a::b", "\\xe9t\\xe9")
+    assert {r.sample_id for r in annotated.records if r.good} == {"a/1", "a/2"}
+    bad = {r.sample_id: r.reason for r in annotated.records if r.status == Status.BAD_NAME}
+    assert set(bad) == {
+        "a/x::y",
+        "a/back\\slash",
+        "a::b/3",
+        "a/\\xe9t\\xe9",
+        "\\xe9t\\xe9/\\xe9t\\xe9",
+    }
+    assert "is not UTF-8; rename the file" in bad["a/\\xe9t\\xe9"]
+    manifest = build_manifest("demo", annotated.class_names, annotated.records)
+    write_manifest(manifest, str(tmp_path / "manifest.parquet"), root=str(tmp_path))
+    assert read_manifest(str(tmp_path / "manifest.parquet")).digest == manifest.digest
+
+
+def test_a_list_beside_names_that_are_not_utf_8(tmp_path):
+    make_videos(tmp_path, ["a/1.mp4"])
+    open(os.fsencode(tmp_path) + b"/a/\xe9t\xe9.mp4", "w").close()
+    lists = make_lists(tmp_path / "lists", train_csv="a/1.mp4,0\nb/2.mp4,1\n", val_csv="")
+    annotated = read("path_label_csv", tmp_path, lists, None)
+    assert [record.good for record in annotated.records] == [True, False]
+
+
 # --- what all layouts share ---------------------------------------------------------------------
 
 
@@ -410,21 +515,15 @@ MAKE_LISTS = {
         ("ucf101", {"train": "A/a.avi 1\nA/a.avi 1\n"}, "listed more than once: A/a"),
         ("ucf101", {"test": "A/a.avi\n"}, "listed more than once: A/a"),
         ("hmdb51", {"wave": "a.avi 1 \nb.avi 3 \n"}, "line 2: the code is '3'"),
-        ("path_label_csv", {"train": "path,label\n"}, "train.csv, line 1: 'label' is not an int"),
         ("kinetics_csv", {"train": "split\n"}, "no column label, time_end, time_start, youtube_id"),
         ("kinetics_csv", {"train": ""}, "has no column label"),
         ("kinetics_csv", {"train": f"{HEADER}a,b,0,10\n"}, "line 2 has 4 values for 5 columns"),
         ("kinetics_csv", {"train": f"{HEADER}a,b,0,10,val\n"}, "line 2: split 'val' in the list"),
         ("kinetics_csv", {"train": f"{HEADER}a,b,zero,10,train\n"}, "'zero' is not an integer"),
-        ("kinetics_csv", {"train": ESCAPING}, "'train/../a/b_000000_000010.mp4' is not a path"),
+        ("kinetics_csv", {"train": f"{HEADER},b,0,10,train\n"}, "train.csv, line 2 has no label"),
         ("ssv2_json", {"train": [{"id": "7", "template": "Eat"}]}, "entry 1: 'Eat' is not in"),
         ("ssv2_json", {"train": [{"id": "7"}]}, "entry 1 has no id or no template"),
         ("ssv2_json", {"train": {"7": "Putting"}}, "holds a dict, not a list"),
-        (
-            "ssv2_json",
-            {"train": [{"id": "../7", "template": PUTTING}]},
-            "'../7.webm' is not a path",
-        ),
         ("ssv2_json", {"labels": {"Putting something": "1"}}, "labels must be 0..0, each once"),
         ("ssv2_json", {"labels": {"Putting something": None}}, "'None' is not an integer"),
     ],
@@ -449,12 +548,27 @@ def test_broken_lists(tmp_path, layout, name, content, message):
         read(layout, tmp_path, lists, 2)
 
 
+@pytest.mark.parametrize(
+    ("layout", "lists"),
+    [
+        ("kinetics_csv", {"train": ESCAPING}),
+        ("ssv2_json", {"train": [{"id": "../7", "template": PUTTING}]}),
+    ],
+)
+def test_ids_that_lead_out_of_the_root(tmp_path, layout, lists):
+    make_videos(tmp_path / "root", ["8.webm", "c/d_000000_000010.mp4"])
+    make_videos(tmp_path, ["7.webm", "b_000000_000010.mp4"])
+    made = MAKE_LISTS[layout](tmp_path / "lists", **lists)
+    bad = [r for r in read(layout, tmp_path / "root", made, None).records if not r.good]
+    assert [(r.status, r.uri) for r in bad] == [(Status.BAD_NAME, "")]
+
+
 def test_missing_videos_are_rows(tmp_path):
     make_videos(tmp_path, ["A/a.avi"])
     annotated = read("ucf101", tmp_path, ucf_lists(tmp_path / "lists"), 2)
     missing = annotated.records[1]
     assert (missing.sample_id, missing.uri, missing.status) == ("B/b", "B/b.avi", Status.NOT_FOUND)
-    assert missing.reason == "named by testlist01.txt, line 1, and not there"
+    assert missing.reason == "named by testlist01.txt, line 1, and not there: looked for B/b.avi"
 
 
 def test_number_of_classes_is_checked(tmp_path):
@@ -491,16 +605,29 @@ def test_no_video_at_all(tmp_path):
         read("ucf101", tmp_path, lists, 2)
 
 
+def test_a_root_that_is_likely_wrong_is_doubted(tmp_path):
+    make_videos(tmp_path, ["A/a.avi", "C/c.avi"])
+    train = "".join(f"A/{n}.avi 1\n" for n in range(50))
+    annotated = read(
+        "ucf101", tmp_path, ucf_lists(tmp_path / "lists", train=train, test="A/a.avi"), 2
+    )
+    assert annotated.doubt.startswith("1 of the 51 annotated videos is below dataset.root")
+    assert annotated.doubt in annotated.notes
+    assert not read("folders", tmp_path, None, None).doubt
+
+
 def test_every_folder_is_listed_once(tmp_path, monkeypatch):
     make_videos(tmp_path, [f"{name}/{i}.avi" for name in "AB" for i in range(9)])
+    text = "".join(f"{name}/{i}.avi,{name}\n" for name in "AB" for i in range(9))
+    lists = make_lists(tmp_path / "lists", train_csv=text, val_csv="")
     listed = Counter()
 
     def counted(uri: str) -> list[str]:
         listed[uri] += 1
         return list_names(uri)
 
-    monkeypatch.setattr(layouts, "list_names", counted)
-    read("folders", tmp_path, None, 2)
+    monkeypatch.setattr(folders, "list_names", counted)
+    read("path_label_csv", tmp_path, lists, 2)
     assert listed == {str(tmp_path): 1, f"{tmp_path}/A": 1, f"{tmp_path}/B": 1}
 
 

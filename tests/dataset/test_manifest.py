@@ -4,12 +4,14 @@ import csv
 import hashlib
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config.schema import DatasetConfig, ExperimentConfig
 from pipeline.dataset.findings import BadVideo, IndexReport, index_report
 from pipeline.dataset.manifest import (
     DIGESTED,
@@ -17,10 +19,12 @@ from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
     build_manifest,
+    check_failed_fraction,
+    num_classes_of,
     read_manifest,
     write_manifest,
 )
-from pipeline.errors import DatasetError, Status, StoreIncomplete
+from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 
 CLASSES = ("Archery", "Bowling")
 
@@ -70,7 +74,9 @@ def test_rows_of_a_split():
 
 def test_repeated_sample_ids_are_named():
     records = [video("Archery/1"), video("Archery/2"), video("Archery/1", "val")]
-    with pytest.raises(DatasetError, match=r"more than once: Archery/1 \(1 in all\)"):
+    with pytest.raises(
+        DatasetError, match=r"more than once: Archery/1 \(train, val, train\) \(1 in all\)"
+    ):
         build_manifest("demo", CLASSES, [*records, records[0]])
 
 
@@ -175,11 +181,16 @@ def report_of(*records: VideoRecord) -> IndexReport:
 
 
 def findings(report: IndexReport) -> dict[str, tuple[str, ...]]:
-    return {finding.name: finding.found for finding in report.findings if finding.found}
+    known = [finding for finding in report.findings if finding.name != "video of no known group"]
+    return {finding.name: finding.found for finding in known if finding.found}
 
 
 def test_nothing_found():
-    clean = [video(f"{name}/{split}", split) for name in CLASSES for split in ("train", "val")]
+    clean = [
+        video(f"{name}/{split}", split, group=f"{name}{split}")
+        for name in CLASSES
+        for split in ("train", "val")
+    ]
     report = report_of(*clean)
     assert findings(report) == {}
     assert report.bad == ()
@@ -217,6 +228,7 @@ def test_leaks():
     assert findings(report) == {
         "group in two splits": ("Archery/g01 (train 1, val 2)", "Bowling/g02 (test 1, val 1)"),
         "val video of a group in train": ("Archery/2", "Archery/3"),
+        "class without good test videos": ("Archery",),
     }
 
 
@@ -252,13 +264,60 @@ def test_text_is_aligned():
     assert len({row.rstrip()[-1] for row in table[3:6]}) == 1  # zeros, one below the other
 
 
-def test_bad_rows_are_a_csv():
+def test_bad_videos_are_a_csv():
     reason = 'moov "atom", not found'
     report = report_of(
         video("Archery/1"), video("Bowling/1", status=Status.UNREADABLE, reason=reason)
     )
-    text = io.StringIO()
-    csv.writer(text).writerows(report.bad_rows())
-    assert list(csv.DictReader(io.StringIO(text.getvalue()))) == [
+    assert list(csv.DictReader(io.StringIO(report.bad_csv().decode()))) == [
         {"split": "train", "sample_id": "Bowling/1", "status": "unreadable", "reason": reason}
     ]
+
+
+def test_ten_lines_a_status():
+    report = report_of(
+        *(video(f"Archery/{n}", status=Status.NOT_FOUND, reason="not there") for n in range(9_000)),
+        *(video(f"Bowling/{n}", status=Status.UNREADABLE, reason="damaged") for n in range(10)),
+    )
+    lines = report.bad_lines()
+    assert len(lines) == 20
+    assert lines[0] == "bad video: train Archery/0: not there [not found]"
+    assert "bad video: 8991 more [not found]" in lines
+    assert report.bad_csv().count(b"\n") == 9_011
+
+
+def test_the_number_of_classes_is_that_of_the_manifest_where_none_is_set(uri):
+    dataset = {"name": "demo", "root": "/data", "layout": "folders"}
+    artefacts = uri.removesuffix("/manifest.parquet")
+    config = ExperimentConfig.model_validate({"artefacts": artefacts, "dataset": dataset})
+    with pytest.raises(StoreIncomplete, match=r"run jobs/index_videos\.py first"):
+        num_classes_of(config)
+    write_manifest(demo(), uri, root="/data")
+    assert num_classes_of(config) == 2
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_missing", "num_unreadable", "limits", "message"),
+    [
+        (1, 0, {}, None),
+        (1, 1, {}, "2 of 100 videos are bad, over dataset.max_failed_fraction 0.01"),
+        (9, 1, {"max_missing_fraction": 0.1}, None),
+        (
+            11,
+            0,
+            {"max_missing_fraction": 0.1},
+            "11 of 100 videos are not there, over dataset.max_m",
+        ),
+        (9, 2, {"max_missing_fraction": 0.1}, "2 of 100 videos are bad"),
+    ],
+)
+def test_missing_videos_count_apart(num_missing, num_unreadable, limits, message):
+    statuses = [Status.NOT_FOUND] * num_missing + [Status.UNREADABLE] * num_unreadable
+    statuses += [Status.GOOD] * (100 - len(statuses))
+    records = [video(f"Archery/{n}", status=status) for n, status in enumerate(statuses)]
+    dataset = DatasetConfig(name="demo", root="/data", layout="folders", **limits)
+    with pytest.raises(TooManyFailedVideos, match=message) if message else nullcontext():
+        check_failed_fraction(num_missing + num_unreadable, records, dataset)

@@ -66,7 +66,7 @@ def test_a_folder_is_searched_and_a_file_is_itself(folder):
     videos, left_out = find_videos([str(folder)])
     names = [Path(uri).relative_to(folder).as_posix() for uri in videos]
     assert names == ["a.mp4", "bad.mp4", "more/b.avi", "more/long.mp4"]
-    assert left_out == {str(folder / "notes.txt"): "no suffix of a video"}
+    assert left_out == {str(folder / "notes.txt"): ".txt is no suffix of a video"}
     named = ["s3://bucket/x.mp4", str(folder / "notes.txt")]  # even if its name is no video's
     assert find_videos(named) == (named, {})
     with pytest.raises(DatasetError, match="neither a video nor a folder"):
@@ -186,7 +186,7 @@ def test_the_job_prints_json_and_exits_with_3_after_a_bad_video(weights, folder)
     assert done.returncode == 3, done.stderr
     assert "1 of 4 videos are bad" in done.stderr
     assert "left out: " in done.stderr
-    assert "notes.txt: no suffix of a video" in done.stderr
+    assert "notes.txt: .txt is no suffix of a video" in done.stderr
     assert "Traceback" not in done.stderr
     answers = json.loads(done.stdout)
     assert [Path(answer["uri"]).name for answer in answers] == ["a.mp4", "b.avi", "long.mp4"]

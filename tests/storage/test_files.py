@@ -19,6 +19,7 @@ from pipeline.storage.files import (
     is_local,
     join_uri,
     list_names,
+    list_tree,
     local_copy,
     read_bytes,
     read_json,
@@ -229,3 +230,12 @@ def test_published_files_can_be_read_by_others(tmp_path: Path):
     write_bytes(str(tmp_path / "a"), b"x")
     (tmp_path / "b").write_bytes(b"x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "1").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "circle").symlink_to(tmp_path)
+    assert list_tree(str(tmp_path), follow_links=True) == ["a/b/1", "link/b/1"]
+    assert list_tree(str(tmp_path / "none"), follow_links=True) == []

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.config.load import resolved_yaml
 from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.manifest import num_classes_of
 from pipeline.results.figures import confusion_figure
 from pipeline.results.page.facts import CURVES, Facts, Model
 from pipeline.results.page.gather import gather_facts
@@ -143,7 +144,7 @@ def _scores(facts: Facts) -> dict[str, dict[str, Any]]:
 
 def _accuracy(facts: Facts) -> dict[str, Any]:
     """Place top-1 of each network with its interval on one scale, in percent of its length."""
-    scores, chance = _scores(facts), 1 / facts.config.dataset.num_classes
+    scores, chance = _scores(facts), 1 / num_classes_of(facts.config)
     floor = min([chance, *(metrics["top1_interval"][0] for metrics in scores.values())])
     tenths = math.floor(10 * floor)
 

@@ -1,0 +1,139 @@
+"""Which videos are clips of one recording, and the choice of videos for ``val``.
+
+``dataset.groups`` says how a group is known: by the naming of UCF101, HMDB51 or Kinetics (``auto``
+tries all three), by a regular expression with one group that is searched in the sample_id, by a
+column of the lists, or not at all (``none``). A group that is not known is an empty text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from pipeline.dataset.manifest import VideoRecord
+
+VAL_SHARE = 0.2  # of the groups, where layout "folders" has no split of its own
+UCF_STEM = re.compile(r"(?:v_)?(.+)_(g\d+)_c\d+")
+UCF_CLASS = re.compile(r"^.+/(?=g\d+$)")  # the class before the number
+HMDB_STEM = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+")
+KINETICS_STEM = re.compile(r"(.{11})_\d{6}_\d{6}")
+
+GROUP_COLUMN = "group"  # of a list; taken under "auto", too
+
+
+def group_column(groups: str) -> str:
+    """Return the column of the lists that names groups, if the lists have it."""
+    return GROUP_COLUMN if groups in RULES or "(" in groups else groups
+
+
+def needs_group_column(groups: str) -> bool:
+    """Return whether ``dataset.groups`` names a column, and nothing else."""
+    return group_column(groups) == groups
+
+
+def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:
+    """Name the recording that a video was cut from; empty if that is not known.
+
+    Args:
+        groups: ``dataset.groups``.
+        sample_id: of the video.
+        class_name: of the video; names of HMDB51 hold it.
+        in_list: the group column's value, if the list has one.
+
+    """
+    if "(" in groups:
+        match = re.search(groups, sample_id)
+        return (match[1] or "") if match else ""
+    if groups not in RULES or (groups == "auto" and in_list):
+        return in_list
+    path = PurePosixPath(sample_id)
+    found = (rule(path.name, path.parent.name, class_name) for rule in RULES[groups])
+    return next(filter(None, found), "")
+
+
+def _ucf(stem: str, _folder: str, _class_name: str) -> str:
+    """``g01`` of two classes are two recordings, so the class is part of the name."""
+    match = UCF_STEM.fullmatch(stem)
+    return f"{match[1]}/{match[2]}" if match else ""
+
+
+def _hmdb(stem: str, folder: str, class_name: str) -> str:
+    """A film is one recording in all classes."""
+    match = HMDB_STEM.fullmatch(stem)
+    if not match:
+        return ""
+    named = (f"_{name}" for name in (folder, class_name.replace(" ", "_")) if name)
+    ending = next((ending for ending in named if match[1].endswith(ending)), "")
+    return match[1].removesuffix(ending)
+
+
+def _kinetics(stem: str, _folder: str, _class_name: str) -> str:
+    """A YouTube video is one recording in all classes."""
+    match = KINETICS_STEM.fullmatch(stem)
+    return match[1] if match else ""
+
+
+Rule = Callable[[str, str, str], str]  # (stem, folder, class name) -> group, or an empty text
+RULES: Mapping[str, Sequence[Rule]] = {
+    "auto": (_ucf, _hmdb, _kinetics),
+    "ucf": (_ucf,),
+    "hmdb": (_hmdb,),
+    "kinetics": (_kinetics,),
+    "none": (),
+}
+
+
+def choose_val(
+    videos: Collection[VideoRecord], share: float, *, by_parts: bool
+) -> tuple[set[str], str]:
+    """Choose the videos of val by hash: whole groups if groups are known, else in each class.
+
+    ``g07`` of all classes stay together, since in some data sets they are one recording. Names
+    alone decide; adding a video can move others, so lists are better for a data set that grows.
+
+    Args:
+        videos: to choose from.
+        share: of the groups, or of the videos of each class.
+        by_parts: a video whose group is not known is a group of its own beside known ones; else
+            one such video means that groups are not known.
+
+    Returns:
+        The sample_ids that were chosen, and how, in words.
+
+    """
+    groups = {video.sample_id: UCF_CLASS.sub("", video.group) for video in videos}
+    num_unknown = sum(not group for group in groups.values())
+    if num_unknown == 0 or (by_parts and num_unknown < len(groups)):
+        units = {sample_id: group or sample_id for sample_id, group in groups.items()}
+        names = {unit: str(PurePosixPath(unit).with_suffix("")) for unit in units.values()}
+        chosen = _choose_share(names, share)
+        how = f"{len(chosen)} of {len(names)} groups, chosen by their names"
+        if num_unknown:
+            how += f" ({num_unknown} videos of no known group count as groups of their own)"
+        return {sample_id for sample_id, unit in units.items() if unit in chosen}, how
+    by_class: defaultdict[int, list[str]] = defaultdict(list)
+    for video in videos:
+        by_class[video.label].append(video.sample_id)
+    chosen = {
+        sample_id
+        for sample_ids in by_class.values()
+        for sample_id in _choose_share({name: name for name in sample_ids}, share)
+    }
+    how = (
+        f"random by video, since the groups of {num_unknown} videos are not known: clips of one"
+        " recording may be on both sides. dataset.groups says which clips belong together"
+    )
+    return chosen, how
+
+
+def _choose_share(names: Mapping[str, str], share: float) -> set[str]:
+    """Choose a share of things by a hash of their names, though at least one and never all."""
+
+    def order(thing: str) -> tuple[bytes, str]:
+        return hashlib.sha256(names[thing].encode()).digest(), thing
+
+    ordered = sorted(names, key=order)
+    return set(ordered[: min(len(ordered) - 1, max(1, round(share * len(ordered))))])

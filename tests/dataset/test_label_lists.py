@@ -1,0 +1,226 @@
+"""``path,label`` lists as people write them."""
+
+import pytest
+
+from pipeline.errors import DatasetError, Status
+from tests.dataset.on_disk import counts, found, make_lists, make_videos, read, report_of
+
+VIDEOS = ["cook/pasta, al dente.mp4", "cook/b.mp4", "run/my clip.mp4", "run/d.mp4"]
+LABELS = [0, 0, 1, 1]
+
+
+def labels_of(tmp_path, train: str, num_classes: int | None = None, **lists: str):
+    """Read a list of ``VIDEOS``: the class names, and the label of each video."""
+    make_videos(tmp_path / "videos", VIDEOS)
+    folder = make_lists(tmp_path / "lists", train_csv=train, val_csv=lists.pop("val", ""), **lists)
+    annotated = read("path_label_csv", tmp_path / "videos", folder, num_classes)
+    assert all(record.good for record in annotated.records), annotated.records
+    return annotated.class_names, {record.uri: record.label for record in annotated.records}
+
+
+def lines(form: str, labels=LABELS) -> str:
+    return "".join(
+        form.format(path=path, label=label) for path, label in zip(VIDEOS, labels, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{path},{label}\n",
+        '"{path}",{label}\n',
+        '"{path}","{label}"\r\n',
+        "{path} , {label}\r",
+        "{path},250,{label}\n",
+        "{path} {label}\n",
+        "{path}  250 {label}\n",
+        "{path}\t{label}\n",
+        "{path}; {label}\n",
+        "./{path},{label}.0\n",
+    ],
+)
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n\n"])
+def test_separators_and_quotes(tmp_path, form, start):
+    names, labels = labels_of(tmp_path, start + lines(form))
+    assert (names, labels) == (("cook", "run"), dict(zip(VIDEOS, LABELS, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("header", "form"),
+    [
+        ("path,label\n", "{path},{label}\n"),
+        ("\ufeffVideo,Class\r\n", '"{path}",{label}\r\n'),
+        ("label;filename;fps\n", "{label};{path};25\n"),
+        (",video_path,num_frames,target\n", '7,"{path}",250,{label}\n'),
+        ("name\tlabel\n", "{path}\t{label}\n"),
+    ],
+)
+def test_headers(tmp_path, header, form):
+    names, labels = labels_of(tmp_path, header + lines(form))
+    assert (names, labels) == (("cook", "run"), dict(zip(VIDEOS, LABELS, strict=True)))
+
+
+def test_how_a_list_was_read_is_said(tmp_path):
+    make_videos(tmp_path, VIDEOS)
+    text = "group;clip;label\n" + lines("x;{path};{label}\n")
+    folder = make_lists(tmp_path / "lists", train_csv=text, val_csv="")
+    annotated = read("path_label_csv", tmp_path, folder, 2)
+    assert annotated.notes == (
+        "train.csv: 4 videos, separator semicolon, the path in column 2, the label in column 3,"
+        " the group in column 1",
+        "val.csv: is empty",
+    )
+    assert {record.group for record in annotated.records} == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4,0\nb.mp4 0\nc.mp4,1\n", r"line 2: 'b.mp4 0' is no path and label, with a comma"),
+        ("a.mp4 0\nb.mp4,0\nc.mp4,1\n", r"line 1: 'a.mp4 0' is no path and label, with a comma"),
+        ("a.mp4,0\nb.mp4,250,0\n", "line 2 has 3 columns, and train.csv, line 1 has 2"),
+        ("path,label\na.mp4,0\nb.mp4,250,0\n", "line 3: 'b.mp4,250,0' has 3 values for 2 columns"),
+        ("a.mp4,0\nb.mp4,\n", r"line 2: 'b.mp4, ' has no label"),
+        ("a.mp4,0\n,0\n", "line 2: ', 0' has no path"),
+        ("a.mp4,0\nb.mp4,walk\n", "line 2: the label 'walk' is a name, and train.csv, line 1 has"),
+        ("a.mp4,g01,0\nb.mp4,g02,0\n", "line 1: .* has columns that are neither"),
+        ("a.mp4 riding a bike\n", "line 1: .* has columns that are neither"),
+        (
+            "clip_uid,y\na.mp4,0\nb.mp4,1\n",
+            "line 1: 'clip_uid,y' is neither a video .* nor a header",
+        ),
+        ("start,label\na.mp4,0\n", "line 1: 'start,label' is neither a video .* nor a header"),
+        ("path,frames\na.mp4,9\n", "line 1: 'path,frames' names no column 'label'"),
+        ("a.mp4\nb.mp4\n", "line 2: 'b.mp4' is no path and label"),
+        ('"a.mp4,0\n', "line 1: .* is no path and label"),
+        ("a.mp4,1\nb.mp4,2\n", "the smallest label is 1. Set dataset.num_classes"),
+        ("a.mp4,walk\nb.mp4,Walk\n", "classes differ only in case: Walk"),
+        ("a.mp4,99999999999\nb.mp4,0\n", "line 1: label 99999999999 is over 99999"),
+        ("\n", "name no video"),
+    ],
+)
+def test_senseless_lists(tmp_path, text, message):
+    make_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
+    folder = make_lists(tmp_path / "lists", train_csv=text, val_csv="")
+    with pytest.raises(DatasetError, match=message):
+        read("path_label_csv", tmp_path, folder, None)
+
+
+def test_a_list_that_is_not_utf_8_names_the_line(tmp_path):
+    folder = make_lists(tmp_path, val_csv="")
+    (folder / "train.csv").write_bytes(b"a.mp4,0\n\xe9t\xe9.mp4,0\n")
+    with pytest.raises(DatasetError, match=r"in line 2. Save it as UTF-8"):
+        read("path_label_csv", tmp_path, folder, None)
+
+
+def test_windows_paths(tmp_path):
+    make_videos(tmp_path, ["A/a.mp4", "B/b.mp4"])
+    text = "A\\a.mp4,0\r\nB\\b.mp4,1\r\n"
+    annotated = read(
+        "path_label_csv", tmp_path, make_lists(tmp_path, train_csv=text, val_csv=""), 2
+    )
+    assert [record.uri for record in annotated.records if record.good] == ["A/a.mp4", "B/b.mp4"]
+
+
+def test_paths_without_suffix(tmp_path):
+    make_videos(tmp_path, ["v_1.mkv", "v_2.mp4"])
+    folder = make_lists(tmp_path, train_txt="v_1 walk\nv_2 run\nv_3 run\n", val_txt="")
+    annotated = read("path_label_csv", tmp_path, folder, None)
+    assert annotated.class_names == ("run", "walk")
+    assert [r.uri for r in annotated.records] == ["v_1.mkv", "v_2.mp4", "v_3"]
+    assert annotated.records[2].reason.startswith(
+        "named by train.txt, line 3, and not there: looked for v_3 with .3g2, .3gp,"
+    )
+
+
+@pytest.mark.parametrize("test", ["a.mp4\nb.mp4\n", "path\na.mp4\n", "path,frames\na.mp4,3\n"])
+def test_a_test_list_without_labels_is_left_out(tmp_path, test):
+    make_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
+    folder = make_lists(tmp_path, train_csv="a.mp4,0\n", val_csv="b.mp4,0\n", test_csv=test)
+    annotated = read("path_label_csv", tmp_path, folder, None)
+    assert counts(annotated) == {"train": 1, "val": 1}
+    assert annotated.notes[-1] == "test.csv: has no labels and is left out"
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+
+def flat(tmp_path, labels, num_classes=None, **lists):
+    """Read a list of videos that all lie in one folder."""
+    make_videos(tmp_path, [f"rgb/v{n}.mp4" for n in range(len(labels))])
+    text = "".join(f"rgb/v{n}.mp4,{label}\n" for n, label in enumerate(labels))
+    folder = make_lists(tmp_path / "lists", train_csv=text, val_csv="", **lists)
+    return read("path_label_csv", tmp_path, folder, num_classes)
+
+
+@pytest.mark.parametrize("num_classes", [4, None])
+def test_a_flat_folder(tmp_path, num_classes):
+    annotated = flat(tmp_path, [0, 1, 2, 3] * 5, num_classes)
+    assert annotated.class_names == ("class 0", "class 1", "class 2", "class 3")
+    assert all(record.good for record in annotated.records)
+    assert not found(report_of(annotated), "class folder with another label")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes_csv", "0,walk\n1,run\n2,turn left\n"),
+        ("classes_csv", "id,name\r\n0,walk\r\n2,turn left\r\n1,run\r\n"),
+        ("labels_csv", '\ufeffname,id\n"walk",0\nrun,1\nturn left,2\n'),
+        ("classes_txt", "walk\nrun\nturn left\n"),
+        ("classes_txt", "name\nwalk\nrun\nturn left\n"),
+        ("labels_txt", "0 walk\n1 run\n2 turn left\n"),
+    ],
+)
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_names_beside_the_lists(tmp_path, name, text, num_classes):
+    annotated = flat(tmp_path, [0, 2, 0], num_classes, **{name: text})
+    assert annotated.class_names == ("walk", "run", "turn left")
+    assert found(report_of(annotated), "class without good train videos") == ("run",)
+    named = flat(tmp_path / "b", ["Walk", "turn left", "walk"], num_classes, **{name: text})
+    assert [record.label for record in named.records] == [0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "lists", "message"),
+    [
+        ([0, 1, 2], 4, {}, "num_classes is 4, and .* demo have 3 classes"),
+        ([0, 1, 2, 3, 4], 4, {}, "num_classes is 4, and .* demo have 5 classes"),
+        ([0, 1], 3, {"classes_csv": "0,a\n1,b\n"}, "num_classes is 3, and .* have 2 classes: a, b"),
+        ([1, 2], None, {"classes_csv": "0,a\n1,b\n"}, "line 2: label 2; .*counts 2 classes from 0"),
+        ([0, 1], None, {"classes_csv": "1,a\n2,b\n"}, "line 1: label 0; .*counts 2 classes from 1"),
+        (["a", "c"], None, {"classes_csv": "0,a\n1,b\n"}, "line 2: 'c' is none of the listed"),
+        ([0], None, {"classes_csv": "0,a\n0,b\n"}, "ids of classes must be 0, 1, 2"),
+        ([0], None, {"classes_csv": "0,a\n1,a\n"}, "two classes are called 'a'"),
+    ],
+)
+def test_classes_that_contradict(tmp_path, labels, num_classes, lists, message):
+    with pytest.raises(DatasetError, match=message):
+        flat(tmp_path, labels, num_classes, **lists)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "lists"), [(3, {}), (None, {"classes_csv": "1,a\n2,b\n3,c\n"})]
+)
+def test_labels_from_one(tmp_path, num_classes, lists):
+    annotated = flat(tmp_path, [1, 2, 3, 3], num_classes, **lists)
+    assert [record.label for record in annotated.records] == [0, 1, 2, 2]
+    assert annotated.notes[-1] == "labels count from 1 to 3: label 1 of the lists is class 0 here"
+
+
+def test_gaps_one_class_and_labels_that_are_none(tmp_path):
+    gap = flat(tmp_path / "a", [0, 1, 3])
+    assert found(report_of(gap), "class without good train videos") == ("class 2",)
+    assert flat(tmp_path / "b", [0, 0]).class_names == ("rgb",)
+    negative = flat(tmp_path / "c", [0, 1, -1])
+    assert negative.records[2].status == Status.LABEL_OUT_OF_RANGE
+    assert flat(tmp_path / "d", ["walk", "walk"]).class_names == ("walk",)
+
+
+def test_folders_of_sessions_name_no_classes(tmp_path):
+    make_videos(tmp_path, [f"s{n % 2}/{n}.mp4" for n in range(8)])
+    text = "".join(f"s{n % 2}/{n}.mp4,{n // 2 % 2}\n" for n in range(8))
+    annotated = read(
+        "path_label_csv", tmp_path, make_lists(tmp_path, train_csv=text, val_csv=""), 2
+    )
+    assert annotated.class_names == ("class 0", "class 1")
