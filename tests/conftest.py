@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -122,6 +121,8 @@ def write_video(
             codec, rate=frame_rate, options=options or ENCODER_OPTIONS.get(codec, {})
         )
         stream.width, stream.height, stream.pix_fmt = stored_width, stored_height, pix_fmt
+        if quarter_turns:
+            stream.set_display_rotation(-90 * quarter_turns)
         if milliseconds is not None:
             stream.codec_context.time_base = MILLISECONDS
         for position in range(num_frames):
@@ -132,21 +133,7 @@ def write_video(
                 frame.pts, frame.time_base = milliseconds[position], MILLISECONDS
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-    if quarter_turns:
-        _turn(path, quarter_turns)
     return path
-
-
-def _turn(path: Path, quarter_turns: int) -> None:
-    """Write a rotation into the display matrix of an mp4's track header (ISO/IEC 14496-12)."""
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
-    one = 1 << 16
-    content[matrix : matrix + 36] = struct.pack(
-        ">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30
-    )
-    path.write_bytes(content)
 
 
 @dataclass(frozen=True)
