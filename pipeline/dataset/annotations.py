@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.folders import Folders, path_below, sample_id_of, shorten
@@ -60,6 +61,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
             " line. Rules are auto, ucf, hmdb, kinetics and none; a regular expression has one"
             " group, as _g(\\d+)."
         )
+    notes += _note_converted(found.entries, records)
     doubt = _doubt_root(records, folders)
     if found.whole or dataset.val_fraction is not None:
         records, note = _with_val(records, dataset, whole=found.whole)
@@ -81,15 +83,18 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
         reason = f"{printable(entry.paths[0])!r} of {entry.where} {error}"
         return replace(record, status=Status.BAD_NAME, reason=reason)
     sample_id = named(paths[0])
-    class_name = class_names[entry.label] if 0 <= entry.label < len(class_names) else ""
+    labelled = 0 <= entry.label < len(class_names)
+    class_name = class_names[entry.label] if labelled else ""
     group = group_of(groups, sample_id, class_name, entry.group)
     record = replace(record, sample_id=sample_id, uri=paths[0], group=group)
     tried = (path + suffix for path in paths for suffix in entry.suffixes)
     uri = next((uri for path in tried if (uri := folders.find(path))), None)
+    if uri is None and entry.suffixes == ("",):
+        uri = folders.find_converted(paths[0])
     if uri is None:
         reason = f"named by {entry.where}, and not there: looked for {_tried(entry, paths)}"
         return replace(record, status=Status.NOT_FOUND, reason=reason)
-    if not class_name:
+    if not labelled:
         reason = f"label {entry.label} of {entry.where} is not in 0..{len(class_names) - 1}"
         return replace(record, uri=uri, status=Status.LABEL_OUT_OF_RANGE, reason=reason)
     return replace(record, uri=uri)
@@ -97,11 +102,26 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
 
 def _tried(entry: Entry, paths: Sequence[str]) -> str:
     suffixes = ", ".join(filter(None, entry.suffixes))
-    endings = f" with {suffixes}" if suffixes else ""
+    endings = f" with {suffixes}" if suffixes else ", and for other suffixes of videos"
     if len(paths) == 1:
         return paths[0] + endings
     folders = ", ".join(path.rpartition("/")[0] for path in paths)
     return f"{paths[0].rpartition('/')[2]}{endings} in {folders}"
+
+
+def _note_converted(entries: Sequence[Entry], records: Sequence[VideoRecord]) -> list[str]:
+    """Say how many videos have another suffix than their list says."""
+    converted = [
+        record.uri
+        for entry, record in zip(entries, records, strict=True)
+        if record.good
+        and entry.suffixes == ("",)
+        and PurePosixPath(entry.paths[0]).suffix.lower() != PurePosixPath(record.uri).suffix.lower()
+    ]
+    first = (
+        f"{len(converted)} videos have another suffix than in their list: {shorten(converted, 1)}"
+    )
+    return [first] if converted else []
 
 
 def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:

@@ -90,18 +90,33 @@ class IndexReport:
         rows.writerows(astuple(video) for video in self.bad)
         return text.getvalue().encode()
 
-    def bad_lines(self, count: int = 10) -> list[str]:
+    def bad_lines(self) -> list[str]:
         """Name the first bad videos of each status."""
-        by_status: defaultdict[str, list[BadVideo]] = defaultdict(list)
-        for video in self.bad:
-            by_status[video.status].append(video)
-        lines = []
-        for status, videos in by_status.items():
-            shown = videos if len(videos) <= count else videos[: count - 1]
-            lines += [f"bad video: {v.split} {v.sample_id}: {v.reason} [{status}]" for v in shown]
-            if more := len(videos) - len(shown):
-                lines.append(f"bad video: {more} more [{status}]")
-        return lines
+        return first_of_each(
+            (bad.status, f"bad video: {bad.split} {bad.sample_id}: {bad.reason} [{bad.status}]")
+            for bad in self.bad
+        )
+
+
+def first_of_each(lines: Iterable[tuple[str, str]], count: int = 10) -> list[str]:
+    """Return the first lines of each status, at most ``count``, with how many more there are.
+
+    Args:
+        lines: pairs of a status in words and a line.
+        count: lines of each status.
+
+    """
+    by_status: defaultdict[str, list[str]] = defaultdict(list)
+    for status, line in lines:
+        by_status[status].append(line)
+    shown = []
+    for status, all_of_it in by_status.items():
+        if len(all_of_it) <= count:
+            shown += all_of_it
+        else:
+            more = f"... and {len(all_of_it) - count + 1} more [{status}]"
+            shown += [*all_of_it[: count - 1], more]
+    return shown
 
 
 def index_report(
@@ -135,13 +150,13 @@ def index_report(
             *_left_out(left_out),
         ),
         bad=tuple(
-            BadVideo(record.split, record.sample_id, _words(record.status), record.reason)
+            BadVideo(record.split, record.sample_id, status_in_words(record.status), record.reason)
             for record in bad
         ),
     )
 
 
-def _words(status: int) -> str:
+def status_in_words(status: int) -> str:
     return Status(status).name.lower().replace("_", " ")
 
 
@@ -150,7 +165,7 @@ def _bad_by_status(bad: Iterable[VideoRecord]) -> list[IndexFinding]:
     for record in bad:
         videos[record.status].append(record.sample_id)
     return [
-        IndexFinding(_words(status), tuple(videos[status]))
+        IndexFinding(status_in_words(status), tuple(videos[status]))
         for status in Status
         if status not in COUNTED_OTHERWISE
     ]

@@ -47,6 +47,11 @@ class Folders:
             found = f"{found}/{spelling}" if found else spelling
         return found
 
+    def find_converted(self, path: str) -> str | None:
+        """Find a video that has another suffix than its list says: many are converted."""
+        stem = path.removesuffix(PurePosixPath(path).suffix)
+        return next((uri for suffix in VIDEO_SUFFIXES if (uri := self.find(stem + suffix))), None)
+
     def _spellings(self, folder: str) -> dict[str, str]:
         if folder not in self._listed:
             names = list_names(join_uri(self.root, folder) if folder else self.root)

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.config.schema import DatasetConfig, Layout
+from pipeline.dataset.classes import number_labels
 from pipeline.dataset.folders import VIDEO_SUFFIXES, Folders, shorten, why_no_video
 from pipeline.dataset.groups import group_column
-from pipeline.dataset.label_lists import Line, number_labels, read_label_list
+from pipeline.dataset.label_lists import Line, read_label_list
 from pipeline.dataset.lists import (
     annotations_uri,
     find_lists,

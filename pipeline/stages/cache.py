@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.findings import first_of_each, status_in_words
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
@@ -282,8 +283,12 @@ def _check_failures(plan: CachePlan) -> None:
         cells = read_fragment(plan.root, plan.spec, unit)
         bad = cells.status != Status.GOOD
         status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
+    lines = []
     for row, status in sorted(status_of_row.items()):
-        print(f"no logits: {plan.manifest.records[row].sample_id} ({Status(status).name})")
+        words = status_in_words(status)
+        lines.append((words, f"no logits: {plan.manifest.records[row].sample_id} [{words}]"))
+    for line in first_of_each(lines):
+        print(line)
     check_failed_fraction(len(status_of_row), plan.manifest.records, plan.config.dataset)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.findings import first_of_each, status_in_words
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -188,8 +189,11 @@ def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
 def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
     """Stop before the seal if too many videos have no frames."""
     bad = [record for record in records if not record.good]
-    for record in bad:
-        print(f"no frames: {record.sample_id}: {record.reason}")
+    lines = (
+        (status_in_words(bad.status), f"no frames: {bad.sample_id}: {bad.reason}") for bad in bad
+    )
+    for line in first_of_each(lines):
+        print(line)
     check_failed_fraction(len(bad), records, plan.config.dataset)
 
 

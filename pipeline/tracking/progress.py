@@ -12,6 +12,7 @@ LOG_EVERY_SECONDS = 5.0
 RENEW_EVERY_SECONDS = 0.2
 Item = TypeVar("Item")
 BAR_WIDTH = 24  # characters
+MAX_WARNINGS = 10
 TO_START_OF_LINE, CLEAR_LINE = "\r", "\x1b[K"
 
 
@@ -22,7 +23,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._done = self._first = 0
+        self._done = self._first = self._num_warnings = 0
         self._started = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
@@ -65,10 +66,17 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a milestone to standard output, above the bar; hidden like the bar itself."""
         if not self.hidden:
-            self.warn(text)
+            self._print(text)
 
     def warn(self, text: str) -> None:
-        """Print a warning to standard output, above the bar, even with ``--quiet``."""
+        """Print a warning to standard output, above the bar, even with ``--quiet``; ten at most."""
+        self._num_warnings += 1
+        if self._num_warnings <= MAX_WARNINGS:
+            self._print(text)
+        elif self._num_warnings == MAX_WARNINGS + 1:
+            self._print(f"more than {MAX_WARNINGS} warnings; the others are summed up at the end")
+
+    def _print(self, text: str) -> None:
         self._clear()
         print(text, flush=True)
 

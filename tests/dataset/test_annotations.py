@@ -81,6 +81,16 @@ def test_full_ucf101(all_of_ucf101, number, num_train, num_val):
     assert not any(finding.found for finding in report_of(annotated).findings)
 
 
+def test_converted_videos_are_found_and_that_is_said(tmp_path):
+    make_videos(tmp_path, ["A/a.MP4", "B/b.avi"])
+    annotated = read("ucf101", tmp_path, ucf_lists(tmp_path / "lists"), 2)
+    assert [(r.sample_id, r.uri) for r in annotated.records] == [
+        ("A/a", "A/a.MP4"),
+        ("B/b", "B/b.avi"),
+    ]
+    assert annotated.notes == ("1 videos have another suffix than in their list: A/a.MP4",)
+
+
 @pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups", "handstandpushups"])
 @pytest.mark.parametrize("stem", ["v_HandStandPushups", "v_HandstandPushups"])
 def test_case_of_handstand_pushups_is_forgiven(tmp_path, folder, stem):
@@ -568,7 +578,10 @@ def test_missing_videos_are_rows(tmp_path):
     annotated = read("ucf101", tmp_path, ucf_lists(tmp_path / "lists"), 2)
     missing = annotated.records[1]
     assert (missing.sample_id, missing.uri, missing.status) == ("B/b", "B/b.avi", Status.NOT_FOUND)
-    assert missing.reason == "named by testlist01.txt, line 1, and not there: looked for B/b.avi"
+    assert missing.reason == (
+        "named by testlist01.txt, line 1, and not there: looked for B/b.avi, and for other suffixes"
+        " of videos"
+    )
 
 
 def test_number_of_classes_is_checked(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.progress import CLEAR_LINE, TO_START_OF_LINE, duration
+from pipeline.tracking.progress import CLEAR_LINE, TO_START_OF_LINE, Progress, duration
 
 ROOT = Path(__file__).parents[2]
 WORK = """
@@ -73,3 +73,14 @@ def test_quiet_shows_warnings_only() -> None:
 )
 def test_durations_are_read_easily(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_warnings_end_after_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("index", 30, "videos") as shown:
+        for number in range(30):
+            shown.warn(f"bad video: v{number}")
+    said = capsys.readouterr().out.splitlines()
+    assert said[9:] == [
+        "bad video: v9",
+        "more than 10 warnings; the others are summed up at the end",
+    ]

@@ -1,0 +1,184 @@
+"""The classes of ``path,label`` lists: their names, and what a label means.
+
+Labels are integers from 0, integers from 1, or names. Integers have their names from a file beside
+the lists, or from the folders that the videos of each class lie in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.config.schema import DatasetConfig
+from pipeline.dataset.folders import shorten
+from pipeline.dataset.label_lists import LABEL_COLUMNS, SEPARATORS, Line, split_fields
+from pipeline.dataset.lists import annotations_uri, name_of, read_lines
+from pipeline.errors import DatasetError
+from pipeline.storage.files import join_uri, list_names
+
+MAX_LABEL = 99_999
+CLASS_FILES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of classes: the name of each, and the id of the first one, 0 or 1."""
+
+    uri: str
+    first: int
+    names: tuple[str, ...]
+
+
+def number_labels(
+    lines: Sequence[Line], dataset: DatasetConfig
+) -> tuple[tuple[str, ...], list[int], list[str]]:
+    """Return the class names, the label of each line, and notes on how they were found.
+
+    Raises:
+        DatasetError: if it cannot be told which class a label means.
+
+    """
+    listed = _listed_classes(dataset)
+    notes = []
+    if listed:
+        count, first = len(listed.names), listed.first
+        notes.append(f"{name_of(listed.uri)}: {count} classes, counted from {first}")
+    if any(line.number is None for line in lines):
+        return (*_by_name(lines, listed.names if listed else ()), notes)
+    labels = [line.number or 0 for line in lines]
+    if max(labels) > MAX_LABEL:
+        line = lines[labels.index(max(labels))]
+        raise DatasetError(f"{line.where}: label {line.label} is over {MAX_LABEL}")
+    used = {label for label in labels if label >= 0}
+    count = _num_classes(used, listed, dataset.num_classes)
+    first = _first_label(lines, used, listed, count)
+    if first:
+        notes.append(f"labels count from 1 to {count}: label 1 of the lists is class 0")
+    labels = [label - first for label in labels]
+    if listed:
+        return listed.names, labels, notes
+    by_folder = _names_of_folders(lines, labels, dataset.num_classes)
+    if not by_folder and count not in (max(used, default=0) + 1 - first, len(used)):
+        count = len(used)  # which read_annotations refuses
+    other = "label" if by_folder else "class"
+    names = tuple(by_folder.get(label, f"{other} {label}") for label in range(count))
+    return names, labels, notes
+
+
+def _num_classes(used: set[int], listed: Listed | None, configured: int | None) -> int:
+    """Count the classes: as listed, else as configured, else up to the largest label."""
+    if listed:
+        return len(listed.names)
+    if configured is not None:
+        return configured
+    if 0 not in used:
+        raise DatasetError(
+            f"the smallest label is {min(used, default=-1)}. Set dataset.num_classes: where the"
+            " largest label is as large, labels count from 1. Or list the classes in classes.csv"
+            " beside the lists (id,name)."
+        )
+    return max(used) + 1
+
+
+def _first_label(lines: Sequence[Line], used: set[int], listed: Listed | None, count: int) -> int:
+    """Return the label of the first class. Labels count from 1 if none is 0 and one is K."""
+    from_one = 0 not in used and max(used, default=0) == count
+    if not listed:
+        return int(from_one)
+    if from_one if listed.first == 0 else 0 in used:
+        line = next(line for line in lines if line.number == (count if from_one else 0))
+        raise DatasetError(
+            f"{line.where}: label {line.label}; {listed.uri} counts {count} classes from"
+            f" {listed.first}. Correct one of the two."
+        )
+    return listed.first
+
+
+def _listed_classes(dataset: DatasetConfig) -> Listed | None:
+    """Read the file of classes beside the lists, if there is one."""
+    annotations = annotations_uri(dataset)
+    there = set(list_names(annotations))
+    for name in CLASS_FILES:
+        for spelling in (f"{dataset.name}_{name}", name):
+            if spelling in there:
+                return read_classes(join_uri(annotations, spelling))
+    return None
+
+
+def read_classes(uri: str) -> Listed:
+    """Read ``id,name`` or ``name,id``, or a name a line."""
+    texts = [text for _, text in read_lines(uri)]
+    pairs = [_id_and_name(text) for text in texts]
+    unnumbered = [number is None for number, _ in pairs]
+    headed = len(texts) > 1 and unnumbered[0] and not any(unnumbered[1:])
+    if headed or (texts and texts[0].casefold() in ("name", *LABEL_COLUMNS)):
+        texts, pairs = texts[1:], pairs[1:]
+    if any(number is None for number, _ in pairs):
+        pairs = [(number, text.strip('"')) for number, text in enumerate(texts)]
+    names = {number: name for number, name in pairs if number is not None}
+    first = min(names, default=-1)
+    if first not in (0, 1) or set(names) != set(range(first, first + len(pairs))):
+        raise DatasetError(f"{uri}: ids of classes must be 0, 1, 2 ... or 1, 2, 3 ..., each once")
+    if len(set(names.values())) < len(names):
+        twice = next(name for name, count in Counter(names.values()).items() if count > 1)
+        raise DatasetError(f"{uri}: two classes are called {twice!r}")
+    return Listed(uri, first, tuple(names[first + position] for position in range(len(names))))
+
+
+def _id_and_name(text: str) -> tuple[int | None, str]:
+    """Split a line at its number; behind a blank it may be the end of a name: ``gesture 2``."""
+    for separator in SEPARATORS:
+        fields = [field.strip() for field in split_fields(text, separator)]
+        orders = [(fields[0], fields[1:])]
+        if separator != " ":
+            orders.append((fields[-1], fields[:-1]))
+        for number, name in orders:
+            if name and re.fullmatch(r"\d{1,9}", number):
+                return int(number), separator.join(name).strip()
+    return None, text
+
+
+def _by_name(lines: Sequence[Line], listed: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Number labels that are names of classes: as they are listed, or else sorted."""
+    numbered = [line for line in lines if line.number is not None]
+    if numbered and not listed:
+        named = next(line for line in lines if line.number is None)
+        raise DatasetError(
+            f"{named.where}: the label {named.label!r} is a name, and {numbered[0].where} has the"
+            f" integer {numbered[0].label}. Use one of the two, or list the names in classes.csv"
+            " beside the lists (id,name)."
+        )
+    classes = tuple(listed) or tuple(sorted({line.label for line in lines}))
+    labels = {name.casefold(): label for label, name in enumerate(classes)}
+    if len(labels) < len(classes):
+        twice = [name for name in classes if classes[labels[name.casefold()]] != name]
+        raise DatasetError(f"classes differ only in case: {shorten(twice)}. Spell each in one way.")
+    for line in lines:
+        if line.label.casefold() not in labels:
+            raise DatasetError(
+                f"{line.where}: {line.label!r} is none of the listed classes {shorten(classes)}"
+            )
+    return classes, [labels[line.label.casefold()] for line in lines]
+
+
+def _names_of_folders(
+    lines: Iterable[Line], labels: Iterable[int], num_classes: int | None
+) -> dict[int, str]:
+    """Name labels after the folders that have them most, where folders are of classes.
+
+    They are where there are as many as classes or labels, and most of their videos have their
+    label; published lists leave labels out.
+    """
+    numbered = list(zip((line.path.split("/") for line in lines), labels, strict=True))
+    for level in (-2, 0):  # the folder of the video, or the first of its path
+        counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        for parts, label in numbered:
+            counts[parts[level] if len(parts) > 1 else ""][label] += 1
+        commonest = {folder: found.most_common(1)[0] for folder, found in counts.items()}
+        num_agreeing = sum(count for _, count in commonest.values())
+        num_labels = len({label for _, label in numbered})
+        if len(counts) in (num_classes, num_labels) and 2 * num_agreeing > len(numbered):
+            return {label: folder for folder, (label, _) in commonest.items() if folder}
+    return {}
