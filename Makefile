@@ -81,7 +81,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts, spelling (about a 
 format: $(INSTALLED) ## rewrite the sources as `check` wants them
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
-# --- test: four suites, every test in exactly one ------------------------------------------------
+# --- test: every test is in exactly one suite; test-s3 repeats some on another server --------------
 
 test: $(INSTALLED) ## unit tests and short cluster tests (under 9 minutes on two cores)
 	@$(BIN)/pytest $(PARALLEL) -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
