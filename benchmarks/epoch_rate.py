@@ -31,8 +31,8 @@ from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifes
 from pipeline.frames import store as frame_writer
 from pipeline.frames.video import probe_video
 from pipeline.logits import store as logit_writer
-from pipeline.logits.layout import plan_shards
 from pipeline.logits.mirror import Mirror
+from pipeline.logits.spec import plan_shards
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache

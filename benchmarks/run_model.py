@@ -25,7 +25,7 @@ from benchmarks.section import print_section
 from benchmarks.small_experiment import build_experiment
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import Status
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits.spec import StoreSpec
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
 from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks, unit_steps
 from pipeline.stages.cache_steps import CARRIED, CLIP_SCHEMA

@@ -23,7 +23,7 @@ from benchmarks.section import print_section, say
 from benchmarks.small_experiment import build_experiment
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
-from pipeline.logits.layout import plan_shards
+from pipeline.logits.spec import plan_shards
 from pipeline.logits.store import gather_shard, seal_logits
 from pipeline.results.costs import memory_bytes
 from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher

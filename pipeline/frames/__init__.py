@@ -8,9 +8,8 @@
     <root>/manifest.parquet               the prepared manifest: where each video's candidates are
     <root>/seal.json                      every file with size and sha256, and the root digest
 
-``prepare_stage`` makes it, with ``writer``. Later stages open it with ``reader.open_frame_store``
-and go on from its manifest; the frames come through ``pipeline.frames.source`` like those of any
-video.
+``pipeline.stages.prepare`` makes it. Later stages open it with ``store.open_frame_store`` and go on
+from its manifest; the frames come through ``source.frames_of`` like those of any video.
 
 What it has in common with the logit store is in :mod:`pipeline.storage.sealed`.
 """

@@ -7,14 +7,17 @@ or that of prepared frames.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
-from pipeline.frames import prepared, video
+from pipeline.errors import Status
+from pipeline.frames import video
+from pipeline.frames.opening import video_error
+from pipeline.frames.pictures import Frame, decode_jpeg
 from pipeline.frames.store import frames_identity, open_frame_store
-from pipeline.frames.upright import Frame
-
-__all__ = ["Frame", "frames_of"]
+from pipeline.frames.store_files import Location, local_file, mapped_jpegs
+from pipeline.storage.files import sha256_of
 
 
 def frames_of(
@@ -30,12 +33,25 @@ def frames_of(
 
     Raises:
         VideoDecodeError: if the bytes are not those of the manifest, or a wanted frame is missing.
-        StoreCorrupt: if a file of prepared frames is damaged.
+        StoreCorrupt: if a file of prepared frames, or the seal of its store, is damaged.
 
     """
     if record.prepared:
-        return prepared.frames_of(record, frame_indices, verify=verify)
+        return _prepared_frames(record, frame_indices, verify=verify)
     return video.frames_of(record, frame_indices, limits, verify=verify)
+
+
+def fetch(record: VideoRecord) -> None:
+    """Bring the file that holds a video's frames to this machine, and verify it, once a job.
+
+    Raises:
+        VideoDecodeError: if there is no such file.
+        StoreCorrupt: if it is damaged.
+        StorageUnavailable: if storage fails, or another process holds the lock for too long.
+
+    """
+    with _bad_files_named(record):
+        local_file(Location.parse(record.uri).file_uri)
 
 
 def read_videos(config: ExperimentConfig) -> Manifest:
@@ -64,3 +80,46 @@ def read_source(config: ExperimentConfig) -> Manifest:
     store = open_frame_store(config.frames_uri)
     store.check_identity(frames_identity(config, videos))
     return store.manifest
+
+
+def _prepared_frames(
+    record: VideoRecord, frame_indices: Sequence[int], *, verify: bool
+) -> Iterator[tuple[int, Frame]]:
+    jpegs = _read_jpegs(record, verify=verify)
+    for index in sorted(set(frame_indices)):
+        if index >= len(jpegs):
+            reason = f"has {len(jpegs)} prepared frames; frame {index} is wanted"
+            raise video_error(record, Status.TOO_SHORT, reason)
+        try:
+            yield index, decode_jpeg(jpegs[index], record.height, record.width)
+        except ValueError as error:
+            reason = f"has a prepared frame {index} that cannot be decoded: {error}"
+            raise video_error(record, Status.UNREADABLE, reason) from error
+
+
+def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
+    with _bad_files_named(record):
+        location = Location.parse(record.uri)
+        content, jpegs = mapped_jpegs(local_file(location.file_uri), location.batch)
+    expected, found = f"{record.num_bytes} bytes", f"{len(content)} bytes"
+    if verify:
+        expected, found = f"sha256 {record.sha256}", f"sha256 {sha256_of(content)}"
+    if found != expected:
+        reason = f"does not hold the frames of its manifest: expected {expected}, found {found}; "
+        raise video_error(record, Status.CHANGED, f"{reason}prepare the frames again")
+    return jpegs
+
+
+@contextmanager
+def _bad_files_named(record: VideoRecord) -> Iterator[None]:
+    """Turn what is wrong with a file into an error of its video.
+
+    Storage that fails is no fault of a video, and neither is a damaged store, which stops the job:
+    hundreds of videos would be masked for it.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise video_error(record, Status.NOT_FOUND, "is not there") from None
+    except (OSError, ValueError) as error:
+        raise video_error(record, Status.UNREADABLE, f"cannot be read: {error}") from error

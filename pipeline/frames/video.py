@@ -29,6 +29,7 @@ from pipeline.frames.opening import (
     reason_of,
     video_error,
 )
+from pipeline.frames.pictures import AS_THE_FILE_SAYS, Frame, Upright, rotation_of, upright_size
 from pipeline.frames.skipping import (
     CannotPlan,
     decode_wanted,
@@ -37,7 +38,6 @@ from pipeline.frames.skipping import (
     plan_pictures,
     skipping_is_safe,
 )
-from pipeline.frames.upright import AS_THE_FILE_SAYS, Frame, Upright, rotation_of, upright_size
 from pipeline.storage.files import sha256_of
 
 

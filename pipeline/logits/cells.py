@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.logits.layout import StoreSpec, Unit, cut_unit
+from pipeline.logits.spec import StoreSpec, Unit, cut_unit
 from pipeline.views.view import EVALUATION_VIEW
 
 LOWEST = np.finfo(np.float16).min  # of a centred logit; its softmax is 0 at any sane temperature

@@ -22,10 +22,9 @@ from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, Grid, bad_logits, cell_shapes, pick
-from pipeline.logits.garbage import own_names
-from pipeline.logits.generations import GENERATIONS, find_videos
+from pipeline.logits.generations import GENERATIONS, find_videos, own_names
 from pipeline.logits.journal import read_fragment
-from pipeline.logits.layout import Shard, StoreSpec, plan_shards, plan_units
+from pipeline.logits.spec import Shard, StoreSpec, plan_shards, plan_units
 from pipeline.logits.store import LogitStore, backend_of
 from pipeline.storage.files import is_temporary, list_tree
 from pipeline.storage.sealed.journal import finished_units, fragment_name

@@ -25,14 +25,13 @@ from pipeline.logits.generations import (
     find_videos,
     list_generations,
 )
-from pipeline.logits.identity import cell_identity
 from pipeline.logits.journal import (
     create_inherited,
     read_fragment,
     read_inherited,
     write_fragment,
 )
-from pipeline.logits.layout import Shard, StoreSpec, Unit, plan_units
+from pipeline.logits.spec import Shard, StoreSpec, Unit, cell_identity, plan_units
 from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import find_seal

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, bad_logits, cell_schema, cell_shapes, to_cells, to_table
-from pipeline.logits.layout import StoreSpec, Unit
+from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.storage.files import create_bytes, join_uri, read_bytes
 from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_footer, fragment_name
 from pipeline.storage.sealed.seal import publish

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import PipelineError, Status, StorageUnavailable, StoreIncomplete
 from pipeline.logits.cells import cell_shapes
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits.spec import StoreSpec
 from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.files import read_json, sha256_of_file, write_json, writing_to
 from pipeline.storage.locks import making, verify_once

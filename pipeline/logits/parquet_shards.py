@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.logits.cells import Grid, cell_schema, pick, scatter, to_cells, to_table
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits.spec import StoreSpec
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import decode_table, encode_table
 

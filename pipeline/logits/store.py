@@ -20,7 +20,7 @@ from pipeline.errors import StoreIncomplete
 from pipeline.logits import parquet_shards, zarr_shards
 from pipeline.logits.cells import Cells, Grid, cell_shapes, joined, scatter
 from pipeline.logits.journal import read_fragment
-from pipeline.logits.layout import Shard, StoreSpec, decode_spec
+from pipeline.logits.spec import Shard, StoreSpec, decode_spec
 from pipeline.storage.sealed.seal import FileEntry, Seal, publish
 from pipeline.storage.sealed.store import SealedStore, open_sealed, seal_files
 

@@ -17,7 +17,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from pipeline.logits.cells import Grid, cell_shapes
-from pipeline.logits.layout import StoreSpec
+from pipeline.logits.spec import StoreSpec
 
 FOLDER = "logits.zarr"
 # The number of axes gives the names of chunks: shards follow each other on the first one only.

@@ -29,7 +29,7 @@ from pipeline.frames.source import read_source
 from pipeline.logits.generations import place_generation, record_videos
 from pipeline.logits.inheritance import Donor, find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
-from pipeline.logits.layout import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
+from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_logits
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS

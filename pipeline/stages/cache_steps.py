@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError, Status, VideoDecodeError
 from pipeline.logits.cells import Cells, bad_logits, centre, unit_of
 from pipeline.logits.inheritance import with_inherited
 from pipeline.logits.journal import write_fragment
-from pipeline.logits.layout import StoreSpec, Unit
+from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import jitter_rows

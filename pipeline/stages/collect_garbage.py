@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StoreIncomplete
-from pipeline.frames import store as frame_garbage
-from pipeline.logits import garbage as logit_garbage
+from pipeline.frames import store as frame_store
+from pipeline.logits import generations as logit_store
 from pipeline.logits.mirror import find_superseded, remove_mirror
 from pipeline.storage import files
 from pipeline.storage.files import exists, is_temporary, join_uri, list_files
@@ -52,8 +52,8 @@ def _everywhere(
     config: ExperimentConfig, written_before: float, journals: bool
 ) -> Iterator[Garbage]:
     for find_garbage, root in (
-        (logit_garbage.find_garbage, config.store_uri),
-        (frame_garbage.find_garbage, config.frames_uri),
+        (logit_store.find_garbage, config.store_uri),
+        (frame_store.find_garbage, config.frames_uri),
     ):
         yield from find_garbage(root, written_before=written_before, journals=journals)
     for file in list_files(config.artefacts):

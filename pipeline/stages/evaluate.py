@@ -22,7 +22,7 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
 from pipeline.errors import ConfigError, DatasetError, Status
 from pipeline.frames.source import read_source
-from pipeline.logits.identity import TRANSFORM_VERSION
+from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.networks.trained import TrainedNetwork, load_teacher, load_trained
 from pipeline.results.evaluation import TEACHER, Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure

@@ -28,7 +28,7 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError, DatasetError, ExportMismatch
 from pipeline.frames.source import read_source
-from pipeline.logits.identity import TRANSFORM_VERSION
+from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.logits.store import open_store
 from pipeline.networks.trained import TrainedNetwork, load_trained
 from pipeline.results.export import executorch, onnx, pt2

@@ -24,7 +24,7 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError
 from pipeline.frames.source import read_source
-from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
+from pipeline.logits.spec import StoreSpec, Unit, plan_store, plan_units
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import student_recipe
 from pipeline.networks.teacher import teacher_digest

@@ -12,8 +12,8 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.errors import DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import open_experiment_store
-from pipeline.logits.identity import TRANSFORM_VERSION
 from pipeline.logits.mirror import Mirror, open_mirror
+from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.logits.store import LogitStore
 from pipeline.networks.build import build_network, init_digest
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe

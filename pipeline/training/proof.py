@@ -22,7 +22,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from pipeline.config.schema import VideoLimits
 from pipeline.errors import VideoDecodeError, ViewMismatch
 from pipeline.frames import video
-from pipeline.frames.source import Frame, frames_of
+from pipeline.frames.pictures import Frame
+from pipeline.frames.source import frames_of
 from pipeline.logits.mirror import Mirror
 from pipeline.views.clip import Clip, crc_of
 from pipeline.views.loader import ClipBatch, ClipRequest

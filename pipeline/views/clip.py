@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.pictures import resized
-from pipeline.frames.source import Frame, frames_of
+from pipeline.frames.pictures import Frame, resized
+from pipeline.frames.source import frames_of
 from pipeline.views.view import Box, View
 
 

@@ -29,7 +29,7 @@ from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StorageUnavailable, StoreCorrupt, VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo, prepare_video
-from pipeline.frames.prepared import fetch
+from pipeline.frames.source import fetch
 from pipeline.frames.video import probe_video
 from pipeline.storage.files import longest_wait_seconds
 from pipeline.storage.locks import JOB_VARIABLE, job_id

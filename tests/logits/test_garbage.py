@@ -14,7 +14,7 @@ from filelock import FileLock
 from pipeline.errors import StoreIncomplete
 from pipeline.logits import mirror
 from pipeline.logits.examine import examine
-from pipeline.logits.garbage import find_garbage
+from pipeline.logits.generations import find_garbage
 from pipeline.logits.store import open_store
 from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, exists, join_uri, list_tree, write_bytes

@@ -29,8 +29,7 @@ from hypothesis.stateful import (
 from pipeline.errors import FingerprintMismatch, StoreIncomplete
 from pipeline.logits import generations
 from pipeline.logits.examine import examine
-from pipeline.logits.garbage import find_garbage
-from pipeline.logits.generations import find_generation, list_generations
+from pipeline.logits.generations import find_garbage, find_generation, list_generations
 from pipeline.logits.store import open_store
 from pipeline.storage.files import delete
 from pipeline.storage.sealed.journal import fragment_name

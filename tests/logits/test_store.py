@@ -14,8 +14,7 @@ import pytest
 from pipeline.errors import FingerprintMismatch, Status, StoreCorrupt, StoreIncomplete
 from pipeline.logits import store
 from pipeline.logits.generations import find_generation
-from pipeline.logits.identity import build_identity
-from pipeline.logits.layout import EVALUATION_VIEW
+from pipeline.logits.spec import EVALUATION_VIEW, build_identity
 from pipeline.logits.store import backend_of, open_store
 from pipeline.storage.files import exists, join_uri, list_names, read_bytes, write_bytes
 from pipeline.storage.sealed.journal import finished_units

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import FingerprintMismatch
 from pipeline.logits.examine import examine
-from pipeline.logits.garbage import find_garbage
-from pipeline.logits.generations import find_generation, list_generations
+from pipeline.logits.generations import find_garbage, find_generation, list_generations
 from pipeline.logits.store import open_store
 from pipeline.storage.files import delete
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache

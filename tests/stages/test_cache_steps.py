@@ -13,7 +13,7 @@ from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.logits.cells import Cells, centre, chosen
 from pipeline.logits.journal import create_inherited, read_fragment
-from pipeline.logits.layout import StoreSpec, Unit, plan_store, plan_units
+from pipeline.logits.spec import StoreSpec, Unit, plan_store, plan_units
 from pipeline.networks.build import build_network
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
 from pipeline.networks.weight_files import write_weights

@@ -1,8 +1,9 @@
-"""Fingerprints change with everything that decides a logit, and with nothing else."""
+"""Fingerprints change with all that decides a logit, and only that; units cover every cell once."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from pipeline.config.schema import ExperimentConfig, ViewsConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
-from pipeline.logits.identity import build_identity
+from pipeline.errors import ConfigError
+from pipeline.logits.spec import StoreSpec, build_identity, plan_shards, plan_units
 from pipeline.storage.sealed.identity import differences, fingerprint
 
 LEAVES = st.sampled_from([None, True, 0, 1, 1.0, 0.08, "", "nothing", "1"])
+SIZES = st.integers(1, 40)
 KEYS = st.sampled_from("abc")
 PARTS = st.dictionaries(KEYS, LEAVES, max_size=3)
 IDENTITIES = st.dictionaries(KEYS, LEAVES | PARTS, max_size=3)
@@ -148,3 +151,38 @@ def test_golden_fingerprint():
     # printf '{"a":{"c":"\\u00e9","d":true},"b":[1,0.08,null]}' | sha256sum
     expected = "d7da3a243c69e087b4786a40e6d7197593f33bbff5dbd53d9441dcea3da42bb4"
     assert fingerprint({"b": [1, 0.08, None], "a": {"c": "é", "d": True}}) == expected
+
+
+@given(st.lists(st.sampled_from(["train", "val", "test"]), min_size=1), SIZES, SIZES, SIZES)
+def test_plans_cover_every_wanted_cell_once(splits, num_views, clips_per_unit, units_per_shard):
+    records = [VideoRecord(f"{n}", f"{n}", 0, split) for n, split in enumerate(splits)]
+    spec = StoreSpec(
+        identity={},
+        class_names=("a", "b"),
+        num_rows=len(records),
+        num_frames=2,
+        view_indices=(*range(num_views), -1),
+        format="zarr",
+        clips_per_unit=clips_per_unit,
+        units_per_shard=units_per_shard,
+    )
+    units = plan_units(spec, records)
+    shards = plan_shards(spec, units)
+    assert [pair for unit in units for pair in unit.coordinates] == [
+        (row, view)
+        for row, split in enumerate(splits)
+        for view in (range(num_views) if split == "train" else (-1,))
+    ]
+    assert (len(units), len(shards)) == (spec.num_units, spec.num_shards)
+    assert [unit for shard in shards for unit in shard.units] == units
+    assert [shard.rows for shard in shards] == [spec.shard_rows(s.number) for s in shards]
+    assert all(len(unit.coordinates) <= max(clips_per_unit, num_views) for unit in units)
+
+
+def test_shards_that_are_too_large_are_refused(example):
+    manifest = example.manifest
+    many = replace(manifest, class_names=tuple(str(number) for number in range(200_000)))
+    large = replace(example, format="zarr")
+    object.__setattr__(large, "manifest", many)
+    with pytest.raises(ConfigError, match=r"store\.units_per_shard"):
+        large.spec_of(store={"units_per_shard": 9, "clips_per_unit": 9})

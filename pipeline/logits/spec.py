@@ -1,8 +1,14 @@
-"""The layout of a logit store: cells cut into units, units into shards. Arithmetic, no storage.
+"""The spec of a logit store: the identity of its logits, and its layout. Arithmetic, no storage.
 
-A unit is a few consecutive rows of the manifest with all their wanted views; it is decoded, run
-and journalled together. A shard is a run of whole units and becomes one file, or one object an
-array, written by exactly one task. Both are functions of the manifest and of the layout alone.
+The identity is everything that decides a logit, and nothing else: batch sizes, threads, workers and
+URIs are left out. Its fingerprint is written into each file of the store; two artefacts belong
+together exactly when their fingerprints are equal, and when they are not, ``differences`` names the
+settings.
+
+The layout cuts cells into units, and units into shards. A unit is a few consecutive rows of the
+manifest with all their wanted views; it is decoded, run and journalled together. A shard is a run
+of whole units and becomes one file, or one object an array, written by exactly one task. Both are
+functions of the manifest and of the layout alone.
 """
 
 from __future__ import annotations
@@ -18,10 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError, StoreCorrupt, StoreIncomplete
-from pipeline.logits.identity import SCHEMA_VERSION, build_identity
-from pipeline.storage.sealed.identity import decode_identity, fingerprint
-from pipeline.views.view import EVALUATION_VIEW
+from pipeline.storage.files import sha256_of
+from pipeline.storage.sealed.identity import canonical_json, decode_identity, fingerprint
+from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
+SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array changes meaning
+TRANSFORM_VERSION = 1  # resizer, photometric operations, normalisation; raise it when pixels change
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: small for a task's memory, large for an object store
 
 
@@ -192,6 +200,55 @@ def plan_shards(spec: StoreSpec, units: Sequence[Unit]) -> list[Shard]:
         Shard(number, tuple(units[first : first + size]))
         for number, first in enumerate(range(0, len(units), size))
     ]
+
+
+def cell_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that decides what a cell holds, given its video and view.
+
+    The rest is the extent: which videos and how many views there are. Stores that differ in
+    nothing else hold the same cells where they overlap.
+    """
+    dataset = {name: v for name, v in identity["dataset"].items() if name != "manifest_digest"}
+    views = {name: v for name, v in identity["views"].items() if name != "num_views"}
+    return {**identity, "dataset": dataset, "views": views}
+
+
+def build_identity(
+    config: ExperimentConfig, *, manifest: Manifest, teacher_digest: str
+) -> dict[str, Any]:
+    """Collect everything that decides a logit of this experiment, as plain JSON values.
+
+    Args:
+        config: the experiment.
+        manifest: its videos, or prepared frames.
+        teacher_digest: sha256 over the sorted names, shapes, dtypes and bytes of the teacher's
+            state, not over its file, which changes when it is saved again.
+
+    """
+    teacher, frames = config.teacher, config.frames
+    # The manifest's digest covers prepared frames. They stand here so that a mismatch names them.
+    prepared = {"frames": frames.content} if frames.source == "prepared" else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "transform_version": TRANSFORM_VERSION,
+        "teacher": {
+            "variant": teacher.variant,
+            "embed_dim": teacher.embed_dim,
+            "depths": None if teacher.depths is None else list(teacher.depths),
+            "weights_sha256": teacher_digest,
+            "precision": teacher.precision,
+        },
+        "dataset": {
+            "manifest_digest": manifest.digest,
+            "num_classes": len(manifest.class_names),
+            # The manifest's digest covers the names. They stand here so that a mismatch names them.
+            "class_names_sha256": sha256_of(canonical_json(manifest.class_names)),
+        },
+        "views": {"policy_version": POLICY_VERSION, **config.views.model_dump(mode="json")},
+        "clip": config.clip.model_dump(mode="json"),
+        "logits": {"dtype": "float16", "centred": True},
+        **prepared,
+    }
 
 
 def decode_spec(content: bytes, uri: str) -> StoreSpec:

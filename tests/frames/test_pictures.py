@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.schema import VideoLimits, ViewsConfig
-from pipeline.frames.upright import AS_THE_FILE_SAYS, Upright
+from pipeline.frames.pictures import AS_THE_FILE_SAYS, Upright
 from pipeline.frames.video import frames_of, probe_video
 from pipeline.views.clip import clips_of
 from pipeline.views.view import build_view
