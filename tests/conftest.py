@@ -27,8 +27,9 @@ from pipeline.dataset.manifest import (
 )
 from pipeline.errors import Status
 from pipeline.frames.video import probe_video
-from pipeline.logits import journal, layout, store
+from pipeline.logits import journal, store
 from pipeline.logits.cells import Cells, centre
+from pipeline.logits.spec import Unit, plan_shards, plan_store, plan_units
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.views.clip import clips_of
 from pipeline.views.view import build_view
@@ -238,14 +239,14 @@ def tiny_config(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> E
 def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
     """URI of a sealed store: real views and proofs, and logits that no teacher gave."""
     config, manifest = tiny_config, dataset.manifest
-    spec = layout.plan_store(config, manifest=manifest, teacher_digest="ab" * 32)
-    root, units = config.store_uri, layout.plan_units(spec, manifest.records)
+    spec = plan_store(config, manifest=manifest, teacher_digest="ab" * 32)
+    root, units = config.store_uri, plan_units(spec, manifest.records)
     open_for_writing(root, spec)
     for unit in units:
         journal.write_fragment(root, spec, unit, _cells(config, manifest, unit))
     entries = [
         entry
-        for shard in layout.plan_shards(spec, units)
+        for shard in plan_shards(spec, units)
         for entry in store.gather_shard(
             root, spec, shard, manifest.records[shard.rows.start : shard.rows.stop]
         )
@@ -254,7 +255,7 @@ def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
     return root
 
 
-def _cells(config: ExperimentConfig, manifest: Manifest, unit: layout.Unit) -> Cells:
+def _cells(config: ExperimentConfig, manifest: Manifest, unit: Unit) -> Cells:
     views, clips = [], []
     for row, view_indices in zip(unit.rows, unit.views, strict=True):
         record = manifest.records[row]

@@ -15,8 +15,9 @@ import pytest
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.logits import journal, layout, store
+from pipeline.logits import journal, store
 from pipeline.logits.cells import Cells, Grid, centre
+from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.storage.sealed.seal import FileEntry, Seal
 from pipeline.storage.sealed.store import open_for_writing
 
@@ -65,23 +66,23 @@ class Example:
             ],
         )
 
-    def spec_of(self, **sections: Any) -> layout.StoreSpec:
+    def spec_of(self, **sections: Any) -> StoreSpec:
         config = self.config(**sections)
-        return layout.plan_store(config, manifest=self.manifest, teacher_digest="ab" * 32)
+        return plan_store(config, manifest=self.manifest, teacher_digest="ab" * 32)
 
     @cached_property
-    def spec(self) -> layout.StoreSpec:
+    def spec(self) -> StoreSpec:
         return self.spec_of()
 
     @cached_property
-    def units(self) -> list[layout.Unit]:
-        return layout.plan_units(self.spec, self.manifest.records)
+    def units(self) -> list[Unit]:
+        return plan_units(self.spec, self.manifest.records)
 
     @cached_property
-    def shards(self) -> list[layout.Shard]:
-        return layout.plan_shards(self.spec, self.units)
+    def shards(self) -> list[Shard]:
+        return plan_shards(self.spec, self.units)
 
-    def compute(self, unit: layout.Unit) -> Cells:
+    def compute(self, unit: Unit) -> Cells:
         """Stand in for decoder and teacher: any pure function of the unit will do."""
         rows, views = np.array(unit.coordinates).T
         draws = np.random.default_rng(unit.number)
@@ -98,12 +99,12 @@ class Example:
             frame_crc=draws.integers(0, 2**32, (len(rows), T), np.uint32),
         )
 
-    def write_units(self, root: str, units: list[layout.Unit]) -> None:
+    def write_units(self, root: str, units: list[Unit]) -> None:
         open_for_writing(root, self.spec)
         for unit in units:
             journal.write_fragment(root, self.spec, unit, self.compute(unit))
 
-    def gather(self, root: str, shard: layout.Shard) -> list[FileEntry]:
+    def gather(self, root: str, shard: Shard) -> list[FileEntry]:
         records = self.manifest.records[shard.rows.start : shard.rows.stop]
         return store.gather_shard(root, self.spec, shard, records)
 

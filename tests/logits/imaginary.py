@@ -17,8 +17,9 @@ import numpy as np
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
-from pipeline.logits import generations, inheritance, journal, layout, store
+from pipeline.logits import generations, inheritance, journal, store
 from pipeline.logits.cells import Cells, centre, joined, unit_of
+from pipeline.logits.spec import StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import Seal
 from pipeline.storage.sealed.store import open_for_writing
@@ -90,12 +91,12 @@ class Plan:
         return build_manifest("imaginary", names, [video.record for video in self.videos])
 
     @cached_property
-    def spec(self) -> layout.StoreSpec:
-        return layout.plan_store(self.config, manifest=self.manifest, teacher_digest="ab" * 32)
+    def spec(self) -> StoreSpec:
+        return plan_store(self.config, manifest=self.manifest, teacher_digest="ab" * 32)
 
     @cached_property
-    def units(self) -> list[layout.Unit]:
-        return layout.plan_units(self.spec, self.manifest.records)
+    def units(self) -> list[Unit]:
+        return plan_units(self.spec, self.manifest.records)
 
     @cached_property
     def cells(self) -> dict[tuple[int, int], Cell]:
@@ -177,7 +178,7 @@ class Writer:
         yield "record"
         if self.seal is not None:
             return
-        shards = layout.plan_shards(spec, plan.units)
+        shards = plan_shards(spec, plan.units)
         donors = inheritance.find_donors(self.root, self.home, spec, plan.manifest)
         yield "donors"
         known: dict[int, frozenset[tuple[int, int]]] = {}
@@ -205,7 +206,7 @@ class Writer:
         assert self.seal is not None
         return self.seal
 
-    def _run(self, unit: layout.Unit, known: dict[int, frozenset[tuple[int, int]]]) -> None:
+    def _run(self, unit: Unit, known: dict[int, frozenset[tuple[int, int]]]) -> None:
         missing = [p for p in unit.coordinates if p not in known.get(unit.number, ())]
         cells = self.teacher.run(self.plan, missing)
         if known:
