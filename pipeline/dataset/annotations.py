@@ -77,8 +77,8 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
     """Look for a video; one that cannot be used gets a status and a reason."""
     named = sample_id_of if entry.suffixes == ("",) else printable
     record = VideoRecord(named(entry.paths[0]), "", entry.label, entry.split)
-    try:
-        paths = [path_below(folders.root, path) for path in entry.paths]
+    try:  # other paths than the first are made of its parts
+        paths = (path_below(folders.root, entry.paths[0]), *entry.paths[1:])
     except ValueError as error:
         reason = f"{printable(entry.paths[0])!r} of {entry.where} {error}"
         return replace(record, status=Status.BAD_NAME, reason=reason)
