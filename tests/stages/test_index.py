@@ -10,7 +10,7 @@ from pipeline.config.load import load_config
 from pipeline.dataset.manifest import read_manifest
 from pipeline.errors import DatasetError, Status, TooManyFailedVideos
 from pipeline.stages.cluster import LOCAL
-from pipeline.stages.index import run_index_videos
+from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.storage.files import exists
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -64,3 +64,14 @@ def test_missing_videos_count_apart(tmp_path: Path, videos: Path, write_experime
         Status.GOOD,
         Status.NOT_FOUND,
     }
+
+
+def test_the_plan_says_how_the_annotations_are_read(
+    tmp_path: Path, videos: Path, write_experiment: Any
+) -> None:
+    lists = listed_and_not_there(tmp_path, videos, "train")
+    words = [f"dataset.annotations={lists}", "dataset.num_classes=null"]
+    text = plan_index(load_config(write_experiment(tmp_path), words)).as_text()
+    assert text.startswith("note: 1 of the 1001 annotated videos is below dataset.root")
+    assert "... and 991 more [not found]" in text
+    assert text.endswith("tiny: 1 classes; videos: train 1 good of 501, val 0 good of 500")
