@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from pipeline.tracking.progress import Progress
-from pipeline.training.loop import EpochResult
+from pipeline.training.loop import EpochResult, LoneWorker
 from pipeline.training.step import Training
-from pipeline.training.worker import LoneWorker
 
 STEP_SECONDS = 2.0  # between two messages of finished steps
 Message = dict[str, Any]

@@ -46,9 +46,9 @@ from pipeline.storage.files import (
 )
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
+from pipeline.training.loop import run_worker
 from pipeline.training.plan import TrainPlan
 from pipeline.training.sweep import SweepPlan, Trial, plan_sweep
-from pipeline.training.worker import run_worker
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid

@@ -29,9 +29,9 @@ from pipeline.stages.train_worker import has_started, keep_snapshot, mend_snapsh
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import exists, join_uri, read_bytes, read_json, write_bytes, write_json
 from pipeline.storage.locks import training_alone
-from pipeline.tracking.models import register_model
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, open_run
+from pipeline.tracking.server import register_model
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
 
 SELECTION = "val/top1"  # the best checkpoint has the highest

@@ -20,12 +20,16 @@ from pipeline.errors import PipelineError
 from pipeline.stages.follower import ReportingWorker
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import exists, is_local, read_bytes, write_bytes
-from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
-from pipeline.training.loop import EpochResult
+from pipeline.training.checkpoint import (
+    RunFiles,
+    TrainingState,
+    checkpoint_name,
+    read_checkpoint,
+    write_checkpoint,
+)
+from pipeline.training.loop import EpochResult, run_worker
 from pipeline.training.plan import TrainPlan
-from pipeline.training.run_files import RunFiles, checkpoint_name
 from pipeline.training.step import Training
-from pipeline.training.worker import run_worker
 
 T = TypeVar("T")
 

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 
 from pipeline.config.load import flattened, resolved_yaml
 from pipeline.config.schema import ExperimentConfig
-from pipeline.tracking.models import export_model, upload_model
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.provenance import source_tags
 from pipeline.tracking.server import (
@@ -30,7 +29,9 @@ from pipeline.tracking.server import (
     database_file,
     experiment_id,
     experiment_name,
+    export_model,
     newest_run,
+    upload_model,
 )
 
 if TYPE_CHECKING:

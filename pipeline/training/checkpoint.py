@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training run needs to go on bit for bit.
+"""The files of a training run, and its checkpoints: all that it needs to go on bit for bit.
 
 A checkpoint is a folder. Its ``checkpoint.json`` is written last and holds the step, facts about
 the run and the digests of the other files; a folder without it, or whose files differ from it, is
@@ -19,9 +19,78 @@ from torch import Tensor
 from dvflnet.weights import state_digest
 from pipeline.errors import StoreCorrupt
 from pipeline.networks.weight_files import read_weights, write_weights
-from pipeline.storage.files import read_bytes, read_json, sha256_of, write_bytes, write_json
+from pipeline.storage.files import (
+    join_uri,
+    read_bytes,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
 from pipeline.storage.sealed.identity import canonical_json
-from pipeline.training.run_files import CheckpointFiles
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """URIs of the files of one checkpoint, in its folder."""
+
+    folder: str
+
+    @property
+    def weights(self) -> str:
+        return join_uri(self.folder, "weights.safetensors")
+
+    @property
+    def val_logits(self) -> str:
+        return join_uri(self.folder, "val_logits.safetensors")
+
+    @property
+    def optimiser(self) -> str:
+        return join_uri(self.folder, "optimiser.pt")
+
+    @property
+    def record(self) -> str:
+        return join_uri(self.folder, "checkpoint.json")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """URIs of the files of a run, in its folder."""
+
+    folder: str
+
+    @property
+    def best(self) -> str:
+        """Weights of the epoch with the highest top-1 on val."""
+        return join_uri(self.folder, "best.safetensors")
+
+    @property
+    def last(self) -> str:
+        """Weights of the last epoch. The student's scores are theirs: val chose the best epoch."""
+        return join_uri(self.folder, "last.safetensors")
+
+    @property
+    def result(self) -> str:
+        """``result.json``, which is written last: a run without it is unfinished."""
+        return join_uri(self.folder, "result.json")
+
+    @property
+    def snapshot(self) -> str:
+        """Ray Train's record of all reports; the name is Ray's."""
+        return join_uri(self.folder, "checkpoint_manager_snapshot.json")
+
+    @property
+    def snapshot_copy(self) -> str:
+        return join_uri(self.folder, "snapshot.json")
+
+    def checkpoint(self, name: str) -> CheckpointFiles:
+        """Return the files of a checkpoint, from its name or from Ray's path without a scheme."""
+        return CheckpointFiles(join_uri(self.folder, name.rstrip("/").rpartition("/")[2]))
+
+
+def checkpoint_name(epoch: int) -> str:
+    """Return the folder of the checkpoint that is written after ``epoch`` epochs."""
+    return f"epoch_{epoch:04d}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The training loop of one worker: steps, evaluation, report. Teacher and student share it.
+"""One worker of a training run, teacher's or student's: its start, then steps, evaluation, report.
 
 It knows no Ray. Stages and benchmarks implement ``Worker``.
 """
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from dvflnet.metrics import evaluate_logits
 from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
-from pipeline.training.plan import TrainPlan
+from pipeline.networks.build import start_network
+from pipeline.training.checkpoint import TrainingState
+from pipeline.training.plan import TrainPlan, open_plan_mirror
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training, mean_results
 from pipeline.views.loader import ClipBatch, ClipLoader
@@ -54,6 +56,30 @@ class Worker(Protocol):
         ...
 
 
+class LoneWorker:
+    """The only worker of a run; it keeps no checkpoints and reports to no one."""
+
+    rank = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        return network.to(self.device)
+
+    def say(self, text: str) -> None:
+        pass
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def report(self, epoch: EpochResult, training: Training) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """The result of an evaluated epoch.
@@ -79,6 +105,34 @@ class EpochResult:
             "seconds": self.seconds,
             **self.val,
         }
+
+
+def run_worker(plan: TrainPlan, worker: Worker, *, state: TrainingState | None = None) -> None:
+    """Train to the end, from a checkpoint's state or else from the plan's first weights.
+
+    Raises:
+        WeightsMismatch: if the weights that training starts from do not fit the network.
+        ViewMismatch, TrainingDiverged, VideoDecodeError: as ``train``.
+
+    """
+    torch.set_num_threads(plan.config.cluster.worker_threads)
+    torch.manual_seed(plan.recipe.train.seed)
+    network = plan.build_network()
+    if state is not None:
+        network.load_state_dict(dict(state.weights))
+    elif (report := start_network(network, plan.recipe.model)) is not None:
+        worker.say(report.as_text())
+    training = Training(worker.wrap(network), plan.recipe, plan.schedule, worker.device)
+    if state is not None:
+        training.optimiser.load_state_dict(state.optimiser)
+    train(
+        plan,
+        training,
+        worker,
+        mirror=open_plan_mirror(plan),
+        first_step=state.step if state else 0,
+        seconds=state.seconds if state else 0.0,
+    )
 
 
 def train(

@@ -21,9 +21,9 @@ from pipeline.networks.teacher import teacher_digest
 from pipeline.storage.files import exists, join_uri, sha256_of
 from pipeline.storage.locks import MIRRORS
 from pipeline.storage.sealed.identity import canonical_json
+from pipeline.training.checkpoint import RunFiles
 from pipeline.training.order import Order, share
 from pipeline.training.proof import is_audited
-from pipeline.training.run_files import RunFiles
 from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION

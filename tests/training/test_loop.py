@@ -12,10 +12,9 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
-from pipeline.training.loop import EpochResult, StepLog, evaluate, mean_points, train
+from pipeline.training.loop import EpochResult, LoneWorker, StepLog, evaluate, mean_points, train
 from pipeline.training.plan import StoreReference, TrainPlan
 from pipeline.training.step import StepResult, Training
-from pipeline.training.worker import LoneWorker
 from pipeline.views.loader import ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 

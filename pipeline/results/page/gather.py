@@ -37,6 +37,7 @@ from pipeline.results.page.facts import (
 )
 from pipeline.storage.files import exists, read_json
 from pipeline.tracking.server import read_curves
+from pipeline.training.checkpoint import checkpoint_name
 from pipeline.training.loop import val_teacher_logits
 from pipeline.training.plan import (
     TrainPlan,
@@ -45,7 +46,6 @@ from pipeline.training.plan import (
     plan_teacher,
     vary_student,
 )
-from pipeline.training.run_files import checkpoint_name
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
