@@ -143,13 +143,8 @@ def cell_schema(spec: StoreSpec) -> pa.Schema:
     """Return the columns of ``Cells``; fixed-size lists, so that the shape is in the schema."""
     return pa.schema(
         [
-            _required("row", pa.int32()),
-            _required("view_index", pa.int16()),
-            _required("status", pa.uint8()),
-            _required("logits", _fixed_list(pa.float16(), spec.num_classes)),
-            _required("logit_offset", pa.float32()),
-            _required("view_digest", pa.uint64()),
-            _required("frame_crc", _fixed_list(pa.uint32(), spec.num_frames)),
+            pa.field(name, _arrow_type(dtype, *shape), nullable=False)
+            for name, (dtype, shape) in _columns(spec).items()
         ]
     )
 
@@ -167,17 +162,16 @@ def to_cells(table: pa.Table) -> Cells:
 
 
 def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    columns = cell_shapes(spec)
-    columns |= {"row": (np.dtype(np.int32), ()), "view_index": (np.dtype(np.int16), ())}
-    return columns
+    return {
+        "row": (np.dtype(np.int32), ()),
+        "view_index": (np.dtype(np.int16), ()),
+        **cell_shapes(spec),
+    }
 
 
-def _required(name: str, type_: pa.DataType) -> pa.Field[Any]:
-    return pa.field(name, type_, nullable=False)
-
-
-def _fixed_list(type_: pa.DataType, size: int) -> pa.DataType:
-    return pa.list_(_required("element", type_), size)
+def _arrow_type(dtype: np.dtype[Any], size: int | None = None) -> pa.DataType:
+    of_one = pa.from_numpy_dtype(dtype)
+    return of_one if size is None else pa.list_(pa.field("element", of_one, nullable=False), size)
 
 
 def _to_arrow(values: Any, type_: Any) -> Any:

@@ -133,7 +133,9 @@ def inherit_units(
         if len(mine) == len(unit.coordinates):
             write_fragment(home, spec, unit, mine)
         else:
-            remaining[unit.number] = frozenset(_inherit(home, spec, unit, mine).coordinates)
+            if not create_inherited(home, spec, unit.number, mine):
+                mine = read_inherited(home, spec, unit.number)
+            remaining[unit.number] = frozenset(mine.coordinates)
     return remaining
 
 
@@ -152,13 +154,6 @@ def _among(cells: Cells, places: Iterable[tuple[int, int]]) -> NDArray[np.bool_]
     """Return which cells, (n,), are at one of these places."""
     wanted = set(places)
     return np.array([place in wanted for place in cells.coordinates], bool)
-
-
-def _inherit(home: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Cells:
-    """Record the cells that a unit inherits, or read those that were recorded before."""
-    if create_inherited(home, spec, unit.number, cells):
-        return cells
-    return read_inherited(home, spec, unit.number)
 
 
 def _donor(home: str, spec: StoreSpec, videos: Manifest, manifest: Manifest) -> Donor:

@@ -87,35 +87,25 @@ def _create_group(store: Store, spec: StoreSpec) -> Any:
             "view_indices": list(spec.view_indices),
         },
     )
-    num_rows, num_views, rows = spec.num_rows, len(spec.view_indices), spec.rows_per_shard
-    for name, (dtype, cell) in cell_shapes(spec).items():
-        shard = (rows, num_views, *cell)
+    num_views, rows = len(spec.view_indices), spec.rows_per_shard
+    arrays: dict[str, tuple[Any, tuple[int, ...]]] = {
+        name: (dtype, (num_views, *cell)) for name, (dtype, cell) in cell_shapes(spec).items()
+    }
+    arrays |= {"label": (np.dtype(np.int32), ()), "sample_id": (str, ())}
+    for name, (dtype, of_row) in arrays.items():
         # A chunk of logits is one view, so that a reader of few views reads few bytes.
-        chunks = (rows, 1, *cell) if name == "logits" else shard
-        shards = shard if name == "logits" else None
-        _create_array(group, name, dtype, (num_rows, num_views, *cell), chunks, shards)
-    for name, of_row in (("label", np.dtype(np.int32)), ("sample_id", str)):
-        _create_array(group, name, of_row, (num_rows,), (rows,), None)
+        one_view = name == "logits"
+        shard = (rows, *of_row)
+        group.create_array(
+            name,
+            shape=(spec.num_rows, *of_row),
+            dtype=dtype,
+            chunks=(rows, 1, *of_row[1:]) if one_view else shard,
+            shards=shard if one_view else None,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            dimension_names=("row", "view", "class" if one_view else "frame")[: 1 + len(of_row)],
+        )
     return group
-
-
-def _create_array(
-    group: Any,
-    name: str,
-    dtype: Any,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    shards: tuple[int, ...] | None,
-) -> None:
-    group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks,
-        shards=shards,
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        dimension_names=("row", "view", "class" if name == "logits" else "frame")[: len(shape)],
-    )
 
 
 def _to_files(objects: Mapping[str, Any]) -> dict[str, bytes]:

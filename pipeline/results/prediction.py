@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -126,12 +125,7 @@ class Predictor:
     def __enter__(self) -> Predictor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._decoder.close()
 
     def predict(self, uri: str) -> VideoPrediction:

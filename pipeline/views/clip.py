@@ -82,7 +82,11 @@ def each_clip(
         for number, position in wanted[index]:
             view = views[number]
             if number not in clips:
-                clips[number] = _empty_clip(len(view.frame_indices), side, prove=prove)
+                num_frames = len(view.frame_indices)
+                clips[number] = Clip(
+                    np.empty((num_frames, side, side, 3), np.uint8),
+                    np.zeros(num_frames if prove else 0, np.uint32),
+                )
             cut = _cut(frame, view.box, flip=view.flip)
             clips[number].frames[position] = resized(cut, side, side)
             if prove:
@@ -90,13 +94,6 @@ def each_clip(
             left[number] -= 1
             if not left[number]:
                 yield number, clips.pop(number)
-
-
-def _empty_clip(num_frames: int, side: int, *, prove: bool) -> Clip:
-    return Clip(
-        np.empty((num_frames, side, side, 3), np.uint8),
-        np.zeros(num_frames if prove else 0, np.uint32),
-    )
 
 
 def crc_of(frame: Frame, view: View) -> int:

@@ -108,13 +108,12 @@ class DecodeProcess:
         limits: VideoLimits,
         **arguments: Any,
     ) -> Any:
-        request = (operation, record, limits, arguments)
         try:
-            return self._ask_once(*request)
+            return self._ask_once(operation, record, limits, arguments)
         except VideoDecodeError as error:
             if error.status != Status.CRASHED:
                 raise
-        return self._ask_once(*request)
+        return self._ask_once(operation, record, limits, arguments)
 
     def _ask_once(
         self,

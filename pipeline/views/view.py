@@ -109,7 +109,12 @@ def build_view(
     """
     _check_probed(record)
     if view_index == EVALUATION_VIEW:
-        return _evaluation_view(policy, record, num_frames)
+        return View(
+            view_index=view_index,
+            frame_indices=_centred_frames(record.num_frames, _unused_tail(record), num_frames),
+            box=_evaluation_boxes(policy, record.width, record.height, 1)[0],
+            flip=False,
+        )
     if view_index < 0:
         raise ValueError(f"no evaluation view has the index {view_index}")
     draws, tail = _Draws(policy.seed, record.sample_id, view_index), _unused_tail(record)
@@ -311,28 +316,15 @@ def _random_jitter(draws: _Draws, policy: ViewsConfig, frame: int) -> Jitter:
     )
 
 
-def _evaluation_box(policy: ViewsConfig, width: int, height: int) -> Box:
-    if policy.squash:
-        return Box(0, 0, height, width)
-    return _centre_square(width, height, *EVALUATION_CROP)
-
-
 def _evaluation_boxes(
     policy: ViewsConfig, width: int, height: int, num_crops: int
 ) -> tuple[Box, ...]:
+    if policy.squash:
+        return (Box(0, 0, height, width),)
     if num_crops == 1:
-        return (_evaluation_box(policy, width, height),)
+        return (_centre_square(width, height, *EVALUATION_CROP),)
     side = min(width, height)
     offsets = [k * (max(width, height) - side) // (num_crops - 1) for k in range(num_crops)]
     if width > height:
         return tuple(Box(0, offset, side, side) for offset in offsets)
     return tuple(Box(offset, 0, side, side) for offset in offsets)
-
-
-def _evaluation_view(policy: ViewsConfig, record: VideoRecord, num_frames: int) -> View:
-    return View(
-        view_index=EVALUATION_VIEW,
-        frame_indices=_centred_frames(record.num_frames, _unused_tail(record), num_frames),
-        box=_evaluation_box(policy, record.width, record.height),
-        flip=False,
-    )

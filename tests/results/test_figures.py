@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from dvflnet.metrics import CalibrationBins
-from pipeline.results.comparison import ModelScore, comparison_table
+from pipeline.results.comparison import compare_results
 from pipeline.results.figures import (
     Prediction,
     ShownVideo,
@@ -81,12 +81,18 @@ def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
 
 
 def test_comparison_is_aligned() -> None:
-    teacher = ModelScore("teacher, base", 157_082_741, 220_646_052_864, 0.941, 0.99, 0.31, 0.02)
-    student = ModelScore(
-        "distilled", 22_214_723, 27_140_878_080, 0.712, 0.9, 1.02, 0.113, 0.82, 95.0
-    )
-    assert comparison_table([teacher, student]).splitlines() == [
-        "model          params (M)  GMAC  top-1  top-5   NLL    ECE  agreement  train time",
-        "teacher, base         157   221  94.1%  99.0%  0.31   2.0%          -           -",
-        "distilled            22.2  27.1  71.2%  90.0%  1.02  11.3%      82.0%  1 min 35 s",
+    scores = {"top1": 0.712, "top5": 0.9, "nll": 1.02, "ece": 0.113}
+    cost = {"model/params_millions": 22.214723, "model/gmacs": 27.14, "train/seconds": 95.0}
+    large = cost | {"model/params_millions": 157.08, "model/gmacs": 220.6}
+    last = {f"last/{name}": value for name, value in scores.items()}
+    taught = cost | last | {"last/top1": 0.75, "last/agreement": 0.82}
+    taught |= {f"teacher/{name}": value for name, value in scores.items()} | {"teacher/top1": 0.941}
+    results = [{"metrics": metrics, "link": "here"} for metrics in (large, cost | last, taught)]
+    text = compare_results(*results)
+    assert text.splitlines()[1:5] == [
+        "model             params (M)  GMAC  top-1  top-5   NLL    ECE  agreement  train time",
+        "teacher                  157   221  94.1%  90.0%  1.02  11.3%          -  1 min 35 s",
+        "VFL-Net (labels)        22.2  27.1  71.2%  90.0%  1.02  11.3%          -  1 min 35 s",
+        "DVFL-Net (cache)        22.2  27.1  75.0%  90.0%  1.02  11.3%      82.0%  1 min 35 s",
     ]
+    assert "top-1 on val by +3.8 points, its negative log-likelihood from 1.02 to 1.02" in text
