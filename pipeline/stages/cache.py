@@ -76,16 +76,14 @@ class CachePlan:
     def as_text(self) -> str:
         num_bytes = self.num_clips * (2 * self.spec.num_classes + 13 + 4 * self.spec.num_frames)
         grown = self.root != self.config.store_uri
-        return "\n".join(
-            [
-                f"store        {self.root} ({self.spec.format})",
-                *([f"grows        {self.config.store_uri}"] if grown else []),
-                f"fingerprint  {self.spec.fingerprint}",
-                f"videos       {len(self.manifest.records)}",
-                f"clips        {self.num_clips} in {len(self.units)} units and "
-                f"{self.spec.num_shards} shards",
-                f"bytes        about {num_bytes:,} before compression",
-            ]
+        return (
+            f"store        {self.root} ({self.spec.format})\n"
+            + (f"grows        {self.config.store_uri}\n" if grown else "")
+            + f"fingerprint  {self.spec.fingerprint}\n"
+            f"videos       {len(self.manifest.records)}\n"
+            f"clips        {self.num_clips} in {len(self.units)} units and "
+            f"{self.spec.num_shards} shards\n"
+            f"bytes        about {num_bytes:,} before compression"
         )
 
 

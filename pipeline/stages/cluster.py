@@ -47,12 +47,10 @@ def inside_ray_job() -> bool:
 def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> Iterator[None]:
     """Connect to Ray for one stage.
 
-    Args:
-        config: the experiment.
-        address: ``local`` for a private Ray that ends with the stage, or a cluster's address.
-            Inside a submitted job its cluster is taken whatever this says.
-        num_cpus: logical CPUs that the stage needs at once. A private Ray offers that many; a
-            cluster that has fewer is refused, because the stage would hang.
+    ``address`` is ``local`` for a private Ray that ends with the stage, or a cluster's address.
+    Inside a submitted job its cluster is taken whatever this says. ``num_cpus`` are the logical
+    CPUs that the stage needs at once. A private Ray offers that many; a cluster that has fewer is
+    refused, because the stage would hang.
 
     Raises:
         ConfigError: if the cluster is too small.
@@ -95,22 +93,12 @@ def required_cpus(num_decoders: int, num_teachers: int) -> float:
 
 
 def check_uris_survive(config: ExperimentConfig) -> None:
-    """Refuse artefacts inside the folder of a submitted job, which Ray throws away.
-
-    Raises:
-        ConfigError: naming the URI.
-
-    """
+    """Refuse artefacts inside the folder of a submitted job, which Ray throws away."""
     if not inside_ray_job():
         return
-    folder = os.getcwd()
-    for uri in (
-        config.artefacts,
-        config.frames_uri,
-        config.store_uri,
-        config.tracking_uri.removeprefix("sqlite:///"),
-    ):
-        if is_local(uri) and uri.startswith(folder + os.sep):
+    database = config.tracking_uri.removeprefix("sqlite:///")
+    for uri in (config.artefacts, config.frames_uri, config.store_uri, database):
+        if is_local(uri) and uri.startswith(os.getcwd() + os.sep):
             raise ConfigError(
                 f"{uri} lies in the folder of this Ray job, which is deleted with it.\n"
                 "  Set artefacts to an absolute path, to ~/... or to an s3:// URI."

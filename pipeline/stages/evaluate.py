@@ -100,12 +100,10 @@ class EvaluationPlan:
         ]
 
     def as_text(self) -> str:
-        return "\n".join(
-            [
-                f"networks  {', '.join(network.name for network in self.networks)}",
-                f"videos    {len(self.rows)} of val, {self.protocol.name} clips x crops each",
-                f"results   {self.folder}",
-            ]
+        return (
+            f"networks  {', '.join(network.name for network in self.networks)}\n"
+            f"videos    {len(self.rows)} of val, {self.protocol.name} clips x crops each\n"
+            f"results   {self.folder}"
         )
 
 
@@ -170,9 +168,7 @@ def run_evaluate(
 ) -> dict[str, Any]:
     """Evaluate, publish and return the summary; the options are those of ``plan_evaluation``.
 
-    Raises:
-        TooManyFailedVideos: before publishing, if too many videos of val are bad.
-
+    TooManyFailedVideos before anything is published, if too many videos of val are bad.
     """
     plan = plan_evaluation(
         config,
@@ -204,9 +200,7 @@ def run_evaluate(
 def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evaluation:
     """Put the scores of all videos in order; a video that one network lacks is left out for all.
 
-    Raises:
-        DatasetError: if a video is missing, or came twice.
-
+    DatasetError if a video is missing, or came twice.
     """
     names = [network.name for network in plan.networks]
     found: dict[str, dict[int, list[float]]] = {name: {} for name in names}

@@ -126,12 +126,7 @@ class Scorer:
         self._candidates, self._class_names = candidates, class_names
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Turn clips into probabilities, one row for a video and a network.
-
-        Raises:
-            WeightsMismatch: if a file is not the one that was planned with.
-
-        """
+        """Turn clips into probabilities, one row for a video and a network."""
         rows: list[dict[str, Any]] = []
         for candidate in self._candidates:
             number = self._looks.index(candidate.look)

@@ -72,25 +72,17 @@ class PreparePlan:
 
     def as_text(self) -> str:
         frames, spec = self.config.frames, self.spec
-        return "\n".join(
-            [
-                f"frame store  {self.root}",
-                f"fingerprint  {spec.fingerprint}",
-                f"videos       {spec.num_rows} in {spec.num_units} units and "
-                f"{spec.num_files} files",
-                f"frames       up to {frames.num_candidates} a video, short side "
-                f"{frames.short_side}, JPEG quality {frames.quality}",
-            ]
+        return (
+            f"frame store  {self.root}\n"
+            f"fingerprint  {spec.fingerprint}\n"
+            f"videos       {spec.num_rows} in {spec.num_units} units and {spec.num_files} files\n"
+            f"frames       up to {frames.num_candidates} a video, short side "
+            f"{frames.short_side}, JPEG quality {frames.quality}"
         )
 
 
 def plan_frames(config: ExperimentConfig) -> PreparePlan:
-    """Read the manifest of the videos and plan the frame store; changes nothing.
-
-    Raises:
-        StoreIncomplete: if there is no manifest.
-
-    """
+    """Read the manifest of the videos and plan the frame store; changes nothing."""
     videos = read_videos(config)
     return PreparePlan(config, videos, plan_frame_store(config, videos))
 
@@ -127,14 +119,8 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
             num_videos += summary["num_videos"]
             num_bad += len(summary["failures"])
             progress.advance(summary["num_videos"])
-            run.log_metrics(
-                num_videos,
-                {
-                    "frames/videos": num_videos,
-                    "frames/failed_videos": num_bad,
-                    "frames/videos_per_second": progress.rate,
-                },
-            )
+            counts = {"frames/videos": num_videos, "frames/failed_videos": num_bad}
+            run.log_metrics(num_videos, counts | {"frames/videos_per_second": progress.rate})
             for failure in summary["failures"]:
                 progress.warn(f"bad video: {failure}")
 

@@ -55,12 +55,7 @@ def run_train_student(
 
 
 def register_student(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:
-    """Register the model of a finished run in MLflow and print its name there.
-
-    Raises:
-        StorageUnavailable: if the run or its model is not there.
-
-    """
+    """Register the model of a finished run in MLflow and print its name there."""
     uri, run_id = config.tracking_uri, result["run_id"]
     if run_id is None:
         raise StorageUnavailable(
@@ -75,8 +70,7 @@ def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, A
     """Train the teacher from labels and publish its best weights; return the run's result."""
     plan = plan_teacher(config)
     result = _run(plan, ray_address)
-    weights = read_bytes(plan.files.best)
-    write_bytes(config.own_teacher_uri, weights)
+    write_bytes(config.own_teacher_uri, read_bytes(plan.files.best))
     print(f"teacher: {config.own_teacher_uri}")
     return result
 

@@ -79,23 +79,13 @@ def exists(uri: str) -> bool:
 
 
 def size_bytes(uri: str) -> int:
-    """Return the size of a file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-
-    """
+    """Return the size of a file; FileNotFoundError if there is none."""
     filesystem, path = filesystem_of(uri)
     return int(_call(filesystem, "info", path)["size"])
 
 
 def read_bytes(uri: str) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-
-    """
+    """Read a whole file; FileNotFoundError if there is none."""
     filesystem, path = filesystem_of(uri)
     return bytes(_call(filesystem, "cat_file", path))
 
@@ -117,11 +107,7 @@ def read_parsed(uri: str) -> bytes:
 def local_copy(uri: str) -> Iterator[Path]:
     """Yield a file as a path on this machine: itself, or a copy that is deleted at the end.
 
-    A mapping of the copy stays readable after that.
-
-    Raises:
-        FileNotFoundError: if there is none.
-
+    A mapping of the copy stays readable after that. FileNotFoundError if there is no file.
     """
     filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, LocalFileSystem):
@@ -246,12 +232,7 @@ def read_json(uri: str) -> Any:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: if it is none, or is nested too deeply.
-
-    """
+    """Parse JSON; ValueError if it is none, or is nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError as error:

@@ -37,9 +37,7 @@ def _process_id() -> str:
 def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of a mirror: the first process of a machine makes it, the others wait.
 
-    Raises:
-        StorageUnavailable: if another process holds the lock for too long.
-
+    StorageUnavailable if another process holds the lock for too long.
     """
     mirror.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -70,14 +68,10 @@ def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
 
 @contextmanager
 def training_alone(folder: str) -> Iterator[None]:
-    """Hold the folder of a run: two jobs would delete each other's checkpoints.
+    """Hold the folder of a run, or raise StorageUnavailable if another job trains that run now.
 
-    The lock ends with the process, however that ends. An object store has no locks; there it is
-    the user who starts a run once.
-
-    Raises:
-        StorageUnavailable: if another job trains this run now.
-
+    Two jobs would delete each other's checkpoints. The lock ends with the process, however that
+    ends. An object store has no locks; there it is the user who starts a run once.
     """
     if not is_local(folder):
         yield

@@ -51,11 +51,9 @@ log = logging.getLogger(__name__)
 
 
 def deadline_seconds() -> float:
-    """Return how long a call may take, all its attempts together.
+    """Return how long a call may take, all its attempts together, as the environment says.
 
-    Raises:
-        ConfigError: if the environment does not say it as a number of seconds.
-
+    ConfigError if it does not say a number of seconds.
     """
     text = os.environ.get(DEADLINE_VARIABLE, str(DEADLINE_SECONDS))
     try:

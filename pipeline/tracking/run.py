@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -167,12 +166,7 @@ class TrackedRun:
         return f"{page}?workflowType=machine_learning"
 
     def opened(self) -> Run:
-        """Return the run as it was when it was opened.
-
-        Raises:
-            ConnectionError: if the server has not answered yet.
-
-        """
+        """Return the run as it was opened; ConnectionError if the server has not answered yet."""
         if self._run is None:
             raise ConnectionError("the run is not open yet")
         return self._run
@@ -280,12 +274,7 @@ class TrackedRun:
     def __enter__(self) -> TrackedRun:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
         self.finish("KILLED" if killed else "FAILED" if error else "FINISHED")
 
@@ -304,8 +293,7 @@ class TrackedRun:
 
     def _check(self) -> None:
         """Raise if the server does not answer, or the run is not open yet."""
-        run_id = self.opened().info.run_id
-        self._client.get_run(run_id)
+        self._client.get_run(self.opened().info.run_id)
 
     def _new_monitor(self) -> SystemMetricsMonitor:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

@@ -78,13 +78,9 @@ def newest_run(
 
 
 def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
-    """Search an experiment, newest run first.
+    """Search the runs of an experiment by its name, the newest first.
 
-    Args:
-        uri: of the tracking server or database.
-        experiment: its name.
-        where: MLflow's filter, such as ``dataset.digest = '...'``.
-
+    ``where`` is MLflow's filter, such as ``dataset.digest = '...'``.
     """
     client = connect(uri)
     found = client.get_experiment_by_name(experiment)
@@ -94,9 +90,7 @@ def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
 def read_curves(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """Read the (step, value) points of a run's curves; a name that was never logged has none.
 
-    Raises:
-        StorageUnavailable: if there is no such run, or the server does not answer.
-
+    StorageUnavailable if there is no such run, or the server does not answer.
     """
     database = database_file(uri)
     if database and not database.exists():
@@ -155,16 +149,10 @@ def upload_model(client: MlflowClient, experiment: str, run_id: str, path: Path)
 
 
 def register_model(uri: str, run_id: str, name: str) -> str:
-    """Make a run's model a version of a registered one, with the alias ``candidate``.
+    """Make a run's model a version of a registered one; return the version.
 
-    The same run twice is one version.
-
-    Returns:
-        The version. ``models:/NAME@candidate`` names it, until a later one takes the alias.
-
-    Raises:
-        StorageUnavailable: if MLflow does not answer, or the run's model never reached it.
-
+    ``models:/NAME@candidate`` names it until a later one takes the alias. The same run twice is one
+    version. StorageUnavailable if MLflow does not answer, or the run's model never reached it.
     """
     from mlflow.exceptions import MlflowException
 

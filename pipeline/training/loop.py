@@ -37,23 +37,18 @@ class Worker(Protocol):
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Move the network to the device, and join it with those of the other workers."""
-        ...
 
     def say(self, text: str) -> None:
         """Show a text to the user."""
-        ...
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all workers, in the order of their ranks."""
-        ...
 
     def advance(self, step: int) -> None:
         """Take note that ``step`` steps are finished. Cheap; called after every step."""
-        ...
 
     def report(self, epoch: EpochResult, training: Training) -> None:
         """Publish an evaluated epoch, with a checkpoint of the training. All workers call it."""
-        ...
 
 
 class LoneWorker:
@@ -146,13 +141,8 @@ def train(
 ) -> None:
     """Run the steps that are left, evaluating and reporting as the plan says.
 
-    Args:
-        plan: the run.
-        training: network, optimiser and schedule, as they are before ``first_step``.
-        worker: this worker.
-        mirror: the teacher's logits and proofs; None to learn from labels alone.
-        first_step: the number of steps that are done already.
-        seconds: the time that those took.
+    ``training`` is as it stands before ``first_step``, and ``seconds`` is the time that the steps
+    before took. Without a ``mirror`` of the teacher's logits it learns from labels alone.
 
     Raises:
         ViewMismatch: if an audited clip is not the one that the teacher saw.
@@ -228,25 +218,23 @@ class StepLog:
         """Add a result; ``step`` counts finished steps."""
         self._results.append(result)
         if step % self.every == 0:
-            self.points.append((step, mean_results(self._results)))
-            self._results.clear()
+            self._add_point(step)
 
     def take(self, step: int) -> Points:
         """Return all points up to ``step`` and start anew."""
         if self._results:
-            self.points.append((step, mean_results(self._results)))
-        taken = list(self.points)
-        self.points.clear()
-        self._results.clear()
+            self._add_point(step)
+        taken, self.points = self.points, []
         return taken
+
+    def _add_point(self, step: int) -> None:
+        self.points.append((step, mean_results(self._results)))
+        self._results.clear()
 
 
 def mean_points(parts: Sequence[Points]) -> Points:
     """Average the points of all workers, step by step."""
     return [
-        (
-            same_step[0][0],
-            {k: fmean(metrics[k] for _, metrics in same_step) for k in same_step[0][1]},
-        )
-        for same_step in zip(*parts, strict=True)
+        (points[0][0], {name: fmean(values[name] for _, values in points) for name in points[0][1]})
+        for points in zip(*parts, strict=True)
     ]

@@ -33,10 +33,6 @@ class Order:
         """Return the number of steps after which ``epoch`` epochs are complete."""
         return -(-epoch * len(self.rows) // self.global_batch_size)
 
-    def epochs_at(self, step: int) -> float:
-        """Return how many epochs are done after ``step`` steps."""
-        return step * self.global_batch_size / len(self.rows)
-
     def batch(self, step: int, *, rank: int, num_workers: int) -> list[tuple[int, int]]:
         """Return the (epoch, row) pairs of one worker's part of a step."""
         part, rest = divmod(self.global_batch_size, num_workers)

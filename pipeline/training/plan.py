@@ -141,14 +141,12 @@ class TrainPlan:
     def as_text(self) -> str:
         """Describe the run before it starts, and for ``--dry-run``."""
         order, train = self.order, self.recipe.train
-        return "\n".join(
-            [
-                f"run     {self.name}",
-                f"videos  {len(self.train_rows)} of train, {len(self.val_rows)} of val",
-                f"steps   {order.num_steps} of {order.global_batch_size} clips "
-                f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs",
-                f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}",
-            ]
+        return (
+            f"run     {self.name}\n"
+            f"videos  {len(self.train_rows)} of train, {len(self.val_rows)} of val\n"
+            f"steps   {order.num_steps} of {order.global_batch_size} clips "
+            f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs\n"
+            f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}"
         )
 
     def evaluated_epochs(self) -> list[int]:
@@ -174,18 +172,13 @@ class TrainPlan:
 
     def _train_request(self, epoch: int, row: int) -> ClipRequest:
         recipe, record = self.recipe, self.manifest.records[row]
-        proved = self.store is not None and is_audited(
-            recipe.train.seed, epoch, row, recipe.train.audit_rate
-        )
-        return ClipRequest(
-            row, record, recipe.view(record, epoch), recipe.frame_stride, prove=proved
-        )
+        train, view = recipe.train, recipe.view(record, epoch)
+        proved = self.store is not None and is_audited(train.seed, epoch, row, train.audit_rate)
+        return ClipRequest(row, record, view, recipe.frame_stride, prove=proved)
 
     def _val_request(self, row: int) -> ClipRequest:
-        record = self.manifest.records[row]
-        return ClipRequest(
-            row, record, self.recipe.evaluation_view(record), self.recipe.frame_stride
-        )
+        recipe, record = self.recipe, self.manifest.records[row]
+        return ClipRequest(row, record, recipe.evaluation_view(record), recipe.frame_stride)
 
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
@@ -212,10 +205,7 @@ def plan_teacher(config: ExperimentConfig) -> TrainPlan:
 def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
     """Plan another student of the same store and rows, without opening and checking them again.
 
-    Args:
-        plan: a student's.
-        config: the same experiment, but for the loss and the settings of training.
-
+    ``config`` is the same experiment, but for the loss and the settings of training.
     """
     return replace(plan, config=config, recipe=student_recipe(config))
 
@@ -223,11 +213,8 @@ def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
 def own_students(config: ExperimentConfig) -> list[str]:
     """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
 
-    They are those of the last epoch: the best one was chosen by looking at val.
-
-    Raises:
-        StoreIncomplete: if the experiment's student was not trained to its end.
-
+    They are those of the last epoch: the best one was chosen by looking at val. StoreIncomplete if
+    the experiment's student was not trained to its end.
     """
     student = plan_student(config)
     plans = (vary_student(student, config.baseline), student)

@@ -48,11 +48,8 @@ def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
 def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
     """Check the proved clips of a batch against the store; return how many there were.
 
-    ``limits`` guard the decoder, which runs again to find the cause of a mismatch.
-
-    Raises:
-        ViewMismatch: naming the sample, the frames that differ and the likely cause.
-
+    A ViewMismatch names the sample, the frames that differ and the likely cause. ``limits`` guard
+    the decoder, which runs again to find it.
     """
     proved = [pair for pair in zip(batch.requests, batch.clips, strict=True) if pair[0].prove]
     for request, clip in proved:

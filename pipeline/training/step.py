@@ -114,10 +114,11 @@ class Training:
             TrainingDiverged: if loss or gradient is not finite, before the weights change.
 
         """
-        torch.manual_seed(
-            keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63
-        )  # drop path
-        lr = self._set_rate(step)
+        # For drop path.
+        torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)
+        lr = self._schedule.at(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
         self.network.train()
         parts = self._forward(batch, labels, teacher_logits)
         self._check_finite("loss", parts.loss, step, batch)
@@ -149,12 +150,6 @@ class Training:
             kind=loss.kind,
         )
 
-    def _set_rate(self, step: int) -> float:
-        lr = self._schedule.at(step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        return lr
-
     def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:
         if not torch.isfinite(value):
             samples = ", ".join(request.record.sample_id for request in batch.requests)
@@ -166,9 +161,11 @@ class Training:
 
 def build_optimiser(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimiser; biases and other 1-D tensors do not decay."""
+    matrices = [p for p in network.parameters() if p.dim() > 1]
+    others = [p for p in network.parameters() if p.dim() <= 1]
     groups = [
-        {"params": _with_dims(network, matrix=True), "weight_decay": optim.weight_decay},
-        {"params": _with_dims(network, matrix=False), "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": optim.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     if optim.kind == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
@@ -183,7 +180,3 @@ def mean_results(results: Iterable[StepResult]) -> dict[str, float]:
     rows = list(results)
     names = ("loss", "distill_loss", "label_loss", "grad_norm", "lr")
     return {f"train/{name}": sum(getattr(row, name) for row in rows) / len(rows) for name in names}
-
-
-def _with_dims(network: nn.Module, *, matrix: bool) -> list[nn.Parameter]:
-    return [p for p in network.parameters() if (p.dim() > 1) == matrix]

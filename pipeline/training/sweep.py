@@ -27,7 +27,6 @@ class Point:
     temperature: float
 
     def as_text(self) -> str:
-        """Name the two settings as a person reads them."""
         return f"w {self.distill_weight:g}, T {self.temperature:g}"
 
 
@@ -45,7 +44,6 @@ class Trial:
 
     @property
     def result_uri(self) -> str:
-        """URI of the finished trial's result."""
         return join_uri(_folder(self.plan.config), "trials", f"{self.name}.json")
 
 
@@ -76,7 +74,6 @@ class SweepPlan:
 
     @property
     def folder(self) -> str:
-        """URI of the folder of the sweep's table."""
         return join_uri(_folder(self.config), self.name)
 
     def as_text(self) -> str:
@@ -86,15 +83,13 @@ class SweepPlan:
         def listed(values: tuple[float, ...]) -> str:
             return ", ".join(f"{value:g}" for value in values)
 
-        return "\n".join(
-            [
-                f"sweep   {self.name}",
-                f"store   {self.root_digest}",
-                f"grid    distill_weight {listed(sweep.distill_weights)} x "
-                f"temperature {listed(sweep.temperatures)} x seed {listed(sweep.seeds)}",
-                f"trials  {len(self.trials)}, each {order.num_steps} steps of "
-                f"{order.global_batch_size} clips in {order.epochs} epochs",
-            ]
+        return (
+            f"sweep   {self.name}\n"
+            f"store   {self.root_digest}\n"
+            f"grid    distill_weight {listed(sweep.distill_weights)} x "
+            f"temperature {listed(sweep.temperatures)} x seed {listed(sweep.seeds)}\n"
+            f"trials  {len(self.trials)}, each {order.num_steps} steps of "
+            f"{order.global_batch_size} clips in {order.epochs} epochs"
         )
 
 

@@ -93,9 +93,7 @@ def read_identity(root: str) -> bytes:
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """Return the sha256 of an identity, in hexadecimal.
 
-    Raises:
-        ValueError: if it holds NaN or infinity, which JSON cannot express.
-
+    ValueError if it holds NaN or infinity, which JSON cannot express.
     """
     return sha256_of(canonical_json(identity))
 

@@ -72,9 +72,7 @@ def build_seal(fingerprint: str, files: Iterable[FileEntry], provenance: Mapping
 def write_seal(root: str, seal: Seal) -> Seal:
     """Write a seal, unless the same store is sealed already; return the one that is there.
 
-    Raises:
-        StoreCorrupt: if the store is sealed with other files.
-
+    StoreCorrupt if the store is sealed with other files.
     """
     values = asdict(seal) | {"root_digest": seal.root_digest}
     if create_bytes(join_uri(root, SEAL_NAME), readable_json(values)):
@@ -114,12 +112,7 @@ def read_seal(root: str) -> Seal:
 
 
 def find_seal(root: str) -> Seal | None:
-    """Read the seal if there is one.
-
-    Raises:
-        StoreCorrupt: if it is damaged.
-
-    """
+    """Read the seal if there is one; StoreCorrupt if it is damaged."""
     try:
         return read_seal(root)
     except FileNotFoundError:
@@ -127,12 +120,7 @@ def find_seal(root: str) -> Seal | None:
 
 
 def sealed_entry(root: str, seal: Seal, name: str) -> FileEntry:
-    """Return what a seal says of a file.
-
-    Raises:
-        StoreCorrupt: if the seal has no such file.
-
-    """
+    """Return what a seal says of a file; StoreCorrupt if it has no such file."""
     if name not in seal.entries:
         uri = join_uri(root, SEAL_NAME)
         raise StoreCorrupt(uri, expected=f"{name} among its files", found="no such entry")
@@ -142,20 +130,13 @@ def sealed_entry(root: str, seal: Seal, name: str) -> FileEntry:
 def read_sealed(root: str, seal: Seal, name: str) -> bytes:
     """Read a file that is what its seal says.
 
-    Raises:
-        StoreCorrupt: if the seal has no such file, or the file is missing or different.
-
+    StoreCorrupt if the seal has no such file, or the file is missing or different.
     """
     return read_verified(root, sealed_entry(root, seal, name))
 
 
 def publish(root: str, name: str, content: bytes) -> FileEntry:
-    """Create a file below ``root``, or find it there with the same content.
-
-    Raises:
-        StoreCorrupt: if it is there with other content.
-
-    """
+    """Create a file below ``root``; StoreCorrupt if it is there with other content."""
     uri, entry = join_uri(root, name), FileEntry(name, len(content), sha256_of(content))
     if not create_bytes(uri, content) and (found := read_bytes(uri)) != content:
         raise StoreCorrupt(uri, str(entry), _summary(len(found), sha256_of(found)))
@@ -163,12 +144,7 @@ def publish(root: str, name: str, content: bytes) -> FileEntry:
 
 
 def read_verified(root: str, entry: FileEntry) -> bytes:
-    """Read a file below ``root`` that is what its entry says.
-
-    Raises:
-        StoreCorrupt: if it is missing or different.
-
-    """
+    """Read a file below ``root`` as its entry says; StoreCorrupt if it is missing or different."""
     uri = join_uri(root, entry.name)
     try:
         if (num_bytes := size_bytes(uri)) != entry.num_bytes:  # before it fills the memory

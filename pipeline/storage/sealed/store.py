@@ -59,31 +59,16 @@ class SealedStore(Generic[S]):
         return self.seal.root_digest
 
     def check_identity(self, wanted: Facts) -> None:
-        """Refuse a store that was made from other inputs.
-
-        Raises:
-            FingerprintMismatch: naming every part that differs.
-
-        """
+        """Refuse a store of other inputs with a FingerprintMismatch that names all differences."""
         if differing := differences(self.spec.identity, wanted):
             raise FingerprintMismatch(self.root, differing)
 
     def read(self, name: str) -> bytes:
-        """Read a file.
-
-        Raises:
-            StoreCorrupt: if it is missing or different.
-
-        """
+        """Read a file; StoreCorrupt if it is missing or different."""
         return read_sealed(self.root, self.seal, name)
 
     def verify(self) -> None:
-        """Read every file and compare it with the seal.
-
-        Raises:
-            StoreCorrupt: for the first file that is missing or different.
-
-        """
+        """Read every file; StoreCorrupt for the first that is missing or not the sealed one."""
         for entry in self.seal.files:
             read_verified(self.root, entry)
 
@@ -136,9 +121,7 @@ def seal_files(
 ) -> Seal:
     """Publish the files that belong to no unit, and seal them with those that are published.
 
-    Raises:
-        StoreCorrupt: if the store is sealed already, with other files.
-
+    StoreCorrupt if the store is sealed already, with other files.
     """
     shared = {**shared, IDENTITY_NAME: encode_identity(spec.identity, spec.layout)}
     published = [publish(root, name, content) for name, content in shared.items()]

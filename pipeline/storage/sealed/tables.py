@@ -37,10 +37,7 @@ def encode_table(table: pa.Table) -> bytes:
 def decode_table(content: bytes, schema: pa.Schema, *, uri: str) -> pa.Table:
     """Decode a table and its footer.
 
-    Raises:
-        StoreCorrupt: if it is no Parquet, fails a page checksum or has other columns than
-            ``schema``.
-
+    StoreCorrupt if it is no Parquet, fails a page checksum or has other columns than ``schema``.
     """
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
@@ -52,12 +49,7 @@ def decode_table(content: bytes, schema: pa.Schema, *, uri: str) -> pa.Table:
 
 
 def check_footer(table: pa.Table, expected: Mapping[bytes, bytes], *, uri: str) -> None:
-    """Compare the footer of a table with what it must say.
-
-    Raises:
-        StoreCorrupt: for the first entry that is missing or different.
-
-    """
+    """Raise StoreCorrupt for the first entry of a footer that is missing or not the expected."""
     found = table.schema.metadata or {}
     for key, value in expected.items():
         if found.get(key) != value:
