@@ -10,12 +10,16 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status
 from pipeline.text_table import text_table
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 # Only logit stores have MISSING and BAD_LOGITS. Labels out of range are counted by label, since a
 # video that is not there has the status NOT_FOUND whatever its label is.
@@ -48,16 +52,6 @@ class IndexFinding:
 
 
 @dataclass(frozen=True)
-class BadVideo:
-    """A video that is never trained on or measured, and why."""
-
-    split: str
-    sample_id: str
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class IndexReport:
     """All kinds of findings of a manifest, also those that apply to nothing."""
 
@@ -66,7 +60,7 @@ class IndexReport:
     num_videos: Mapping[str, int]  # by split
     num_good_videos: Mapping[str, int]
     findings: tuple[IndexFinding, ...]
-    bad: tuple[BadVideo, ...]
+    bad: tuple[VideoRecord, ...]
 
     def as_text(self, num_examples: int = 3) -> str:
         rows = [("finding", "count", "first examples")]
@@ -86,15 +80,18 @@ class IndexReport:
         """Write all bad videos as a csv."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(field.name for field in fields(BadVideo))
-        rows.writerows(astuple(video) for video in self.bad)
+        rows.writerow(("split", "sample_id", "status", "reason"))
+        rows.writerows(
+            (v.split, v.sample_id, status_in_words(v.status), v.reason) for v in self.bad
+        )
         return text.getvalue().encode()
 
     def bad_lines(self) -> list[str]:
         """Name the first bad videos of each status."""
+        named = ((status_in_words(video.status), video) for video in self.bad)
         return first_of_each(
-            (bad.status, f"bad video: {bad.split} {bad.sample_id}: {bad.reason} [{bad.status}]")
-            for bad in self.bad
+            (status, f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]")
+            for status, video in named
         )
 
 
@@ -106,11 +103,8 @@ def first_of_each(lines: Iterable[tuple[str, str]], count: int = 10) -> list[str
         count: lines of each status.
 
     """
-    by_status: defaultdict[str, list[str]] = defaultdict(list)
-    for status, line in lines:
-        by_status[status].append(line)
     shown = []
-    for status, all_of_it in by_status.items():
+    for status, all_of_it in _gathered(lines).items():
         if len(all_of_it) <= count:
             shown += all_of_it
         else:
@@ -142,17 +136,13 @@ def index_report(
             *_bad_by_status(bad),
             _labels_outside(manifest),
             _labels_unlike_folders(manifest),
-            _duplicates_across_splits(good),
-            _duplicates_within_splits(good),
-            *_leaks(good, groups),
+            *_duplicates(good),
+            *_leaks(good, splits, groups),
             *(_empty_classes(manifest.class_names, good, split) for split in splits),
             *_noted(good),
             *_left_out(left_out),
         ),
-        bad=tuple(
-            BadVideo(record.split, record.sample_id, status_in_words(record.status), record.reason)
-            for record in bad
-        ),
+        bad=tuple(bad),
     )
 
 
@@ -161,22 +151,17 @@ def status_in_words(status: int) -> str:
 
 
 def _bad_by_status(bad: Iterable[VideoRecord]) -> list[IndexFinding]:
-    videos: defaultdict[int, list[str]] = defaultdict(list)
-    for record in bad:
-        videos[record.status].append(record.sample_id)
+    videos = _gathered((record.status, record.sample_id) for record in bad)
     return [
-        IndexFinding(status_in_words(status), tuple(videos[status]))
+        IndexFinding(status_in_words(status), tuple(videos.get(status, ())))
         for status in Status
         if status not in COUNTED_OTHERWISE
     ]
 
 
 def _noted(good: Iterable[VideoRecord]) -> list[IndexFinding]:
-    videos: defaultdict[str, list[str]] = defaultdict(list)
-    for record in good:
-        for note in filter(None, record.notes.split(",")):
-            videos[note].append(record.sample_id)
-    return [IndexFinding(words, tuple(videos[note])) for note, words in NOTED.items()]
+    videos = _gathered((note, r.sample_id) for r in good for note in r.notes.split(","))
+    return [IndexFinding(words, tuple(videos.get(note, ()))) for note, words in NOTED.items()]
 
 
 def _labels_outside(manifest: Manifest) -> IndexFinding:
@@ -205,55 +190,42 @@ def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
     return IndexFinding("class folder with another label", tuple(found))
 
 
-def _duplicates_across_splits(good: Iterable[VideoRecord]) -> IndexFinding:
-    found = (
+def _duplicates(good: Iterable[VideoRecord]) -> Iterator[IndexFinding]:
+    hashed = [record for record in good if record.sha256]
+    across = (
         " = ".join(f"{record.split} {record.sample_id}" for record in copies)
-        for copies in _gathered(good, "sha256").values()
+        for copies in _gathered((record.sha256, record) for record in hashed).values()
         if len({record.split for record in copies}) > 1
     )
-    return IndexFinding("same bytes in two splits", tuple(found))
+    yield IndexFinding("same bytes in two splits", tuple(across))
+    by_split = _gathered(((r.split, r.sha256), r.sample_id) for r in hashed)
+    within = (" = ".join(copies) for copies in by_split.values() if len(copies) > 1)
+    yield IndexFinding("same bytes twice in a split", tuple(within))
 
 
-def _duplicates_within_splits(good: Iterable[VideoRecord]) -> IndexFinding:
-    by_split = _gathered(good, "split").values()
-    found = (
-        " = ".join(record.sample_id for record in copies)
-        for records in by_split
-        for copies in _gathered(records, "sha256").values()
-        if len(copies) > 1
-    )
-    return IndexFinding("same bytes twice in a split", tuple(found))
-
-
-def _leaks(good: Sequence[VideoRecord], groups: str) -> Iterator[IndexFinding]:
+def _leaks(
+    good: Sequence[VideoRecord], splits: Sequence[str], groups: str
+) -> Iterator[IndexFinding]:
     """Look for recordings with clips in two splits; without groups, nobody knows."""
     unknown = tuple(record.sample_id for record in good if not record.group)
     how = "dataset.groups is none" if groups == "none" else "set dataset.groups (docs/datasets.md)"
     why = how if len(unknown) == len(good) else ""
-    counts = {
-        group: Counter(record.split for record in videos)
-        for group, videos in _gathered(good, "group").items()
-    }
+    splits_of = _gathered((record.group, record.split) for record in good if record.group)
     found = (
-        f"{group} ({', '.join(f'{split} {count}' for split, count in by_split.items())})"
-        for group, by_split in sorted(counts.items())
-        if len(by_split) > 1
+        f"{group} ({', '.join(f'{split} {count}' for split, count in Counter(there).items())})"
+        for group, there in sorted(splits_of.items())
+        if len(set(there)) > 1
     )
     yield IndexFinding("group in two splits", tuple(found), why)
-    by_split = _gathered(good, "split")
-    known = {record.group for record in by_split.get("train", ())} - {""}
-    for split in ("val", "test"):
-        if split == "val" or split in by_split:
-            videos = by_split.get(split, ())
-            leaked = tuple(record.sample_id for record in videos if record.group in known)
-            yield IndexFinding(f"{split} video of a group in train", leaked, why)
+    for split in splits[1:]:
+        videos = (record for record in good if record.split == split)
+        leaked = tuple(v.sample_id for v in videos if "train" in splits_of.get(v.group, ()))
+        yield IndexFinding(f"{split} video of a group in train", leaked, why)
     yield IndexFinding("video of no known group", unknown)
 
 
 def _left_out(files: Iterable[tuple[str, str]]) -> Iterator[IndexFinding]:
-    by_reason: defaultdict[str, list[str]] = defaultdict(list)
-    for path, reason in files:
-        by_reason[reason].append(path)
+    by_reason = _gathered((reason, path) for path, reason in files)
     for reason, paths in sorted(by_reason.items()):
         yield IndexFinding(f"left out: {reason}", tuple(paths))
 
@@ -266,10 +238,9 @@ def _empty_classes(
     return IndexFinding(f"class without good {split} videos", tuple(found))
 
 
-def _gathered(records: Iterable[VideoRecord], attribute: str) -> dict[str, list[VideoRecord]]:
-    """Gather records by the value of an attribute; those without a value are left out."""
-    gathered: defaultdict[str, list[VideoRecord]] = defaultdict(list)
-    for record in records:
-        if value := getattr(record, attribute):
-            gathered[value].append(record)
+def _gathered(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Gather values by their keys."""
+    gathered: defaultdict[K, list[V]] = defaultdict(list)
+    for key, value in pairs:
+        gathered[key].append(value)
     return gathered

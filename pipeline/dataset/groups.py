@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
 from pipeline.dataset.manifest import VideoRecord
 
 VAL_SHARE = 0.2  # of the groups, where layout "folders" has no split of its own
-UCF_STEM = re.compile(r"(?:v_)?(.+)_(g\d+)_c\d+")
 UCF_CLASS = re.compile(r"^.+/(?=g\d+$)")  # the class before the number
-HMDB_STEM = re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+")
-KINETICS_STEM = re.compile(r"(.{11})_\d{6}_\d{6}")
-
+STEMS = {
+    # g01 of two classes are two recordings, so the class is part of the name.
+    "ucf": re.compile(r"(?:v_)?(.+)_(g\d+)_c\d+"),
+    # A film is one recording in all classes, and so is a video of YouTube.
+    "hmdb": re.compile(r"(.+)_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+"),
+    "kinetics": re.compile(r"(.{11})_\d{6}_\d{6}"),
+}
+RULES = {"auto": tuple(STEMS), "none": (), **{name: (name,) for name in STEMS}}
 GROUP_COLUMN = "group"  # of a list; taken under "auto", too
 
 
@@ -50,40 +54,19 @@ def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:
     if groups not in RULES or (groups == "auto" and in_list):
         return in_list
     path = PurePosixPath(sample_id)
-    found = (rule(path.name, path.parent.name, class_name) for rule in RULES[groups])
-    return next(filter(None, found), "")
+    for rule in RULES[groups]:
+        if match := STEMS[rule].fullmatch(path.name):
+            group = "/".join(match.groups())
+            return _film(group, path.parent.name, class_name) if rule == "hmdb" else group
+    return ""
 
 
-def _ucf(stem: str, _folder: str, _class_name: str) -> str:
-    """``g01`` of two classes are two recordings, so the class is part of the name."""
-    match = UCF_STEM.fullmatch(stem)
-    return f"{match[1]}/{match[2]}" if match else ""
-
-
-def _hmdb(stem: str, folder: str, class_name: str) -> str:
-    """A film is one recording in all classes."""
-    match = HMDB_STEM.fullmatch(stem)
-    if not match:
-        return ""
-    named = (f"_{name}" for name in (folder, class_name.replace(" ", "_")) if name)
-    ending = next((ending for ending in named if match[1].endswith(ending)), "")
-    return match[1].removesuffix(ending)
-
-
-def _kinetics(stem: str, _folder: str, _class_name: str) -> str:
-    """A YouTube video is one recording in all classes."""
-    match = KINETICS_STEM.fullmatch(stem)
-    return match[1] if match else ""
-
-
-Rule = Callable[[str, str, str], str]  # (stem, folder, class name) -> group, or an empty text
-RULES: Mapping[str, Sequence[Rule]] = {
-    "auto": (_ucf, _hmdb, _kinetics),
-    "ucf": (_ucf,),
-    "hmdb": (_hmdb,),
-    "kinetics": (_kinetics,),
-    "none": (),
-}
+def _film(stem: str, *classes: str) -> str:
+    """Return a name of HMDB51 without the class at its end."""
+    for name in filter(None, classes):
+        if stem.endswith(ending := "_" + name.replace(" ", "_")):
+            return stem.removesuffix(ending)
+    return stem
 
 
 def choose_val(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.schema import DatasetConfig, ExperimentConfig
-from pipeline.dataset.findings import BadVideo, IndexReport, index_report
+from pipeline.dataset.findings import IndexReport, index_report
 from pipeline.dataset.manifest import (
     DIGESTED,
     SCHEMA,
@@ -247,7 +247,7 @@ def test_bad_videos_and_empty_classes():
         "class without good train videos": ("Bowling",),
         "class without good val videos": ("Bowling",),
     }
-    assert report.bad[0] == BadVideo("train", "Bowling/1", "too short", "3 frames")
+    assert (report.bad[0].sample_id, report.bad[0].reason) == ("Bowling/1", "3 frames")
     assert (report.num_videos["val"], report.num_good_videos["val"]) == (3, 1)
 
 
