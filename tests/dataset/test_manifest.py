@@ -197,6 +197,13 @@ def test_nothing_found():
     assert report.num_videos == report.num_good_videos == {"train": 2, "val": 2}
 
 
+def test_notes_of_good_videos_are_findings():
+    noted = video("Archery/1", notes="size_changes,length_not_declared")
+    found = findings(report_of(noted, video("Archery/2", notes="length_not_declared")))
+    assert found["size_changes on the way"] == ("Archery/1",)
+    assert found["length not declared"] == ("Archery/1", "Archery/2")
+
+
 def test_duplicates():
     report = report_of(
         video("Archery/1", sha256="a"),
