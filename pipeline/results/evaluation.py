@@ -21,7 +21,7 @@ from dvflnet.metrics import (
     confusion_matrix,
     evaluate_logits,
 )
-from pipeline.results.bootstrap import Interval, bootstrap_interval
+from pipeline.results.bootstrap import CONFIDENCE, Interval, Units, bootstrap_interval, units_of
 from pipeline.text_table import text_table
 
 TEACHER = "teacher"
@@ -36,9 +36,20 @@ class Evaluation:
     class_names: tuple[str, ...]
     rows: tuple[int, ...]
     sample_ids: tuple[str, ...]
+    groups: tuple[str, ...]  # empty texts where they are not known
     labels: NDArray[np.int64]
     probabilities: Mapping[str, NDArray[np.float64]]  # name of the network -> (N, K)
     failures: Mapping[str, str]  # sample_id -> reason, of videos that could not be evaluated
+
+    @cached_property
+    def units(self) -> Units:
+        """What is drawn again for an interval."""
+        return units_of(self.groups)
+
+    @property
+    def interval(self) -> str:
+        """The kind of every interval, in words."""
+        return f"{100 * CONFIDENCE:.0f} % over {self.units}"
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return a network's metrics; with agreement and KL if the teacher is there to compare."""
@@ -60,13 +71,13 @@ class Evaluation:
 
     def top1(self, name: str) -> Interval:
         """Return a network's top-1 with its interval."""
-        return bootstrap_interval(self._correct(name))
+        return bootstrap_interval(self._correct(name), self.units)
 
     def difference(self, name: str, other: str) -> dict[str, Interval]:
         """Return the differences of ``top1`` and ``nll``, ``name`` minus ``other``, by video."""
         return {
-            "top1": bootstrap_interval(self._correct(name) - self._correct(other)),
-            "nll": bootstrap_interval(self._nll(name) - self._nll(other)),
+            "top1": bootstrap_interval(self._correct(name) - self._correct(other), self.units),
+            "nll": bootstrap_interval(self._nll(name) - self._nll(other), self.units),
         }
 
     def predictions(self) -> pa.Table:
@@ -97,6 +108,7 @@ class Evaluation:
             "protocol": self.protocol,
             "num_videos": len(self.rows),
             "failed_videos": dict(self.failures),
+            "intervals": self.units.as_values(),
             "networks": {
                 name: self.metrics(name) | {"top1_interval": list(self.top1(name)[1:])}
                 for name in names
@@ -111,11 +123,13 @@ class Evaluation:
     @property
     def text(self) -> str:
         """The metrics as a table, and a sentence for each difference."""
-        header = ("", "top-1", "95 %", "top-5", "NLL", "ECE", "agreement", "KL to teacher")
+        scores = ("top-5", "NLL", "ECE", "agreement", "KL to teacher")
+        header = ("", "top-1", self.interval, *scores)
         table = text_table([header, *(_line(*item) for item in self.summary["networks"].items())])
         views = f"{self.protocol} clips x crops"
         title = f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed"
-        return "\n".join([title, table, *map(_verdict, self.summary["differences"])])
+        verdicts = [f"{_verdict(it)}; {self.interval}" for it in self.summary["differences"]]
+        return "\n".join([title, table, *verdicts, *filter(None, [self.units.note])])
 
     def _correct(self, name: str) -> NDArray[np.float64]:
         return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)

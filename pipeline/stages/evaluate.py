@@ -76,6 +76,7 @@ class EvaluationPlan:
             "networks": {network.name: network.digest for network in self.networks},
             "protocol": self.protocol.name,
             "manifest": self.manifest.digest,
+            "groups": [self.manifest.records[row].group for row in self.rows],
             "transform": TRANSFORM_VERSION,
         }
         return sha256_of(canonical_json(decisive))
@@ -222,6 +223,7 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         class_names=plan.manifest.class_names,
         rows=tuple(rows),
         sample_ids=tuple(plan.manifest.records[row].sample_id for row in rows),
+        groups=tuple(plan.manifest.records[row].group for row in rows),
         labels=np.array([plan.manifest.records[row].label for row in rows], np.int64),
         probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
         failures=failures,
@@ -269,6 +271,7 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         "evaluated.sha256": network.digest,
         "cache.root_digest": network.root_digest,
         "protocol": evaluation.protocol,
+        "interval": evaluation.interval,
         "mlflow.runColor": COLOURS["teacher" if name == TEACHER else "student"],
     }
     title = f"{name} {evaluation.protocol}"
@@ -277,6 +280,7 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         config, stage="evaluate", name=title, key=key, sections=("evaluate",), tags=tags
     ) as run:
         metrics = evaluation.metrics(name)
+        metrics |= dict(zip(("top1_low", "top1_high"), evaluation.top1(name)[1:], strict=True))
         run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
         confusion = evaluation.confusion(name)
         run.log_figure("val/confusion.png", confusion_figure(confusion, evaluation.class_names))

@@ -31,6 +31,7 @@ def evaluation() -> Evaluation:
         class_names=NAMES,
         rows=(3, 5, 6, 9),
         sample_ids=("v3", "v5", "v6", "v9"),
+        groups=("g1", "g1", "g1", "g2"),
         labels=LABELS,
         probabilities={"teacher": TEACHER, "student": STUDENT},
         failures={"v4": "v4: truncated"},
@@ -63,10 +64,19 @@ def test_the_summary_names_everything_and_the_text_shows_it(evaluation):
     assert [(d["network"], d["against"]) for d in summary["differences"]] == [
         ("student", "teacher")
     ]
+    assert summary["intervals"].items() >= {"unit": "groups", "num_units": 2}.items()
     text = evaluation.text
     assert "4 videos of val, 4x3 clips x crops, 1 failed" in text
     assert "student against teacher: top-1 +0.0 points" in text
     assert "may be chance" in text
+    assert text.count("95 % over 2 groups") == 2  # the column of top-1, and the difference
+    assert text.endswith("2 groups are few: intervals over under 20 are too narrow.")
+
+
+def test_where_a_group_is_not_known_intervals_are_over_videos_and_say_so(evaluation):
+    text = replace(evaluation, groups=("g1", "g1", "", "g2")).text
+    assert "95 % over 4 videos" in text
+    assert "groups of some videos are not known" in text
 
 
 def test_predictions_have_a_row_for_each_video_and_network(evaluation):
@@ -123,6 +133,13 @@ def test_every_video_of_val_is_counted_once(plan, dataset):
     assert set(evaluation.probabilities) == {"student-1", "student-2"}
     for probabilities in evaluation.probabilities.values():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+
+
+def test_other_groups_make_another_evaluation(plan, dataset):
+    records = tuple(replace(r, group="all one") for r in dataset.manifest.records)
+    regrouped = replace(plan, manifest=replace(plan.manifest, records=records))
+    assert regrouped.manifest.digest == plan.manifest.digest
+    assert regrouped.key != plan.key
 
 
 def test_networks_of_equal_looks_share_one_decoding(plan):

@@ -235,12 +235,13 @@ def _last_logits(plan: TrainPlan) -> Tensor:
 def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> Evaluation:
     """Put the networks that have logits side by side; without a plan there are none."""
     if plan is None:
-        return Evaluation("", (), (), (), np.zeros(0, np.int64), {}, {})
+        return Evaluation("", (), (), (), (), np.zeros(0, np.int64), {}, {})
     return Evaluation(
         protocol=Protocol().name,
         class_names=plan.manifest.class_names,
         rows=plan.val_rows,
         sample_ids=tuple(plan.manifest.records[row].sample_id for row in plan.val_rows),
+        groups=tuple(plan.manifest.records[row].group for row in plan.val_rows),
         labels=np.array(plan.labels(plan.val_rows), np.int64),
         probabilities={
             role: part.value.double().softmax(dim=1).numpy()

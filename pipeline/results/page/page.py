@@ -79,6 +79,8 @@ def render(facts: Facts) -> str:
         headline=headline(facts),
         verdict=verdict(facts),
         num_val=len(evaluation.rows),
+        interval=evaluation.interval,
+        interval_note=evaluation.units.note,
         accuracy=_accuracy(facts),
         dataset=facts.dataset,
         store=facts.store,
@@ -125,11 +127,11 @@ def verdict(facts: Facts) -> str:
     gain = facts.evaluation.difference("student", "baseline")["top1"]
     told = (
         f"Beside the same student from labels alone, the cache changed top-1 by "
-        f"{100 * gain.mean:+.1f} points (95% interval over videos {100 * gain.low:+.1f} to "
+        f"{100 * gain.mean:+.1f} points ({facts.evaluation.interval}: {100 * gain.low:+.1f} to "
         f"{100 * gain.high:+.1f})"
     )
     if not gain.excludes_zero:
-        told += f", which {len(facts.evaluation.rows)} videos cannot tell from none"
+        told += f", which {facts.evaluation.units} cannot tell from none"
     return (
         f"{told}; NLL went from {before['nll']:.2f} to {after['nll']:.2f} and calibration error "
         f"from {before['ece']:.1%} to {after['ece']:.1%}."
