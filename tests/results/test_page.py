@@ -58,6 +58,7 @@ def test_what_is_there_is_shown(config: ExperimentConfig, page: Page) -> None:
     assert "20 videos" in page.sections["dataset"]
     assert "Archery" in page.sections["dataset"]
     assert store.spec.fingerprint[:16] in page.sections["lineage"]
+    assert "95 % over" in page.sections["result"]
 
 
 def test_what_is_missing_is_named(page: Page) -> None:
