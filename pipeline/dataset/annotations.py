@@ -8,12 +8,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.folders import Folders, path_below, sample_id_of, shorten
-from pipeline.dataset.groups import (
-    VAL_SHARE,
-    choose_val,
-    group_of,
-    needs_group_column,
-)
+from pipeline.dataset.groups import VAL_SHARE, choose_val, group_of
 from pipeline.dataset.layouts import READERS, Entry
 from pipeline.dataset.manifest import VideoRecord, build_manifest
 from pipeline.errors import DatasetError, Status, printable
@@ -55,11 +50,12 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
             f" have {len(class_names)} classes: {shorten(class_names)}. Correct one of the two."
         )
     records = [_record(entry, folders, class_names, dataset.groups) for entry in found.entries]
-    if needs_group_column(dataset.groups) and not any(record.group for record in records):
+    if dataset.groups not in ("auto", "none") and not any(record.group for record in records):
         raise DatasetError(
-            f"dataset.groups is {dataset.groups!r}: no list has a column of that name in its first"
-            " line. Rules are auto, ucf, hmdb, kinetics and none; a regular expression has one"
-            " group, as _g(\\d+)."
+            f"dataset.groups is {dataset.groups!r}, and no video has such a group; the first path is"
+            f" {printable(found.entries[0].paths[0])}. Rules are auto, ucf, hmdb, kinetics and none."
+            " Else it is a column that the lists name in their first line, or a regular expression"
+            " with one group, as _g(\\d+)."
         )
     notes += _note_converted(found.entries, records)
     doubt = _doubt_root(records, folders)

@@ -1,4 +1,4 @@
-"""Which videos are clips of one recording, and the choice of videos for ``val``.
+"""Groups, the recordings that videos are cut from, and the choice of videos for ``val``.
 
 ``dataset.groups`` says how a group is known: by the naming of UCF101, HMDB51 or Kinetics (``auto``
 tries all three), by a regular expression with one group that is searched in the sample_id, by a
@@ -31,11 +31,6 @@ GROUP_COLUMN = "group"  # of a list; taken under "auto", too
 def group_column(groups: str) -> str:
     """Return the column of the lists that names groups, if the lists have it."""
     return GROUP_COLUMN if groups in RULES or "(" in groups else groups
-
-
-def needs_group_column(groups: str) -> bool:
-    """Return whether ``dataset.groups`` names a column, and nothing else."""
-    return group_column(groups) == groups
 
 
 def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:

@@ -154,7 +154,12 @@ def _header(lines: Sequence[tuple[str, str]], separator: str, group: str) -> Hea
     path = next((fields.index(name) for name in PATH_COLUMNS if name in fields), None)
     label = next((fields.index(name) for name in LABEL_COLUMNS if name in fields), -1)
     if path is not None:
-        return Header(path, label, fields.index(group) if group in fields else None, len(fields))
+        return Header(
+            path,
+            label,
+            fields.index(group.casefold()) if group.casefold() in fields else None,
+            len(fields),
+        )
     others_are_videos = all(_fits(line, separator, True) for _, line in lines[1:])
     if label >= 0 or ("." not in text and len(lines) > 1 and others_are_videos):
         raise DatasetError(

@@ -69,7 +69,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Annotations:
+class Listing:
     """What a layout's reader has found.
 
     ``whole``: no list and no folder says which videos are ``val``. ``left_out`` are files that are
@@ -83,7 +83,7 @@ class Annotations:
     whole: bool = False
 
 
-def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Listing:
     annotations, number = annotations_uri(dataset), dataset.split_number
     classes = []
     for where, text in read_lines(join_uri(annotations, "classInd.txt")):
@@ -100,10 +100,10 @@ def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Annotations:
                 raise DatasetError(f"{where}: {folder!r} is not in classInd.txt")
             label = integer(official, where) - 1 if official else labels[folder.casefold()]
             entries.append(Entry(where, split, label, (path,)))
-    return Annotations(class_names, entries)
+    return Listing(class_names, entries)
 
 
-def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Listing:
     annotations, ending = annotations_uri(dataset), f"_test_split{dataset.split_number}.txt"
     names = list_names(annotations)
     class_names = tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
@@ -120,10 +120,10 @@ def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Annotations:
             if code != "0":
                 split = "train" if code == "1" else "val"
                 entries.append(Entry(where, split, label, (f"{class_name}/{video}",)))
-    return Annotations(class_names, entries)
+    return Listing(class_names, entries)
 
 
-def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
     column = group_column(dataset.groups)
     lines: list[tuple[str, Line]] = []
     notes = []
@@ -139,7 +139,7 @@ def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Annotatio
         Entry(line.where, split, label, (line.path,), _suffixes(line.path), line.group)
         for (split, line), label in zip(lines, labels, strict=True)
     ]
-    return Annotations(class_names, entries, [*notes, *more])
+    return Listing(class_names, entries, [*notes, *more])
 
 
 def _suffixes(path: str) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ def _suffixes(path: str) -> tuple[str, ...]:
     return ("",) if PurePosixPath(path).suffix else ("", *VIDEO_SUFFIXES)
 
 
-def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
     column = group_column(dataset.groups)
     rows, notes = [], []
     for split, uri in find_lists(dataset, SPLIT_NAMES, (".csv",)).items():
@@ -173,7 +173,7 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Annotations
         )
         for split, where, row in rows
     ]
-    return Annotations(class_names, entries, notes)
+    return Listing(class_names, entries, notes)
 
 
 def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     )
 
 
-def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Annotations:
+def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Listing:
     wanted = {"labels": ("labels",), "train": SPLIT_NAMES["train"], "val": SPLIT_NAMES["val"]}
     lists = find_lists(dataset, wanted, (".json",))
     named = lists.pop("labels")
@@ -212,10 +212,10 @@ def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Annotations:
                 raise DatasetError(f"{where}: {template!r} is not in {name_of(named)}")
             suffixes = (".webm", ".mp4", ".mkv")
             entries.append(Entry(where, split, labels[template], (f"{video['id']}",), suffixes))
-    return Annotations(class_names, entries)
+    return Listing(class_names, entries)
 
 
-def _read_folders(dataset: DatasetConfig, folders: Folders) -> Annotations:
+def _read_folders(dataset: DatasetConfig, folders: Folders) -> Listing:
     files = folders.files()
     reasons = {path: why_no_video(path) for path in files}
     videos = [path for path in files if not reasons[path]]
@@ -242,7 +242,7 @@ def _read_folders(dataset: DatasetConfig, folders: Folders) -> Annotations:
         )
     class_names = tuple(sorted({name for _, name, _ in entries}))
     labels = {name: label for label, name in enumerate(class_names)}
-    return Annotations(
+    return Listing(
         tuple(printable(name) for name in class_names),
         [Entry(dataset.root, split, labels[name], (path,)) for split, name, path in entries],
         left_out=[(path, reason) for path, reason in reasons.items() if reason],
@@ -285,7 +285,7 @@ def in_label_order(
     return tuple(names[label] for label in sorted(names))
 
 
-READERS: Mapping[Layout, Callable[[DatasetConfig, Folders], Annotations]] = {
+READERS: Mapping[Layout, Callable[[DatasetConfig, Folders], Listing]] = {
     "ucf101": _read_ucf101,
     "hmdb51": _read_hmdb51,
     "folders": _read_folders,

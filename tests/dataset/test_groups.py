@@ -69,13 +69,17 @@ def test_two_ucf_classes_in_a_flat_list_leak_nothing(tmp_path):
     assert (finding.found, finding.unknown) == ((), "")
 
 
-@pytest.mark.parametrize(("column", "groups"), [("group", "auto"), ("tape", "tape")])
+@pytest.mark.parametrize(("column", "groups"), [("group", "auto"), ("Tape", "tape")])
 def test_a_column_of_groups(tmp_path, column, groups):
     header = f"path,label,{column}\n"
     finding, _ = leaks(tmp_path, ["a.mp4,0,7"], ["b.mp4,0,7", "c.mp4,0,8"], header, groups=groups)
     assert finding.found == ("7 (train 1, val 1)",)
-    with pytest.raises(DatasetError, match=r"dataset\.groups is 'ufc': no list has a column"):
-        leaks(tmp_path / "b", ["a.mp4,0"], [], groups="ufc")
+
+
+@pytest.mark.parametrize("groups", ["ufc", "ucf", r"_x(\d)"])
+def test_groups_that_no_video_has(tmp_path, groups):
+    with pytest.raises(DatasetError, match=r"no video has such a group; the first path is a\.mp4"):
+        leaks(tmp_path, ["a.mp4,0"], [], groups=groups)
 
 
 @pytest.mark.parametrize("groups", ["_g(", "(a)(b)", "_g(?:01)"])
