@@ -1,7 +1,7 @@
 """An opened video file: its bytes, the stream that is meant, and the limits that hold for it.
 
-A file that cannot be opened gets a reason that a person can act on; what was known of it by then
-travels with the error (``VideoDecodeError.facts``).
+A file that cannot be opened gets a reason that a person can act on. The error carries what its
+header told until then (``VideoDecodeError.facts``).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.length import declared_seconds
 from pipeline.storage.files import read_bytes, size_bytes
 
-# What PyAV raises on broken files, besides its own errors.
+# PyAV raises these on broken files, besides its own errors.
 DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError)
-# A "video" may be a playlist of other files, whose bytes nobody hashed; no protocol opens them.
+# A "video" may be a playlist of other files, whose bytes were never hashed; no protocol opens them.
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
 PICTURES_FOR_SHOW = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
 
 LFS_POINTER = b"version https://git-lfs"
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")  # no header of a video lacks control characters
-# What is downloaded instead of a video, by its first bytes.
+# Files that are often downloaded instead of a video, by their first bytes.
 NO_VIDEOS = {
     b"<": "an HTML or XML page",
     b"{": "a JSON text",
@@ -48,7 +48,7 @@ def video_error(record: VideoRecord, status: Status, reason: str) -> VideoDecode
 
 
 def reason_of(error: Exception) -> str:
-    """Return what PyAV says, without number and name of a file that is none."""
+    """Return the words of an error of PyAV, without its number."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -79,7 +79,7 @@ def read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
 
 @contextmanager
 def opened(record: VideoRecord, content: bytes, limits: VideoLimits) -> Iterator[tuple[Any, Any]]:
-    """Open a video and its stream; all that PyAV raises inside becomes a ``VideoDecodeError``."""
+    """Open a video and its stream; errors of PyAV inside become a ``VideoDecodeError``."""
     facts: dict[str, Any] = {"num_bytes": len(content)}
     try:
         with av.open(

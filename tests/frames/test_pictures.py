@@ -61,6 +61,28 @@ def test_turned_videos_come_upright(tmp_path, make_video, make_record, read_numb
         assert np.abs(frame.astype(int) - draw_picture(index, 64, 48)).mean() < 12
 
 
+def test_the_orientation_of_a_jpeg(tmp_path, make_video, make_record):
+    """In EXIF, for which PyAV's list of side data has no name: the turn is still known."""
+    tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x112, 3, 1, 6, 0, 0)
+    exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    plain, path = (
+        make_video(tmp_path / "a.mkv", 4, codec="mjpeg", pix_fmt="yuvj420p"),
+        tmp_path / "b.mkv",
+    )
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for old in source.demux(stream):
+            if old.size:
+                new = av.Packet(bytes(old)[:2] + exif + bytes(old)[2:])
+                new.pts, new.dts, new.time_base, new.stream = old.pts, old.dts, old.time_base, copy
+                target.mux(new)
+    stored, turned = (probe_video(make_record(p), LIMITS) for p in (plain, path))
+    assert (turned.width, turned.height) == (stored.height, stored.width)
+    (_, expected), (_, found) = (next(frames_of(r, [2], LIMITS)) for r in (stored, turned))
+    assert np.array_equal(found, np.rot90(expected, -1))
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
