@@ -52,8 +52,8 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     records = [_record(entry, folders, class_names, dataset.groups) for entry in found.entries]
     if dataset.groups not in ("auto", "none") and not any(record.group for record in records):
         raise DatasetError(
-            f"dataset.groups is {dataset.groups!r}, and no video has such a group; the first path is"
-            f" {printable(found.entries[0].paths[0])}. Rules are auto, ucf, hmdb, kinetics and none."
+            f"dataset.groups is {dataset.groups!r}, and no video has such a group: the first one is"
+            f" {printable(found.entries[0].paths[0])}. Rules are auto, ucf, hmdb, kinetics, none."
             " Else it is a column that the lists name in their first line, or a regular expression"
             " with one group, as _g(\\d+)."
         )

@@ -78,7 +78,7 @@ def test_a_column_of_groups(tmp_path, column, groups):
 
 @pytest.mark.parametrize("groups", ["ufc", "ucf", r"_x(\d)"])
 def test_groups_that_no_video_has(tmp_path, groups):
-    with pytest.raises(DatasetError, match=r"no video has such a group; the first path is a\.mp4"):
+    with pytest.raises(DatasetError, match=r"no video has such a group: the first one is a\.mp4"):
         leaks(tmp_path, ["a.mp4,0"], [], groups=groups)
 
 
