@@ -33,8 +33,7 @@ from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.stages.forecast import measure_costs
 from pipeline.stages.stream import Step, stream
 from pipeline.storage.files import join_uri
-from pipeline.storage.sealed.journal import fragment_name
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import fragment_name, open_for_writing
 
 SMALL = (
     "dataset.generated.num_groups=7",

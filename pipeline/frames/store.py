@@ -34,9 +34,15 @@ from pipeline.storage.sealed.identity import (
     decode_identity,
     fingerprint,
 )
-from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_footer, fragment_name
 from pipeline.storage.sealed.seal import FileEntry, Seal, publish, read_sealed
-from pipeline.storage.sealed.store import SealedStore, open_sealed, seal_files
+from pipeline.storage.sealed.store import (
+    JOURNAL_NAME,
+    SealedStore,
+    fragment_footer,
+    fragment_name,
+    open_sealed,
+    seal_files,
+)
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 JOB = "jobs/prepare_frames.py"

@@ -27,8 +27,8 @@ from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, plan_shards, plan_units
 from pipeline.logits.store import LogitStore, backend_of
 from pipeline.storage.files import is_temporary, list_tree
-from pipeline.storage.sealed.journal import finished_units, fragment_name
 from pipeline.storage.sealed.seal import read_verified
+from pipeline.storage.sealed.store import finished_units, fragment_name
 from pipeline.tracking.progress import Progress
 from pipeline.views.view import build_view
 

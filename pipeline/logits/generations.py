@@ -31,8 +31,8 @@ from pipeline.logits.store import LogitStore, backend_of, open_store
 from pipeline.storage.files import join_uri, list_files, list_names, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME, differences, fingerprint, read_identity
-from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_name
 from pipeline.storage.sealed.seal import SEAL_NAME, publish
+from pipeline.storage.sealed.store import JOURNAL_NAME, fragment_name
 
 GENERATIONS = "generations"
 VIDEOS_NAME = "videos.json"

@@ -33,8 +33,8 @@ from pipeline.logits.journal import (
 )
 from pipeline.logits.spec import Shard, StoreSpec, Unit, cell_identity, plan_units
 from pipeline.logits.store import LogitStore, open_store
-from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import find_seal
+from pipeline.storage.sealed.store import finished_units
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, bad_logits, cell_schema, cell_shapes, to_cells, to_table
 from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.storage.files import create_bytes, join_uri, read_bytes
-from pipeline.storage.sealed.journal import JOURNAL_NAME, fragment_footer, fragment_name
 from pipeline.storage.sealed.seal import publish
+from pipeline.storage.sealed.store import JOURNAL_NAME, fragment_footer, fragment_name
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 

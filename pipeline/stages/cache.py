@@ -36,8 +36,7 @@ from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.stream import Step, network_resources, run_tasks, stream
-from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, is_unfinished, open_run

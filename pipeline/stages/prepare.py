@@ -40,8 +40,7 @@ from pipeline.frames.store import (
 )
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.stream import Step, run_tasks, stream
-from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, open_run

@@ -34,7 +34,7 @@ from pipeline.results.sweep import (
 )
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
 from pipeline.stages.cluster import ray_session
-from pipeline.stages.follower import Follower, Message, ReportingWorker
+from pipeline.stages.workers import Follower, Message, ReportingWorker
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import (
     exists,

@@ -12,6 +12,8 @@ same run and goes on from its last checkpoint; another setting makes another run
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import ExperimentConfig
@@ -24,14 +26,22 @@ from pipeline.results.training_run import (
     val_scores,
 )
 from pipeline.stages.cluster import ray_session
-from pipeline.stages.follower import Follower, Message
-from pipeline.stages.train_worker import has_started, keep_snapshot, mend_snapshot, work
+from pipeline.stages.workers import Follower, Message, work
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import exists, join_uri, read_bytes, read_json, write_bytes, write_json
+from pipeline.storage.files import (
+    exists,
+    is_local,
+    join_uri,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from pipeline.storage.locks import training_alone
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.tracking.server import register_model
+from pipeline.training.checkpoint import RunFiles
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
 
 SELECTION = "val/top1"  # the best checkpoint has the highest
@@ -154,6 +164,37 @@ def _on_report(plan: TrainPlan, queue: Any) -> Any:
     return PassOn()
 
 
+def keep_snapshot(files: RunFiles) -> None:
+    """Copy Ray Train's record of a run, whole or not at all. A bucket needs no copy.
+
+    Ray writes this snapshot in place, and refuses to start on half of it. A kill or a full disk in
+    the middle would lose a whole run, whose checkpoints are all there. The copy is at most one
+    report behind and names only checkpoints that exist, because Ray deletes those that a snapshot
+    leaves out after writing it.
+    """
+    if is_local(files.folder):
+        write_bytes(files.snapshot_copy, read_bytes(files.snapshot))
+
+
+def mend_snapshot(files: RunFiles) -> None:
+    """Replace half a snapshot by its copy, before Ray Train starts.
+
+    Half of the first one has no copy and is deleted; nothing was reported before it.
+    """
+    snapshot, copy = Path(files.snapshot), Path(files.snapshot_copy)
+    if not is_local(files.folder) or not snapshot.exists():
+        return
+    try:
+        json.loads(snapshot.read_bytes())
+    except ValueError:
+        if copy.exists():
+            write_bytes(str(snapshot), copy.read_bytes())
+        else:
+            snapshot.unlink()
+    else:
+        keep_snapshot(files)  # a kill may have come between the snapshot and its copy
+
+
 def _epoch_line(plan: TrainPlan, report: Message) -> str:
     loss = report["points"][-1][1]["train/loss"]
     parts = [
@@ -188,7 +229,7 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
         sections=("student", "loss", "optim", "train") if student else ("teacher",),
         tags=store_tags(plan),
         # result.json is missing, so the run is unfinished even if MLflow says FINISHED.
-        reopen_finished=has_started(plan.files),
+        reopen_finished=exists(plan.files.snapshot),
     )
     log_store(run, plan)
     return run

@@ -28,8 +28,7 @@ from pipeline.frames.source import frames_of
 from pipeline.frames.store import frames_identity, open_frame_store, plan_frame_store
 from pipeline.frames.store_files import Location, mapped_jpegs
 from pipeline.storage.locks import JOB_VARIABLE
-from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 
 LIMITS = VideoLimits()
 FIRST_FILE = "frames-00000.arrow"

@@ -14,8 +14,7 @@ from pipeline.frames.source import frames_of
 from pipeline.frames.store import find_garbage, open_frame_store
 from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, list_tree
-from pipeline.storage.sealed.journal import finished_units, fragment_name
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, fragment_name, open_for_writing
 from tests.logits.imaginary import Plan, Video, cache
 
 TORN = f"journal/.unit-000001.parquet.{'0a' * 16}.tmp"

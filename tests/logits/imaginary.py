@@ -20,9 +20,8 @@ from pipeline.errors import Status
 from pipeline.logits import generations, inheritance, journal, store
 from pipeline.logits.cells import Cells, centre, joined, unit_of
 from pipeline.logits.spec import StoreSpec, Unit, plan_shards, plan_store, plan_units
-from pipeline.storage.sealed.journal import finished_units
 from pipeline.storage.sealed.seal import Seal
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.views.view import build_view, keyed_hash
 
 K, T = 4, 2

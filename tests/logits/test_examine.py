@@ -15,8 +15,8 @@ from pipeline.logits.cells import Grid
 from pipeline.logits.examine import Diagnosis, examine
 from pipeline.logits.store import backend_of, open_store
 from pipeline.storage.files import readable_json, sha256_of
-from pipeline.storage.sealed.journal import JOURNAL_NAME
 from pipeline.storage.sealed.seal import SEAL_NAME, FileEntry, build_seal
+from pipeline.storage.sealed.store import JOURNAL_NAME
 
 Change = Callable[[dict[str, Any]], None]
 

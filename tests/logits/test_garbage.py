@@ -18,7 +18,7 @@ from pipeline.logits.generations import find_garbage
 from pipeline.logits.store import open_store
 from pipeline.stages.collect_garbage import run_gc
 from pipeline.storage.files import delete, exists, join_uri, list_tree, write_bytes
-from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.store import finished_units, fragment_name
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
 
 VIDEOS = tuple(Video(f"v{n}", split="val" if n > 8 else "train") for n in range(11))

@@ -18,8 +18,8 @@ from pipeline.errors import FingerprintMismatch, Status, StoreCorrupt, StoreInco
 from pipeline.logits.generations import VIDEOS_NAME, find_generation, list_generations
 from pipeline.logits.mirror import open_mirror
 from pipeline.logits.store import open_store
-from pipeline.storage.sealed.journal import JOURNAL_NAME, finished_units
 from pipeline.storage.sealed.seal import read_verified
+from pipeline.storage.sealed.store import JOURNAL_NAME, finished_units
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
 
 TRAIN = tuple(Video(f"v{n}", good=n != 4) for n in range(9))

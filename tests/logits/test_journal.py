@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits import journal
-from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.store import finished_units, fragment_name
 
 
 def test_a_fragment_is_written_once(example, root):

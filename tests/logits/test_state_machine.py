@@ -32,7 +32,7 @@ from pipeline.logits.examine import examine
 from pipeline.logits.generations import find_garbage, find_generation, list_generations
 from pipeline.logits.store import open_store
 from pipeline.storage.files import delete
-from pipeline.storage.sealed.journal import fragment_name
+from pipeline.storage.sealed.store import fragment_name
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
 
 MAX_VIDEOS, MAX_VIEWS = 9, 4

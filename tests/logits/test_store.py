@@ -17,8 +17,7 @@ from pipeline.logits.generations import find_generation
 from pipeline.logits.spec import EVALUATION_VIEW, build_identity
 from pipeline.logits.store import backend_of, open_store
 from pipeline.storage.files import exists, join_uri, list_names, read_bytes, write_bytes
-from pipeline.storage.sealed.journal import finished_units
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 
 
 def test_round_trip_is_exact(example, root):

@@ -18,7 +18,7 @@ from pipeline.networks.build import build_network
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
 from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
-from pipeline.storage.sealed.journal import fragment_name
+from pipeline.storage.sealed.store import fragment_name
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import jitter_rows
 from pipeline.views.view import build_view

@@ -13,7 +13,7 @@ from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
 from pipeline.stages.train import run_train_student
 from pipeline.storage.files import list_names, read_bytes, read_json
-from pipeline.storage.sealed.journal import finished_units
+from pipeline.storage.sealed.store import finished_units
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 

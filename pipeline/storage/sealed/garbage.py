@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.storage.files import StoredFile, is_temporary, join_uri
-from pipeline.storage.sealed.journal import is_journalled
 from pipeline.storage.sealed.seal import SEAL_NAME, find_seal
+from pipeline.storage.sealed.store import is_journalled
 
 Kind = Literal["temporary file", "orphan", "journal", "mirror"]
 

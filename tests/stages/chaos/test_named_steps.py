@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 LINK, REPLACE = "pipeline.storage.files:os.link", "pipeline.storage.files:os.replace"
 RAY_TRAIN = "ray.train.v2._internal.execution"
-WRITE = "pipeline.stages.train_worker:RayWorker._write"
+WRITE = "pipeline.stages.workers:RayWorker._write"
 SNAPSHOT = f"{RAY_TRAIN}.checkpoint.checkpoint_manager:CheckpointManager._write_state_to_storage"
 FINISH = "pipeline.tracking.run:TrackedRun.finish"
 MAX_REDONE = 8  # steps of two epochs: since the last report, and of one report that was lost

@@ -21,7 +21,7 @@ from pipeline.errors import StoreIncomplete
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
 from pipeline.storage.files import read_json
-from pipeline.storage.sealed.journal import finished_units, fragment_name
+from pipeline.storage.sealed.store import finished_units, fragment_name
 
 ROOT = Path(__file__).parents[3]
 FAULTS = Path(__file__).parent / "faults"

@@ -1,15 +1,16 @@
-"""A worker of Ray Train, and the copy of the record that Ray Train keeps of a run.
+"""The workers of training runs in Ray's processes, and the follower of their reports in the driver.
 
-Ray Train writes its record, the snapshot, in place, and refuses to start on half of it. A kill or a
-full disk in the middle would lose a whole run, whose checkpoints are all there. So every snapshot
-that was written is copied, whole or not at all. The copy is at most one report behind and names
-only checkpoints that exist, because Ray deletes those that a snapshot leaves out after writing it.
+Only the driver talks to MLflow, so workers put messages into a queue of Ray's. A message is a dict
+that names its ``run``. It may hold the number of finished steps (``step``), a text to show
+(``text``), an evaluated epoch (what ``EpochResult.as_report`` returns), or the error that ended the
+run (``failure``).
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -17,21 +18,85 @@ from torch import nn
 
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import PipelineError
-from pipeline.stages.follower import ReportingWorker
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import exists, is_local, read_bytes, write_bytes
+from pipeline.tracking.progress import Progress
 from pipeline.training.checkpoint import (
-    RunFiles,
     TrainingState,
     checkpoint_name,
     read_checkpoint,
     write_checkpoint,
 )
-from pipeline.training.loop import EpochResult, run_worker
+from pipeline.training.loop import EpochResult, LoneWorker, run_worker
 from pipeline.training.plan import TrainPlan
 from pipeline.training.step import Training
 
+STEP_SECONDS = 2.0  # between two messages of finished steps
+Message = dict[str, Any]
 T = TypeVar("T")
+
+
+class Follower:
+    """A thread that shows the progress of runs and passes their messages on.
+
+    ``receive`` is called for every message, in the order of its run. What it raises does not end
+    the following of other runs; the first error is raised on leaving.
+    """
+
+    def __init__(
+        self, title: str, num_steps: int, receive: Callable[[Message, Progress], None]
+    ) -> None:
+        from ray.util.queue import Queue
+
+        self.queue: Any = Queue(actor_options={"num_cpus": 0})
+        self._progress = Progress(title, num_steps, "steps")
+        self._receive = receive
+        self._steps: dict[str, int] = {}
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Follower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.queue.put(None)
+        self._thread.join()
+        self.queue.shutdown()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _follow(self) -> None:
+        with self._progress as progress:
+            while (message := self.queue.get()) is not None:
+                if "step" in message:
+                    self._steps[message["run"]] = message["step"]
+                    progress.reach(sum(self._steps.values()))
+                if "text" in message:
+                    progress.say(message["text"])
+                try:
+                    self._receive(message, progress)
+                except Exception as error:
+                    self._error = self._error or error
+
+
+class ReportingWorker(LoneWorker):
+    """The only worker of a run, which reports to the driver and keeps no checkpoints."""
+
+    def __init__(self, device: torch.device, run: str, queue: Any) -> None:
+        super().__init__(device)
+        self._run, self._queue = run, queue
+        self._last_message = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self._queue.put({"run": self._run, "text": text})
+
+    def advance(self, step: int) -> None:
+        if time.monotonic() - self._last_message > STEP_SECONDS:
+            self._last_message = time.monotonic()
+            self._queue.put({"run": self._run, "step": step})
+
+    def report(self, epoch: EpochResult, training: Training) -> None:
+        self._queue.put({"run": self._run, **epoch.as_report()})
 
 
 def work(setup: dict[Any, Any]) -> Any:
@@ -116,38 +181,3 @@ class RayWorker(ReportingWorker):
         }
         names = self._plan.manifest.class_names
         write_checkpoint(folder, state, class_names=names, facts=facts)
-
-
-def has_started(files: RunFiles) -> bool:
-    """Return whether Ray Train has recorded a report of a run."""
-    return exists(files.snapshot)
-
-
-def keep_snapshot(files: RunFiles) -> None:
-    """Copy a run's snapshot. In an object store it needs no copy: files appear there whole."""
-    if is_local(files.folder):
-        write_bytes(files.snapshot_copy, read_bytes(files.snapshot))
-
-
-def mend_snapshot(files: RunFiles) -> None:
-    """Replace half a snapshot by its copy, before Ray Train starts.
-
-    Half of the first one has no copy and is deleted; nothing was reported before it.
-    """
-    snapshot, copy = Path(files.snapshot), Path(files.snapshot_copy)
-    if not is_local(files.folder) or not snapshot.exists():
-        return
-    if _is_whole(snapshot):
-        keep_snapshot(files)  # a kill may have come between the snapshot and its copy
-    elif copy.exists():
-        write_bytes(str(snapshot), copy.read_bytes())
-    else:
-        snapshot.unlink()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stages.train_worker import keep_snapshot, mend_snapshot
+from pipeline.stages.train import keep_snapshot, mend_snapshot
 from pipeline.training.checkpoint import RunFiles
 
 FIRST, SECOND = b'{"report": 1}', b'{"report": 2}'
