@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 # A path is made absolute once, here, so that no worker resolves it in another folder.
 Uri = Annotated[str, AfterValidator(absolute_uri)]
+AS_DATASET = "as_dataset"  # the value of teacher.class_names that claims the data set's order
 NonNegative = Annotated[int, Field(ge=0)]
 Variant = Literal["nano", "tiny", "small", "base"]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
@@ -174,6 +175,9 @@ class TeacherConfig(ModelConfig):
 
     variant: Variant = "base"
     weights: Uri | None = None  # null: the file that train_teacher wrote for this experiment
+    # Classes of the head of a weights file that names none, as published .pth files do: a list, the
+    # URI of a text file with a name a line, or as_dataset.
+    class_names: tuple[str, ...] | Literal["as_dataset"] | Uri | None = None
     precision: Literal["float32", "bfloat16"] = "float32"  # of the cached forward passes
     min_top1: Fraction | None = None  # refuse a teacher that is worse on val
     label_smoothing: Fraction = 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,32 +12,71 @@ import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
 from dvflnet.weights import state_digest
-from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import num_classes_of
-from pipeline.errors import WeightsMismatch
+from pipeline.config.schema import AS_DATASET, ExperimentConfig
+from pipeline.dataset.classes import read_classes
+from pipeline.errors import ConfigError, WeightsMismatch
 from pipeline.networks.build import load_network
+from pipeline.networks.class_order import in_order
 from pipeline.networks.forward import ClipNetwork, round_weights
 from pipeline.networks.weight_files import WeightFile, read_weights
+from pipeline.storage.files import exists
 
 
-def check_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> str:
+def read_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> WeightFile:
+    """Read the teacher's weights, with the rows of the head in the order of the data set.
+
+    Raises:
+        WeightsMismatch: if the file names other classes, or the same in another order; or if it
+            names none, and ``teacher.class_names`` is not given or does not fit.
+
+    """
+    uri = config.teacher_weights_uri
+    file = read_weights(uri)
+    if file.class_names:
+        if file.class_names != tuple(class_names):
+            raise WeightsMismatch(_differing_classes(uri, file, class_names))
+        return file
+    try:
+        state = in_order(file.state, _head_names(config, class_names), class_names)
+    except ValueError as error:
+        raise WeightsMismatch(f"{uri} and teacher.class_names: {error}") from error
+    return replace(file, state=state)
+
+
+def _head_names(config: ExperimentConfig, class_names: Sequence[str]) -> Sequence[str]:
+    """Return the class names of a head whose file names none, as the config has them."""
+    given = config.teacher.class_names
+    if given is None:
+        raise WeightsMismatch(
+            f"{config.teacher_weights_uri} names no classes, so the order of its head is not known."
+            "\n  Set teacher.class_names to the names in the head's order: a list, or a text file "
+            f"with a name a line.\n  '{AS_DATASET}' claims that the order is the data set's."
+        )
+    if given == AS_DATASET:
+        return class_names
+    if not isinstance(given, str):
+        return given
+    if not exists(given):
+        raise ConfigError(f"teacher.class_names: there is no file {given}")
+    return read_classes(given).names
+
+
+def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
     """Check the teacher's weights against network and classes, and return their digest.
 
     Raises:
-        WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the file
-            names other classes, or the same in another order.
+        WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the classes
+            are not known, are others, or stand in another order.
 
     """
-    file = read_weights(config.teacher_weights_uri)
+    file = read_teacher(config, class_names)
     _load(config, file, len(class_names))
-    if file.class_names and file.class_names != class_names:
-        raise WeightsMismatch(_differing_classes(config.teacher_weights_uri, file, class_names))
     return state_digest(file.state)
 
 
-def teacher_digest(config: ExperimentConfig) -> str:
-    """Return the digest of the teacher's weights."""
-    return state_digest(read_weights(config.teacher_weights_uri).state)
+def teacher_digest(config: ExperimentConfig, class_names: Sequence[str]) -> str:
+    """Return the digest of the teacher's weights, with the head in the order of the classes."""
+    return state_digest(read_teacher(config, class_names).state)
 
 
 class TeacherPredictor:
@@ -49,15 +90,17 @@ class TeacherPredictor:
 
     """
 
-    def __init__(self, config: ExperimentConfig, *, digest: str | None = None) -> None:
+    def __init__(
+        self, config: ExperimentConfig, class_names: Sequence[str], *, digest: str | None = None
+    ) -> None:
         cluster = config.cluster
         torch.set_num_threads(cluster.teacher_threads)
         self._batch_size = cluster.teacher_batch_size
         device = torch.device("cuda" if cluster.use_gpu else "cpu")
-        file = read_weights(config.teacher_weights_uri)
+        file = read_teacher(config, class_names)
         if digest is not None:
             _check_digest(config.teacher_weights_uri, file, digest)
-        network = _load(config, file, num_classes_of(config))
+        network = _load(config, file, len(class_names))
         precision = config.teacher.precision
         if precision != "float32":
             round_weights(network, precision)
@@ -127,7 +170,7 @@ def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> Video
         raise WeightsMismatch(f"{config.teacher_weights_uri}: {error}") from error
 
 
-def _differing_classes(uri: str, file: WeightFile, class_names: tuple[str, ...]) -> str:
+def _differing_classes(uri: str, file: WeightFile, class_names: Sequence[str]) -> str:
     pairs = zip(file.class_names, class_names, strict=False)
     label, (theirs, ours) = next(
         ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (-1, ("", ""))

@@ -19,6 +19,7 @@ from pipeline.errors import WeightsMismatch
 from pipeline.networks.build import load_network
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
+from pipeline.networks.teacher import read_teacher
 from pipeline.networks.weight_files import WeightFile, read_weights
 
 
@@ -82,13 +83,11 @@ def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> Trai
     """Load the teacher of an experiment, trained here or elsewhere.
 
     Raises:
-        WeightsMismatch: if its weights are not there, do not fit, or name other classes.
+        WeightsMismatch: if its weights are not there or do not fit, or their classes do not.
 
     """
     uri = config.teacher_weights_uri
-    file = read_weights(uri)
-    if file.class_names and file.class_names != class_names:
-        raise WeightsMismatch(f"{uri} was trained on other classes than the manifest has")
+    file = read_teacher(config, class_names)
     return _build("teacher", uri, file, config, teacher_recipe(config), "", class_names)
 
 

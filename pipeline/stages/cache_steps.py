@@ -137,7 +137,7 @@ class TeacherActor:
         self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
         self._failure: PipelineError | None = None
         try:
-            self._teacher = TeacherPredictor(config, digest=spec.teacher_digest)
+            self._teacher = TeacherPredictor(config, spec.class_names, digest=spec.teacher_digest)
         except PipelineError as error:
             self._failure = error  # Ray keeps only the text of what a constructor raises
 

@@ -23,7 +23,7 @@ from pipeline.logits.cells import centre
 from pipeline.logits.examine import Diagnosis, StoreFinding, examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.store import LogitStore
-from pipeline.networks.teacher import TeacherPredictor
+from pipeline.networks.teacher import TeacherPredictor, check_teacher
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
 from pipeline.views.decoder import DecodeProcess
@@ -51,6 +51,8 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
     """
     manifest = read_source(config)
     store = open_experiment_store(config, manifest)
+    if num_verified:
+        check_teacher(config, manifest.class_names)  # before the examination, which takes longer
     diagnosis = examine(store, manifest.records, config.views)
     damaged = any(found.kind == "damaged file" for found in diagnosis.findings)
     live = None
@@ -172,7 +174,7 @@ def check_against_teacher(
     grid = store.read_all()
     chosen = _choose(grid.status, num_cells)
     frames, jitter = _clips(config, store, manifest, chosen)
-    live, _ = centre(TeacherPredictor(config).logits(frames, jitter))
+    live, _ = centre(TeacherPredictor(config, manifest.class_names).logits(frames, jitter))
     rows, slots = np.array(chosen).reshape(-1, 2).T
     cached = grid.logits[rows, slots]
     views = store.spec.view_indices

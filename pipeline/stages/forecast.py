@@ -93,7 +93,8 @@ def forecast_experiment(
     """
     manifest = read_source(config)
     if costs_uri is None:
-        spec = plan_store(config, manifest=manifest, teacher_digest=teacher_digest(config))
+        digest = teacher_digest(config, manifest.class_names)
+        spec = plan_store(config, manifest=manifest, teacher_digest=digest)
         costs = measure_costs(config, manifest, spec)
     else:
         spec = plan_store(config, manifest=manifest, teacher_digest="")  # only counted with

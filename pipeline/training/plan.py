@@ -29,7 +29,7 @@ from pipeline.views.loader import ClipRequest
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
 # Settings of the loop that change neither its order nor its arithmetic.
-NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+NOT_PART_OF_KEY = {"audit_rate", "class_names", "log_every_steps", "max_failures", "num_loaders"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrainPlan:
         recipe = self.recipe
         decisive = {
             "role": recipe.role,
-            "model": recipe.model.model_dump(mode="json"),
+            "model": recipe.model.model_dump(mode="json", exclude=NOT_PART_OF_KEY),
             "init_weights": self.init_digest,
             "loss": recipe.loss.model_dump(mode="json"),
             "optim": recipe.optim.model_dump(mode="json"),
@@ -192,7 +192,8 @@ def plan_student(config: ExperimentConfig) -> TrainPlan:
     """
     manifest = read_source(config)
     # A student needs no weights of its teacher; where they are present, they are compared too.
-    teacher = teacher_digest(config) if exists(config.teacher_weights_uri) else None
+    there = exists(config.teacher_weights_uri)
+    teacher = teacher_digest(config, manifest.class_names) if there else None
     store = open_experiment_store(config, manifest, teacher_digest=teacher)
     return _plan(config, student_recipe(config), manifest, store)
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.config.load import flattened, load_config, resolved_yaml
+from pipeline.config.load import flattened, load_config, parse_config, resolved_yaml
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.stages.cluster import check_uris_survive
@@ -342,3 +342,13 @@ def test_a_job_may_write_elsewhere(load, job_folder, tracking):
 def test_outside_a_job_every_place_is_fine(load, job_folder, monkeypatch):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     check_uris_survive(load(GOOD, "artefacts=a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("as_dataset", "as_dataset"), ("[run, swim]", ("run", "swim")), ("/l.txt", "/l.txt")],
+)
+def test_class_names_are_a_claim_a_list_or_a_file(text, read) -> None:
+    words = ["artefacts=/a", "dataset.name=d", "dataset.root=/r", "dataset.layout=folders"]
+    config = parse_config("{}", source="x", overrides=[*words, f"teacher.class_names={text}"])
+    assert config.teacher.class_names == read

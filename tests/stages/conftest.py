@@ -54,6 +54,7 @@ def write_experiment(videos: Path) -> Callable[[Path], Path]:
             "views": {"num_views": 2, "min_area": 0.5},
             "teacher": {
                 **NETWORK,
+                "class_names": "as_dataset",
                 "optim": OPTIM,
                 "train": {"epochs": 1, "batch_size": 8, "num_loaders": 1},
             },

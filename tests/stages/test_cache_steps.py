@@ -97,7 +97,7 @@ def test_a_unit_becomes_its_cells(number, config, dataset, units, cache):
         clips_of(dataset.manifest.records[row], [view], config.dataset.limits, side=32)[0]
         for row, view in zip(cells.row, views, strict=True)
     ]
-    logits = TeacherPredictor(config).logits(
+    logits = TeacherPredictor(config, dataset.manifest.class_names).logits(
         np.stack([clip.frames for clip in clips]), jitter_rows(views)
     )
     centred, offset = centre(logits)
@@ -176,7 +176,7 @@ def test_bytes_do_not_depend_on_who_computes_them(config, spec, dataset, units, 
 def test_a_clip_has_the_same_logits_in_any_company(config, dataset):
     frames = np.random.default_rng(0).integers(0, 256, (7, 4, 32, 32, 3), np.uint8)
     jitter = np.tile(np.array([256, 256, 256, 0, 0], np.int16), (7, 1, 1))
-    teacher = TeacherPredictor(config)  # five clips a batch
+    teacher = TeacherPredictor(config, dataset.manifest.class_names)  # five clips a batch
     together = teacher.logits(frames, jitter)
     for clips in ([6], [5, 0], [3, 1, 4, 2, 0, 6]):
         assert np.array_equal(teacher.logits(frames[clips], jitter[clips]), together[clips])
