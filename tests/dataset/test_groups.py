@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from pipeline.dataset.groups import group_of
 from pipeline.errors import DatasetError
-from tests.dataset.on_disk import EXTRACTS, counts, found, make_lists, make_videos, read, report_of
+from tests.dataset.on_disk import counts, found, make_lists, make_videos, read, report_of
 
 HMDB = "BATMAN_climb_stairs_f_cm_np1_ba_bad_15"
 
@@ -158,18 +158,3 @@ def test_splits_that_are_there_or_are_not(tmp_path):
     make_lists(two, val_csv="d.mp4,0\n")
     with pytest.raises(DatasetError, match=r"has val and test already"):
         read("path_label_csv", tmp_path, two, None, val_fraction=0.5)
-
-
-def test_hmdb51_with_test(tmp_path):
-    folder = EXTRACTS / "hmdb51"
-    make_videos(
-        tmp_path,
-        [
-            f"{uri.name.removesuffix('_test_split1.txt')}/{line.split()[0]}"
-            for uri in folder.glob("*_test_split1.txt")
-            for line in uri.read_text().splitlines()
-        ],
-    )
-    annotated = read("hmdb51", tmp_path, folder, None, val_fraction=0.25)
-    assert counts(annotated)["test"] == 12
-    assert 1 <= counts(annotated)["val"] < 12

@@ -1,7 +1,5 @@
 """Candidates, sizes and JPEGs, and views over them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,17 +46,6 @@ def test_every_candidate_is_reachable():
     assert seen == set(range(32))
     for view in views:
         assert [index // 4 for index in view.frame_indices] == list(range(8))
-
-
-@pytest.mark.parametrize("num_frames", [1, 4, 5, 8, 9, 31])
-@pytest.mark.parametrize("wanted", [4, 8, 16])
-def test_views_stay_within_few_candidates(num_frames, wanted):
-    record = replace(RECORD, num_frames=num_frames)
-    for index in (EVALUATION_VIEW, *range(20)):
-        indices = build_view(ViewsConfig(), record, index, num_frames=wanted).frame_indices
-        assert len(indices) == wanted
-        assert list(indices) == sorted(indices)
-        assert indices[-1] < num_frames
 
 
 def test_the_evaluation_view_is_centred_on_all_candidates():

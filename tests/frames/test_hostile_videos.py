@@ -6,7 +6,6 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,13 +183,3 @@ def test_bombs(bomb, suffix, status, reason, record, decoder, make_video, make_r
     child = decoder._child
     assert decoder.probe(record, LIMITS) == record
     assert decoder._child is child
-
-
-def test_a_video_that_changed_after_it_was_indexed(record, decoder, tmp_path):
-    """Whatever it may hold, it is refused by its hash, before a decoder sees it."""
-    path = tmp_path / "changed.avi"
-    path.write_bytes(Path(record.uri).read_bytes()[::-1])
-    view = View(0, (0,), Box(0, 0, record.height, record.width), flip=False)
-    with pytest.raises(VideoDecodeError, match="is not the file that was indexed") as caught:
-        decoder.clips(replace(record, uri=str(path)), [view], LIMITS, side=32)
-    assert caught.value.status == Status.CHANGED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -67,15 +66,6 @@ def test_the_journal_of_a_sealed_store_goes_if_that_is_asked_for(example, root):
         if record.good:
             wanted = range(record.num_frames)
             assert [index for index, _ in frames_of(record, wanted, limits)] == list(wanted)
-
-
-def test_a_second_writer_has_time_to_end_with_the_journal(example, root):
-    for unit in range(example.spec.num_units):
-        os.utime(root / fragment_name(unit), (0, 0))
-    sealed_at = (root / "seal.json").stat().st_mtime
-    for written_before, kinds in ((sealed_at - 1, set()), (sealed_at + 1, {"journal"})):
-        found = find_garbage(str(root), written_before=written_before, journals=True)
-        assert {each.kind for each in found} == kinds
 
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path):

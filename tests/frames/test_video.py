@@ -158,15 +158,9 @@ def test_remote_videos_take_the_same_path(avi, read_number):
 # --- bad files ----------------------------------------------------------------------------------
 
 
-def test_missing(tmp_path, make_record):
+def test_no_file(avi, tmp_path, make_record):
     assert status_of(make_record(tmp_path / "nothing.avi")) == Status.NOT_FOUND
-
-
-def test_below_a_file(avi, make_record):
-    assert status_of(make_record(Path(avi.uri) / "inside.avi")) == Status.NOT_FOUND
-
-
-def test_a_folder(tmp_path, make_record):
+    assert status_of(make_record(Path(avi.uri) / "below a file.avi")) == Status.NOT_FOUND
     assert status_of(make_record(tmp_path)) == Status.UNREADABLE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pipeline.logits import store
 from pipeline.logits.generations import find_generation
 from pipeline.logits.spec import EVALUATION_VIEW, build_identity
 from pipeline.logits.store import backend_of, open_store
-from pipeline.storage.files import exists, join_uri, list_names, read_bytes, write_bytes
+from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 from pipeline.storage.sealed.store import finished_units, open_for_writing
 
 
@@ -73,13 +72,6 @@ def test_a_second_run_has_nothing_to_do(example, root):
     seal = example.write_store(root)
     assert open_for_writing(root, example.spec) == seal
     assert example.write_store(root, backwards=True) == seal  # the first provenance stays
-
-
-def test_two_writers_make_one_store(example, root):
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: example.write_store(root), range(2))
-    assert first == second == open_store(root).seal
-    open_store(root).verify()
 
 
 def test_unsealed_store_says_how_far_it_is(example, root):
@@ -163,18 +155,6 @@ def test_files_that_are_not_ours_are_ignored(example, root):
     assert open_store(root).root_digest == seal.root_digest
     open_store(root).verify()
     assert len(open_store(root).read_all()) == len(example.manifest.records)
-
-
-def test_names_are_derived_and_all_listed(example, local_root):
-    example.write_store(local_root)
-    names = {entry.name for entry in open_store(local_root).seal.files}
-    assert list_names(local_root) == [
-        "identity.json",
-        "journal",
-        f"logits.{example.format}",
-        "seal.json",
-    ]
-    assert all(exists(join_uri(local_root, name)) for name in names)
 
 
 def test_unknown_view_and_views_axis(example):

@@ -24,31 +24,22 @@ WORKLOAD = Workload(
     num_cached_clips=9_000, num_classes=400, num_frames=8, num_train_clips=1_000, num_epochs=10
 )
 GPU_NODE = ClusterShape(num_nodes=1, cpus_per_node=10, gpus_per_node=1)
+FEW_ACTORS = {"gpus_per_node": 0, "max_decoders": 4, "max_devices": 2}
 
 
-def test_a_gpu_waits_for_decoders():
-    rate = stage_one_rate(COSTS, GPU_NODE)
-    assert rate.bottleneck == "decode"
-    assert rate.clips_per_second == pytest.approx(10 / 0.0301)  # decoding and journal
-
-
-def test_decoders_wait_for_a_gpu():
-    rate = stage_one_rate(COSTS, replace(GPU_NODE, cpus_per_node=32))
-    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(500), "teacher")
-
-
-def test_without_gpus_everything_shares_the_cpus():
-    rate = stage_one_rate(COSTS, replace(GPU_NODE, gpus_per_node=0))
-    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(10 / 0.0321), "CPUs")
-
-
-def test_few_actors_are_a_bottleneck_of_their_own():
-    costs = replace(COSTS, teacher_seconds=0.1)
-    shape = replace(GPU_NODE, gpus_per_node=0, max_decoders=4, max_devices=2)
-    rate = stage_one_rate(costs, shape)
-    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(2 / 0.1), "teacher")
-    rate = stage_one_rate(COSTS, replace(shape, max_devices=10))
-    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(4 / 0.03), "decode")
+@pytest.mark.parametrize(
+    ("costs", "shape", "clips_per_second", "bottleneck"),
+    [
+        ({}, {}, 10 / 0.0301, "decode"),  # decoding and journal
+        ({}, {"cpus_per_node": 32}, 500, "teacher"),
+        ({}, {"gpus_per_node": 0}, 10 / 0.0321, "CPUs"),  # all share them
+        ({"teacher_seconds": 0.1}, FEW_ACTORS, 2 / 0.1, "teacher"),
+        ({}, FEW_ACTORS | {"max_devices": 10}, 4 / 0.03, "decode"),
+    ],
+)
+def test_the_slowest_part_is_the_bottleneck(costs, shape, clips_per_second, bottleneck):
+    rate = stage_one_rate(replace(COSTS, **costs), replace(GPU_NODE, **shape))
+    assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(clips_per_second), bottleneck)
 
 
 def test_nodes_multiply():
