@@ -6,7 +6,7 @@ time. Rows are cut into units, and units into files of frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -194,10 +194,21 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
         StoreCorrupt: if a fragment is damaged, or the file is there and differs.
 
     """
-    videos = _read_units(root, spec, spec.file_units(number))
+    videos: list[PreparedVideo] = []
+    for unit in spec.file_units(number):
+        try:
+            videos += read_fragment(root, spec, unit)
+        except FileNotFoundError as error:
+            raise StoreIncomplete(f"{root} lacks unit {unit}; run {JOB}") from error
     entry = publish(root, file_name(number), encode_frames(videos, spec.fingerprint))
-    records = tuple(_placed(video.record, entry.name, i) for i, video in enumerate(videos))
-    return GatheredFile(entry, records)
+    # A bad video has no place in the file.
+    records = (
+        replace(video.record, uri=Location(entry.name, batch).uri)
+        if video.record.good
+        else video.record
+        for batch, video in enumerate(videos)
+    )
+    return GatheredFile(entry, tuple(records))
 
 
 def seal_frames(
@@ -260,21 +271,6 @@ def _decode_spec(content: bytes, uri: str) -> FrameSpec:
         return FrameSpec(identity=identity, **layout)
     except TypeError as error:
         raise StoreCorrupt(uri, expected="the layout of a store", found=repr(error)) from error
-
-
-def _read_units(root: str, spec: FrameSpec, units: Iterable[int]) -> list[PreparedVideo]:
-    found: list[PreparedVideo] = []
-    for unit in units:
-        try:
-            found += read_fragment(root, spec, unit)
-        except FileNotFoundError as error:
-            raise StoreIncomplete(f"{root} lacks unit {unit}; run {JOB}") from error
-    return found
-
-
-def _placed(record: VideoRecord, name: str, batch: int) -> VideoRecord:
-    """Return the record with the place of its candidates; a bad video has none."""
-    return replace(record, uri=Location(name, batch).uri) if record.good else record
 
 
 def _footer(videos: Sequence[PreparedVideo], unit: int, spec: FrameSpec) -> dict[bytes, bytes]:

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import StoreIncomplete
 from pipeline.logits import parquet_shards, zarr_shards
-from pipeline.logits.cells import Cells, Grid, cell_shapes, joined, scatter
+from pipeline.logits.cells import Grid, cell_shapes, joined, scatter
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, decode_spec
 from pipeline.storage.sealed.seal import FileEntry, Seal, publish
@@ -87,8 +87,16 @@ def gather_shard(
         StoreCorrupt: if a fragment is damaged, or a file of the shard is there and differs.
 
     """
+    found, missing = [], []
+    for unit in shard.units:
+        try:
+            found.append(read_fragment(root, spec, unit))
+        except FileNotFoundError:
+            missing.append(unit.number)
+    if missing:
+        raise StoreIncomplete(f"{root}: shard {shard.number} lacks the units {missing}; run {JOB}")
     grid = scatter(
-        _read_units(root, spec, shard),
+        joined(found, spec),
         shard.rows,
         spec,
         label=[record.label for record in records],
@@ -124,18 +132,6 @@ def seal_logits(
         )
     shared = backend.shared_files(spec)
     return seal_files(root, spec, entries, shared=shared, provenance=provenance)
-
-
-def _read_units(root: str, spec: StoreSpec, shard: Shard) -> Cells:
-    found, missing = [], []
-    for unit in shard.units:
-        try:
-            found.append(read_fragment(root, spec, unit))
-        except FileNotFoundError:
-            missing.append(unit.number)
-    if missing:
-        raise StoreIncomplete(f"{root}: shard {shard.number} lacks the units {missing}; run {JOB}")
-    return joined(found, spec)
 
 
 class Backend(Protocol):

@@ -29,6 +29,7 @@ from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StorageUnavailable, StoreCorrupt, VideoDecodeError
 from pipeline.frames.candidates import PreparedVideo, prepare_video
+from pipeline.frames.opening import video_error
 from pipeline.frames.source import fetch
 from pipeline.frames.video import probe_video
 from pipeline.storage.files import longest_wait_seconds
@@ -137,7 +138,7 @@ class DecodeProcess:
             if not self._pipe.poll(_allowed_seconds(record, limits)):
                 self.close()
                 reason = f"hung the decoder for over {limits.decode_seconds:.0f} s"
-                raise VideoDecodeError(record.sample_id, record.uri, reason, Status.TIMED_OUT)
+                raise video_error(record, Status.TIMED_OUT, reason)
             answer = self._pipe.recv()
         except (EOFError, ConnectionError):
             raise self._crashed(record) from None
@@ -167,7 +168,7 @@ class DecodeProcess:
         status = Status.TIMED_OUT if code == -signal.SIGALRM else Status.CRASHED
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         reason = f"ended the decoder's process ({cause})"
-        return VideoDecodeError(record.sample_id, record.uri, reason, status)
+        return video_error(record, status, reason)
 
 
 def serve(pipe: Connection) -> None:
@@ -192,7 +193,7 @@ def serve(pipe: Connection) -> None:
             answer = error
         except MemoryError:
             reason = "needs more memory than a video within the limits"
-            answer = VideoDecodeError(record.sample_id, record.uri, reason, Status.OVER_LIMIT)
+            answer = video_error(record, Status.OVER_LIMIT, reason)
         signal.alarm(0)
         pipe.send(answer)
 

@@ -99,16 +99,15 @@ class ClipLoader:
             decoder.close()
 
     def _load(self, request: ClipRequest) -> Clip:
-        return self._decoder().clips(
-            request.record, [request.seen], self._limits, side=self._side, prove=request.prove
-        )[0]
-
-    def _decoder(self) -> DecodeProcess:
+        """Load a clip in the decoder of this thread."""
         if not hasattr(self._local, "decoder"):
             self._local.decoder = DecodeProcess()
             self._decoders.append(self._local.decoder)
         decoder: DecodeProcess = self._local.decoder
-        return decoder
+        (clip,) = decoder.clips(
+            request.record, [request.seen], self._limits, side=self._side, prove=request.prove
+        )
+        return clip
 
 
 def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]]) -> ClipBatch:
