@@ -96,12 +96,9 @@ class IndexReport:
 
 
 def first_of_each(lines: Iterable[tuple[str, str]], count: int = 10) -> list[str]:
-    """Return the first lines of each status, at most ``count``, with how many more there are.
+    """Return the first ``count`` lines of each status, with how many more there are.
 
-    Args:
-        lines: pairs of a status in words and a line.
-        count: lines of each status.
-
+    Each line comes with its status in words.
     """
     shown = []
     for status, all_of_it in _gathered(lines).items():
@@ -116,13 +113,10 @@ def first_of_each(lines: Iterable[tuple[str, str]], count: int = 10) -> list[str
 def index_report(
     manifest: Manifest, left_out: Iterable[tuple[str, str]] = (), *, groups: str = "auto"
 ) -> IndexReport:
-    """Look for everything wrong or doubtful.
+    """Look for everything wrong or doubtful in a manifest of probed videos.
 
-    Args:
-        manifest: of probed videos.
-        left_out: files that are no videos of the data set, with the reason.
-        groups: ``dataset.groups``, for what is said where groups are not known.
-
+    ``left_out`` are files that are no videos of the data set, with the reason; ``groups`` is
+    ``dataset.groups``, for what is said where groups are not known.
     """
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]

@@ -36,12 +36,7 @@ def group_column(groups: str) -> str:
 def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:
     """Name the recording that a video was cut from; empty if that is not known.
 
-    Args:
-        groups: ``dataset.groups``.
-        sample_id: of the video.
-        class_name: of the video; names of HMDB51 hold it.
-        in_list: the group column's value, if the list has one.
-
+    ``in_list`` is the value of the group column, if the list has one. HMDB51 has the class in names.
     """
     if "(" in groups:
         match = re.search(groups, sample_id)

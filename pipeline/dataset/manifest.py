@@ -195,9 +195,7 @@ def encode_manifest(manifest: Manifest, *, root: str) -> bytes:
 def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
     """Read and check a manifest; record URIs come back absolute.
 
-    Args:
-        uri: of the manifest.
-        root: where the videos are now; by default where they were when it was written.
+    ``root`` is where the videos are now; by default, where they were when it was written.
 
     Raises:
         StoreIncomplete: if there is no manifest.
@@ -249,12 +247,7 @@ def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
 def check_failed_fraction(
     num_bad: int, records: Sequence[VideoRecord], dataset: DatasetConfig
 ) -> None:
-    """Stop when too many videos are bad.
-
-    Args:
-        num_bad: how many of ``records`` are bad, with those that were not found.
-        records: all that were looked at.
-        dataset: holds the limits.
+    """Stop when too many of ``records`` are bad; those that were not found are in ``num_bad``.
 
     Raises:
         DatasetError: if no video is good.

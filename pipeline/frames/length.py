@@ -83,11 +83,6 @@ class Length:
 
         Fewer frames than declared are no sign on their own: an mp4 that was cut without encoding
         it again counts the hidden frames before its start, and an AVI those that were dropped.
-
-        Args:
-            last: the last frame, if there was any.
-            num_frames: how many there were.
-
         """
         stream, declared = self._stream, self._declared or self._file
         if last is None:

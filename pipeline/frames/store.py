@@ -221,12 +221,8 @@ def seal_frames(
 ) -> Seal:
     """Seal a store whose files are all gathered.
 
-    Args:
-        root: URI of the store.
-        spec: of the store.
-        gathered: what ``gather_file`` returned, in the order of the files.
-        videos: the manifest that the store was made from.
-        provenance: resolved config, environment, time. Recorded, and part of no digest.
+    ``gathered`` is what ``gather_file`` returned, in the order of the files; ``videos`` is the
+    manifest that the store was made from. ``provenance`` is recorded, and part of no digest.
 
     Raises:
         StoreIncomplete: if files are missing.
@@ -248,10 +244,8 @@ def seal_frames(
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
     """List what may be removed of a frame store; nothing, if there is none at ``root``.
 
-    Args:
-        root: URI of the store.
-        written_before: in seconds since 1970; younger files are not touched.
-        journals: include the journal, if the store was sealed before that.
+    Files younger than ``written_before``, in seconds since 1970, are not touched. ``journals``
+    includes the journal of a store that was sealed before that.
 
     Raises:
         StoreCorrupt: if the seal is damaged.

@@ -89,14 +89,7 @@ class Diagnosis:
 
 
 def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConfig) -> Diagnosis:
-    """Examine a sealed store.
-
-    Args:
-        store: opened, so that its seal and identity are known to be sound.
-        records: the manifest that the store was made from.
-        policy: its views.
-
-    """
+    """Examine a sealed store, beside the manifest and the views that it was made from."""
     spec = store.spec
     findings, figures, tallies = [], [], np.zeros((2, spec.num_classes))
     seen: dict[bytes, tuple[str, bytes]] = {}

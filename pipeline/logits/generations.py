@@ -47,10 +47,7 @@ def open_experiment_store(
 ) -> LogitStore:
     """Open the sealed store that an experiment names.
 
-    Args:
-        config: the experiment.
-        manifest: its videos, or prepared frames.
-        teacher_digest: digest of the teacher's weights; None takes the store's own word for it.
+    Without ``teacher_digest``, the store's own word for the teacher's weights is taken.
 
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
@@ -85,11 +82,6 @@ def find_generation(root: str, identity: Mapping[str, Any]) -> str:
 
 def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
     """Return the URI at which a store is to be made: ``root``, or below a root that is taken.
-
-    Args:
-        root: URI of the first generation.
-        spec: the store that is wanted.
-        manifest: its videos.
 
     Raises:
         FingerprintMismatch: if it holds other cells than the first generation, or not all of its
@@ -181,10 +173,8 @@ def own_names(spec: StoreSpec) -> set[str]:
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
     """List what may be removed of a store in all its generations; nothing, if there is none.
 
-    Args:
-        root: URI of the first generation.
-        written_before: in seconds since 1970; younger files are not touched.
-        journals: include the journals of generations that were sealed before that.
+    Files younger than ``written_before``, in seconds since 1970, are not touched. ``journals``
+    includes the journals of generations that were sealed before that.
 
     Raises:
         FingerprintMismatch, StoreCorrupt: if it is one of another version, or damaged.

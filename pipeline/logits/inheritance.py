@@ -105,14 +105,7 @@ def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> li
 def inherit_units(
     home: str, spec: StoreSpec, shard: Shard, donors: Sequence[Donor], finished: Set[int]
 ) -> dict[int, frozenset[tuple[int, int]]]:
-    """Take over the cells that donors hold of a shard's units.
-
-    Args:
-        home: URI of the generation that inherits.
-        spec: its spec.
-        shard: one of its shards.
-        donors: found by ``find_donors``.
-        finished: numbers of the units that are in its journal already.
+    """Take over the cells that donors hold of a shard's units, unless they are ``finished``.
 
     Returns:
         For each unit that is still not in the journal, the (row, view_index) of the cells that

@@ -88,10 +88,7 @@ class Mirror:
     def cell_of_pixels(self, frame_crc: ArrayLike, stride: int) -> tuple[int, int] | None:
         """Return row and view index of the cell that holds these CRCs, if there is one.
 
-        Args:
-            frame_crc: uint32, of every ``stride``-th frame of a view.
-            stride: of the clip that they are from.
-
+        ``frame_crc`` is uint32, of every ``stride``-th frame of a view.
         """
         same = (self.frame_crc[:, :, ::stride] == np.asarray(frame_crc, np.uint32)).all(axis=2)
         return self._cell(np.argwhere(same))
@@ -135,13 +132,10 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
 def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
     """List the mirrors whose store is gone or another one by now, and their sizes in bytes.
 
+    Mirrors younger than ``written_before``, in seconds since 1970, are left out.
+
     Halves of mirrors, which killed processes leave, are listed too. A job that trains on such a
     mirror keeps the pages that it has mapped.
-
-    Args:
-        cache_folder: the folder that holds the mirrors.
-        written_before: in seconds since 1970; younger mirrors are left out.
-
     """
     for folder in sorted(cache_folder.glob("*")):
         digest = folder.name.removesuffix(BUILDING)

@@ -218,12 +218,8 @@ def build_identity(
 ) -> dict[str, Any]:
     """Collect everything that decides a logit of this experiment, as plain JSON values.
 
-    Args:
-        config: the experiment.
-        manifest: its videos, or prepared frames.
-        teacher_digest: sha256 over the sorted names, shapes, dtypes and bytes of the teacher's
-            state, not over its file, which changes when it is saved again.
-
+    ``teacher_digest`` is over the sorted names, shapes, dtypes and bytes of the teacher's state,
+    and not over its file, which changes when it is saved again.
     """
     teacher, frames = config.teacher, config.frames
     # The manifest's digest covers prepared frames. They stand here so that a mismatch names them.

@@ -74,13 +74,7 @@ def open_store(root: str) -> LogitStore:
 def gather_shard(
     root: str, spec: StoreSpec, shard: Shard, records: Sequence[VideoRecord]
 ) -> list[FileEntry]:
-    """Write one whole shard from the fragments of its units.
-
-    Args:
-        root: URI of the store.
-        spec: of the store.
-        shard: the one to write.
-        records: those of the shard's rows only, from the manifest.
+    """Write one whole shard from the fragments of its units; ``records`` are of its rows only.
 
     Raises:
         StoreIncomplete: if units are not in the journal.
@@ -111,11 +105,8 @@ def seal_logits(
 ) -> Seal:
     """Seal a store whose shards are all gathered.
 
-    Args:
-        root: URI of the store.
-        spec: of the store.
-        entries: what ``gather_shard`` returned, of all shards in any order.
-        provenance: resolved config, environment, time. Recorded, and part of no digest.
+    ``entries`` are what ``gather_shard`` returned, of all shards in any order. ``provenance`` is
+    recorded, and part of no digest.
 
     Raises:
         StoreIncomplete: if files are not among the entries.

@@ -108,11 +108,8 @@ class ModelCost:
 def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str | None) -> None:
     """Measure and print what the experiment's networks cost, and what papers claim.
 
-    Args:
-        config: the experiment.
-        published: whether to measure the published variants, too; base needs 1 GiB and minutes.
-        json_uri: the file that the measured costs are written to, if any.
-
+    With ``published``, measure the published variants, too: base needs 1 GiB and minutes. Costs are
+    written to ``json_uri``, if there is one.
     """
     subjects = own_subjects(config) + (published_subjects() if published else [])
     num_threads = config.cluster.worker_threads

@@ -90,13 +90,7 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 
 def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """Write a line a class as CSV, the worst class first.
-
-    Args:
-        confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
-        class_names: in label order.
-
-    """
+    """Write a line a class as CSV, the worst first; ``confusion`` is as in ``confusion_figure``."""
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["class", "label", "num_videos", "num_correct", "top1", "most_confused_with"])
