@@ -36,7 +36,7 @@ def group_column(groups: str) -> str:
 def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:
     """Name the recording that a video was cut from; empty if that is not known.
 
-    ``in_list`` is the value of the group column, if the list has one. HMDB51 has the class in names.
+    ``in_list`` is the value of the group column, if the list has one. Names of HMDB51 hold classes.
     """
     if "(" in groups:
         match = re.search(groups, sample_id)
