@@ -27,7 +27,7 @@ from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fracti
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import place_generation, record_videos
-from pipeline.logits.inheritance import Donor, find_donors, inherit_units
+from pipeline.logits.inheritance import find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_logits
@@ -159,9 +159,7 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
 
 def _inherit(plan: CachePlan) -> Known:
     """Journal units that other generations hold; return the known cells of all others."""
-    donors: Sequence[Donor] = find_donors(
-        plan.config.store_uri, plan.root, plan.spec, plan.manifest
-    )
+    donors = find_donors(plan.config.store_uri, plan.root, plan.spec, plan.manifest)
     if not donors:
         return {}
     calls = [(plan.root, plan.spec, shard) for shard in plan.shards]
@@ -232,10 +230,8 @@ class Meter:
 
     @property
     def note(self) -> str:
-        metrics = self.metrics
-        return (
-            f"teacher top-1 {metrics['cache/top1']:.3f}, busy {metrics['cache/teacher_share']:.0%}"
-        )
+        top1, busy = (self.metrics[f"cache/{name}"] for name in ("top1", "teacher_share"))
+        return f"teacher top-1 {top1:.3f}, busy {busy:.0%}"
 
 
 def _judge_teacher(plan: CachePlan) -> None:

@@ -39,10 +39,8 @@ CLIP_SCHEMA = pa.schema(
         ("view_digest", pa.uint64()),
         ("frame_crc", pa.list_(pa.uint32())),
         ("jitter", pa.list_(pa.int16())),
-        (
-            "frames",
-            pa.large_binary(),
-        ),  # uint8 (T, side, side, 3); null where the status is not good
+        # uint8 (T, side, side, 3); null where the status is not good.
+        ("frames", pa.large_binary()),
     ]
 )
 
@@ -67,11 +65,7 @@ def unit_block(
 ) -> pa.Table:
     """Return a unit's records as the block that ``UnitDecoder`` takes.
 
-    Args:
-        unit: the unit to run.
-        records: those of its rows, in order.
-        known: (row, view_index) of the cells that need not be run.
-
+    ``known`` are (row, view_index) of the cells that need not be run.
     """
     wanted = [
         [index for index in view_indices if (row, index) not in known]
@@ -166,12 +160,7 @@ class TeacherActor:
 def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool = False) -> pa.Table:
     """Write a finished unit to the journal; return a row of ``SUMMARY_SCHEMA`` for the driver.
 
-    Args:
-        block: the unit's clips, or with ``inheriting`` those that it did not inherit.
-        root: URI of the generation.
-        spec: its spec.
-        inheriting: whether the rest of the unit is in the journal as inherited cells.
-
+    With ``inheriting`` the block lacks cells of the unit that the journal holds as inherited.
     """
     number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
     if inheriting:

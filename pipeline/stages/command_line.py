@@ -13,11 +13,9 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any
 
 from pipeline.config.load import load_config, resolved_yaml
-from pipeline.errors import PipelineError
 from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
 from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.tracking.progress import Progress
@@ -62,7 +60,8 @@ def run_job(
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a command; print an error that the user can act on as text, and exit with its code."""
     Progress.hidden = arguments.quiet
-    signal.signal(signal.SIGTERM, _leave)  # the default would leave the run in MLflow RUNNING
+    # The default would leave the run in MLflow RUNNING.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     os.environ.setdefault(JOB_VARIABLE, uuid.uuid4().hex)
     try:
         main(arguments)
@@ -70,11 +69,8 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
         known = underlying_error(error)
         if known is None:
             raise
-        sys.exit(_say(known))
-
-
-def _leave(signal_number: int, _: FrameType | None) -> None:
-    sys.exit(128 + signal_number)
+        print(f"{type(known).__name__}: {known}", file=sys.stderr)
+        sys.exit(known.exit_code)
 
 
 def _call(target: Target, config: Any, arguments: argparse.Namespace) -> Any:
@@ -82,11 +78,6 @@ def _call(target: Target, config: Any, arguments: argparse.Namespace) -> Any:
     _, *names = inspect.signature(function).parameters  # the first is the config
     given = vars(arguments)
     return function(config, **{name: given[name] for name in names if name in given})
-
-
-def _say(error: PipelineError) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

@@ -94,10 +94,11 @@ class EvaluationPlan:
                 network.name,
                 network.uri,
                 network.digest,
-                _look(network),
+                Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side),
                 teacher_of=self.config if network.name == TEACHER else None,
             )
             for network in self.networks
+            for recipe in [network.recipe]
         ]
 
     def as_text(self) -> str:
@@ -205,7 +206,8 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
     """
     names = [network.name for network in plan.networks]
     found: dict[str, dict[int, list[float]]] = {name: {} for name in names}
-    failures = _failures_of_manifest(plan.manifest)
+    val = (plan.manifest.records[row] for row in plan.manifest.rows_of("val", good=False))
+    failures = {record.sample_id: record.reason for record in val if not record.good}
     for score in scores:
         if score["status"] != Status.GOOD:
             failures[plan.manifest.records[score["row"]].sample_id] = score["reason"]
@@ -228,12 +230,6 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
         failures=failures,
     )
-
-
-def _failures_of_manifest(manifest: Manifest) -> dict[str, str]:
-    """Return the videos of val that indexing has found bad, with the reason."""
-    bad = set(manifest.rows_of("val", good=False)) - set(manifest.rows_of("val"))
-    return {manifest.records[row].sample_id: manifest.records[row].reason for row in sorted(bad)}
 
 
 def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
@@ -266,18 +262,18 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
     """
     name, prefix = network.name, f"val/{evaluation.protocol}"
     key = sha256_of(f"{plan.key} {name}".encode())
+    role = "teacher" if name == TEACHER else "student"
     tags = {
         "evaluated": name,
         "evaluated.sha256": network.digest,
         "cache.root_digest": network.root_digest,
         "protocol": evaluation.protocol,
         "interval": evaluation.interval,
-        "mlflow.runColor": COLOURS["teacher" if name == TEACHER else "student"],
+        "mlflow.runColor": COLOURS[role],
     }
-    title = f"{name} {evaluation.protocol}"
-    config = plan.config
+    title, sections = f"{name} {evaluation.protocol}", ("evaluate",)
     with open_run(
-        config, stage="evaluate", name=title, key=key, sections=("evaluate",), tags=tags
+        plan.config, stage="evaluate", name=title, key=key, sections=sections, tags=tags
     ) as run:
         metrics = evaluation.metrics(name)
         metrics |= dict(zip(("top1_low", "top1_high"), evaluation.top1(name)[1:], strict=True))
@@ -285,14 +281,8 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         confusion = evaluation.confusion(name)
         run.log_figure("val/confusion.png", confusion_figure(confusion, evaluation.class_names))
         run.log_text("val/per_class.csv", per_class_table(confusion, evaluation.class_names))
-        role = "teacher" if name == TEACHER else "student"
         bins = {role: evaluation.calibration(name)}
         run.log_figure("val/reliability.png", reliability_figure(bins))
         run.log_text("val/evaluation.txt", evaluation.text)
         run.log_text("val/evaluation.json", readable_json(evaluation.summary).decode())
         return run.link
-
-
-def _look(network: TrainedNetwork) -> Look:
-    recipe = network.recipe
-    return Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side)

@@ -80,11 +80,8 @@ def forecast_experiment(
 ) -> ExperimentForecast:
     """Predict stage one and the student's training on a cluster.
 
-    Args:
-        config: an experiment whose videos are indexed.
-        shape: the cluster's nodes, CPUs and GPUs.
-        costs_uri: JSON file of costs that were measured elsewhere. Without it they are measured
-            here, which needs the teacher's weights.
+    ``costs_uri`` is a JSON file of costs that were measured elsewhere. Without it they are measured
+    here, which needs the teacher's weights.
 
     Raises:
         StoreIncomplete: if there is no manifest.
@@ -99,22 +96,18 @@ def forecast_experiment(
     else:
         spec = plan_store(config, manifest=manifest, teacher_digest="")  # only counted with
         costs = _read_costs(costs_uri)
-    try:
-        run = forecast(costs, shape, plan_workload(config, manifest, spec))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return ExperimentForecast(costs, run)
-
-
-def plan_workload(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> Workload:
-    """Count what stage one and one student have to do."""
-    return Workload(
+    workload = Workload(
         num_cached_clips=sum(len(unit.coordinates) for unit in plan_units(spec, manifest.records)),
         num_classes=spec.num_classes,
         num_frames=spec.num_frames,
         num_train_clips=len(manifest.rows_of("train")),
         num_epochs=config.train.epochs,
     )
+    try:
+        run = forecast(costs, shape, workload)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return ExperimentForecast(costs, run)
 
 
 def _read_costs(uri: str) -> UnitCosts:
@@ -146,9 +139,8 @@ def _stage_one_costs(
             clips, decode_seconds = _timed(_core_seconds, lambda: decoder(block))
             logits, teacher_seconds = _timed(network_clock, lambda: teacher(clips))
             _, journal_seconds = _timed(_core_seconds, lambda: journal_unit(logits, root, spec))
-            seconds = np.array(
-                [decode_seconds, teacher_seconds, journal_seconds + RAY_UNIT_SECONDS]
-            )
+            journal_seconds += RAY_UNIT_SECONDS
+            seconds = np.array([decode_seconds, teacher_seconds, journal_seconds])
             return seconds / len(unit.coordinates)
 
         first, *others = plan_units(spec, manifest.records)[: NUM_UNITS + 1]
@@ -181,7 +173,8 @@ def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float,
 
 def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) -> float:
     """Return the median time of a cached step, on one thread or one GPU."""
-    recipe, device = student_recipe(config), _device(config)
+    recipe = student_recipe(config)
+    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     torch.set_num_threads(1)
     network = build_network(
         recipe.model, num_classes=num_classes, num_frames=recipe.clip_num_frames
@@ -198,10 +191,6 @@ def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) 
 
     step()
     return median(_timed(_network_clock(config), step)[1] for _ in range(NUM_STEPS))
-
-
-def _device(config: ExperimentConfig) -> torch.device:
-    return torch.device("cuda" if config.cluster.use_gpu else "cpu")
 
 
 def _network_clock(config: ExperimentConfig) -> Clock:
