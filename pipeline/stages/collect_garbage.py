@@ -19,13 +19,10 @@ from pipeline.storage.sealed.identity import IDENTITY_NAME
 
 
 def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, journals: bool) -> None:
-    """List the garbage of an experiment and of this machine's mirrors.
+    """List the garbage of an experiment and of this machine's mirrors; ``delete`` also deletes it.
 
-    Args:
-        config: the experiment.
-        delete: also delete what is listed.
-        min_age_hours: files younger than this are left alone.
-        journals: count the journals of sealed stores as garbage.
+    Files younger than ``min_age_hours`` are left alone. With ``journals`` those of sealed stores
+    are garbage too.
 
     Raises:
         StoreIncomplete: if there is neither a logit store nor a frame store.

@@ -35,12 +35,9 @@ MAX_KL = 0.01  # nats, of one cell; rounding to float16 gives under 1e-5
 
 
 def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | None) -> None:
-    """Examine the store; print a report, and write it as JSON to ``json_uri``.
+    """Examine the store; print a report, and write it as JSON to ``json_uri`` if that is given.
 
-    Args:
-        config: the experiment.
-        num_verified: cells to ask the live teacher about; 0 needs neither teacher nor videos.
-        json_uri: file for the JSON report; none is written without it.
+    The live teacher is asked about ``num_verified`` cells; 0 needs neither teacher nor videos.
 
     Raises:
         StoreIncomplete: if there is no sealed store, or no manifest.
@@ -115,9 +112,8 @@ def report_values(
         "findings": [asdict(finding) for finding in findings],
         "shards": [asdict(shard) | {"top1": shard.top1} for shard in diagnosis.shards],
         "class_top1": [None if math.isnan(top1) else top1 for top1 in diagnosis.class_top1],
-        "live": None
-        if live is None
-        else {
+        "live": live
+        and {
             "cells": len(live.kl),
             "max_kl": float(live.kl.max()),
             "mean_kl": float(live.kl.mean()),

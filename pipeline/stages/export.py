@@ -268,12 +268,9 @@ def _publish(
     """Publish the files, the model card and a run; ``export.json`` last."""
     contents = {path.name: path.read_bytes() for path in paths.values()}
     files = {
-        name: {
-            "file": path.name,
-            "num_bytes": len(contents[path.name]),
-            "sha256": sha256_of(contents[path.name]),
-        }
+        name: {"file": path.name, "num_bytes": len(content), "sha256": sha256_of(content)}
         for name, path in paths.items()
+        for content in [contents[path.name]]
     }
     text = export_table(files, measured)
     card = model_card(plan.contract, facts_of(plan, measured[NETWORK]), text)

@@ -114,9 +114,7 @@ class VideoProber:
     """Actor that probes blocks of videos in a decoding process."""
 
     def __init__(self, limits: VideoLimits, min_frames: int) -> None:
-        self._decoder = DecodeProcess()
-        self._limits = limits
-        self._min_frames = min_frames
+        self._decoder, self._limits, self._min_frames = DecodeProcess(), limits, min_frames
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Probe every video of a block; a bad one comes back with its status and reason."""

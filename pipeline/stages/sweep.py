@@ -111,10 +111,7 @@ def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
 def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str, Outcome]:
     """Train trials on Ray Tune; return their outcomes by name."""
     num_steps = sum(trial.plan.order.num_steps for trial in trials)
-    with (
-        TrialRuns(trials, run) as runs,
-        Follower("sweep", num_steps, runs.receive) as follower,
-    ):
+    with TrialRuns(trials, run) as runs, Follower("sweep", num_steps, runs.receive) as follower:
         results = _fit(plan, {trial.name: trial.plan for trial in trials}, follower.queue)
         for number in range(len(results)):
             if (error := results[number].error) is not None:
@@ -184,10 +181,9 @@ class TrialRuns:
         if trial.name in self.outcomes:
             return  # Ray Tune starts a trial again whose process died after its last report
         run = self._open(trial)
-        failed = "failure" in message
         if "points" in message:
             log_epoch(run, message)
-        if failed or message.get("epoch") == trial.plan.order.epochs:
+        if "failure" in message or message.get("epoch") == trial.plan.order.epochs:
             outcome = _outcome(trial, message, run.run_id)
             self._end(trial, outcome, run)
             self._say(trial, outcome, progress)
@@ -227,7 +223,6 @@ class TrialRuns:
 
 
 def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:
-    metrics = {name.removeprefix("val/"): value for name, value in val_scores(message).items()}
     return Outcome(
         trial.name,
         trial.point.distill_weight,
@@ -236,7 +231,7 @@ def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:
         "failed" if "failure" in message else "finished",
         epoch=message.get("epoch", 0),
         seconds=message.get("seconds", 0.0),
-        metrics=metrics,
+        metrics={name.removeprefix("val/"): value for name, value in val_scores(message).items()},
         reason=message.get("failure", ""),
         run_id=run_id,
     )
@@ -258,8 +253,7 @@ def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[
     run.log_text("sweep/trials.csv", sweep_csv(outcomes))
     run.log_text("sweep/sweep.json", readable_json(values).decode())
     run.log_figure("sweep/heatmap.png", figure)
-    print(table)
-    print(f"{plan.folder}/heatmap.png")
+    print(f"{table}\n{plan.folder}/heatmap.png")
     num_failed = sum(outcome.state == "failed" for outcome in outcomes)
     summary: dict[str, float] = {"sweep/trials": len(outcomes), "sweep/failed": num_failed}
     if (best := best_cell(cells_of(outcomes))) is not None:

@@ -8,9 +8,9 @@ changes no verdict:
   the journal, from which the same command goes on, and every file that the seal lists. Neither
   depends on the layout in ``identity.json``, which no digest covers.
 - Other files in our folders are orphans. Temporary files are those of killed writers once they are
-  older than any write takes. A live temporary file is seconds old. Were the
-  clocks so far apart that one is removed all the same, its writer fails to give it its name, and
-  the unit is run again: nothing is ever named that is not whole.
+  older than any write takes. A live temporary file is seconds old. Were the clocks so far apart
+  that one is removed all the same, its writer fails to give it its name, and the unit is run again:
+  nothing is ever named that is not whole.
 - Files that are not in our folders stay.
 - Journals of sealed stores go only if that is asked for. No reader needs them; but the doctor
   compares the shards of a logit store with them, a damaged file of frames can be gathered from
@@ -67,11 +67,10 @@ def judge(
     own = own if seal is None else own | seal.entries.keys()
     old = [file for file in files if file.modified < written_before]
     spent = journals and any(file.name == SEAL_NAME for file in old)
-    judged = ((_kind(file.name, own, folders, spent=spent), file) for file in old)
     return [
         Garbage(kind, join_uri(root, file.name), file.num_bytes)
-        for kind, file in judged
-        if kind is not None
+        for file in old
+        if (kind := _kind(file.name, own, folders, spent=spent))
     ]
 
 
