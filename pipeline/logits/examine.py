@@ -11,6 +11,7 @@ A finding names its kind, the file or cells it is about, and what was expected a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, Grid, bad_logits, cell_shapes, pick
+from pipeline.logits.confusion import Called, displaced, num_cells
 from pipeline.logits.generations import GENERATIONS, find_videos, own_names
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, plan_shards, plan_units
@@ -41,6 +43,7 @@ Kind = Literal[
     "duplicate",
     "journal",
     "labels",
+    "class order",
     "live teacher",
     "orphan",
 ]
@@ -91,7 +94,7 @@ class Diagnosis:
 def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConfig) -> Diagnosis:
     """Examine a sealed store, beside the manifest and the views that it was made from."""
     spec = store.spec
-    findings, figures, tallies = [], [], np.zeros((2, spec.num_classes))
+    findings, figures, called = [], [], Called()
     seen: dict[bytes, tuple[str, bytes]] = {}
     journalled = finished_units(store.root)
     shards = plan_shards(spec, plan_units(spec, records))
@@ -110,11 +113,17 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
             findings += _check_views(shard, cells, here, policy, spec)
             findings += _check_duplicates(shard, cells, seen)
             findings += _check_journal(store, shard, cells, journalled)
-            figures.append(_figures(shard, cells, here, tallies))
+            figures.append(_figures(shard, cells, here, called))
     findings += _check_labels(figures, spec.num_classes)
+    findings += [
+        StoreFinding("class order", *found) for found in displaced(called, spec.class_names)
+    ]
     findings += _check_other_files(store)
-    with np.errstate(invalid="ignore"):
-        class_top1 = tuple((tallies[1] / tallies[0]).tolist())
+    totals = num_cells(called)
+    class_top1 = tuple(
+        called[label, label] / totals[label] if totals[label] else math.nan
+        for label in range(spec.num_classes)
+    )
     return Diagnosis(tuple(findings), tuple(figures), class_top1)
 
 
@@ -273,15 +282,15 @@ def _check_other_files(store: LogitStore) -> Iterator[StoreFinding]:
 
 
 def _figures(
-    shard: Shard, cells: Cells, records: Sequence[VideoRecord], tallies: NDArray[np.float64]
+    shard: Shard, cells: Cells, records: Sequence[VideoRecord], called: Called
 ) -> ShardFigures:
-    """Sum up a shard; ``tallies`` (2, K) counts good cells and hits by label."""
+    """Sum up a shard, and count its good cells in ``called``."""
     good = (cells.status == Status.GOOD) & ~bad_logits(cells.logits)
     logits = cells.logits[good].astype(np.float64)
     labels = np.array([records[row - shard.rows.start].label for row in cells.row[good]], int)
-    hits = logits.argmax(axis=1) == labels
-    np.add.at(tallies[0], labels, 1)
-    np.add.at(tallies[1], labels[hits], 1)
+    first = logits.argmax(axis=1)
+    hits = first == labels
+    called.update(zip(labels.tolist(), first.tolist(), strict=True))
     exponentials = np.exp(logits)
     total = exponentials.sum(axis=1)
     entropy = np.log(total) - (exponentials * logits).sum(axis=1) / total

@@ -152,6 +152,20 @@ def test_finds_the_shard_of_another_teacher(root: Path, diagnose: Any) -> None:
     assert diagnosis.findings[0].where == "shard 1"
 
 
+def test_names_classes_that_changed_places(root: Path, diagnose: Any) -> None:
+    def swap_classes(values: dict[str, Any]) -> None:
+        good = values["status"] == 1
+        wrong = np.arange(2) != values["label"][:, None]
+        noise = np.random.default_rng(len(good)).uniform(1, 3, values["logits"].shape)
+        values["logits"][:] = np.where(wrong[:, None], 0, -noise) * good[..., None]
+
+    forge(root, dict.fromkeys((0, 1, 2), swap_classes))
+    (finding,) = diagnose(root).findings
+    first, second = open_store(str(root)).spec.class_names
+    assert (finding.kind, finding.where) == ("class order", first)
+    assert f"is called {second} in 100%" in finding.message
+
+
 def test_finds_a_flipped_bit_in_any_file(root: Path, diagnose: Any) -> None:
     for entry in open_store(str(root)).seal.files:
         path = root / entry.name
