@@ -39,7 +39,6 @@ from pipeline.dataset.lists import (
     read_json,
     read_lines,
     read_table,
-    require_columns,
 )
 from pipeline.errors import DatasetError, printable
 from pipeline.storage.files import join_uri, list_names
@@ -155,11 +154,14 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
         if split == "test" and not any(row.get("label") for _, row in found):
             notes.append(f"{name_of(uri)}: has no labels and is left out")
             continue
-        require_columns(uri, header, KINETICS_COLUMNS)
-        rows += [(split, where, row) for where, row in found]
-    for _, where, row in rows:
-        if not row["label"]:
-            raise DatasetError(f"{where} has no label")
+        if missing := sorted(set(KINETICS_COLUMNS) - set(header)):
+            raise DatasetError(
+                f"{uri} has no column {', '.join(missing)}; its columns are {header}"
+            )
+        for where, row in found:
+            if not row["label"]:
+                raise DatasetError(f"{where} has no label")
+            rows.append((split, where, row))
     class_names = tuple(sorted({row["label"] for _, _, row in rows}))
     labels = {name: label for label, name in enumerate(class_names)}
     entries = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.schema import DatasetConfig
@@ -65,17 +65,6 @@ def read_table(uri: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         if len(values) != len(header):
             raise DatasetError(f"{where} has {len(values)} values for {len(header)} columns")
     return header, [(where, dict(zip(header, values, strict=True))) for where, values in rows[1:]]
-
-
-def require_columns(uri: str, header: Collection[str], columns: Iterable[str]) -> None:
-    """Check that a csv has the columns that are read.
-
-    Raises:
-        DatasetError: if it lacks one.
-
-    """
-    if missing := sorted(set(columns) - set(header)):
-        raise DatasetError(f"{uri} has no column {', '.join(missing)}; its columns are {header}")
 
 
 def read_json(uri: str, kind: type) -> Any:

@@ -68,6 +68,10 @@ class Workload:
     num_epochs: int
 
     @property
+    def num_trained_clips(self) -> int:
+        return self.num_train_clips * self.num_epochs
+
+    @property
     def num_bytes(self) -> int:
         """Size of the store before compression: float16 logits, offset, status and proofs."""
         return self.num_cached_clips * (2 * self.num_classes + 13 + 4 * self.num_frames)
@@ -80,9 +84,8 @@ class Rate:
     clips_per_second: float
     bottleneck: str
 
-    def seconds(self, num_clips: int) -> float:
-        """Return how long ``num_clips`` take."""
-        return num_clips / self.clips_per_second
+    def hours(self, num_clips: int) -> float:
+        return num_clips / self.clips_per_second / SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,17 @@ class RunForecast:
     @property
     def stage_one_hours(self) -> float:
         """Wall time of stage one."""
-        return self.stage_one.seconds(self.workload.num_cached_clips) / SECONDS_PER_HOUR
+        return self.stage_one.hours(self.workload.num_cached_clips)
 
     @property
     def cached_hours(self) -> float:
         """Wall time of one student on the cache."""
-        return self._training_hours(self.cached_training)
+        return self.cached_training.hours(self.workload.num_trained_clips)
 
     @property
     def live_hours(self) -> float:
         """Wall time of one student with a live teacher."""
-        return self._training_hours(self.live_training)
+        return self.live_training.hours(self.workload.num_trained_clips)
 
     @property
     def break_even_students(self) -> float:
@@ -136,10 +139,6 @@ class RunForecast:
             ("cache is paid after", self._describe_break_even()),
         ]
         return text_table(rows, align="<")
-
-    def _training_hours(self, rate: Rate) -> float:
-        num_clips = self.workload.num_train_clips * self.workload.num_epochs
-        return rate.seconds(num_clips) / SECONDS_PER_HOUR
 
     def _describe_break_even(self) -> str:
         if math.isinf(self.break_even_students):

@@ -109,16 +109,11 @@ def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits
 def _lines(prediction: VideoPrediction, count: int) -> list[tuple[str, str]]:
     lines = [(printable(prediction.record.uri), _classes(prediction.top(count)))]
     if len(prediction.spans) > 1:
-        lines += [
-            (f"  {_time(prediction, span)}", _classes(prediction.top_of_window(window, count)))
-            for window, span in enumerate(prediction.spans)
-        ]
+        for window, span in enumerate(prediction.spans):
+            start, end = prediction.seconds(span.start), prediction.seconds(span.stop)
+            likeliest = _classes(prediction.top_of_window(window, count))
+            lines.append((f"  {start:7.2f} to {end:7.2f} s", likeliest))
     return lines
-
-
-def _time(prediction: VideoPrediction, span: range) -> str:
-    start, end = prediction.seconds(span.start), prediction.seconds(span.stop)
-    return f"{start:7.2f} to {end:7.2f} s"
 
 
 def _classes(likeliest: Sequence[tuple[str, float]]) -> str:
