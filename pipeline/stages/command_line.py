@@ -33,12 +33,8 @@ def run_job(
 ) -> None:
     """Parse the command line, load the experiment, run a stage and exit with its code.
 
-    Args:
-        description: the job's module docstring, which is its help.
-        stage: does the work.
-        plan: returns what ``--dry-run`` prints; without it that is the config only.
-        options: the job's own options: by name, the arguments of ``add_argument``.
-
+    ``plan`` returns what ``--dry-run`` prints behind the config. ``options`` are the job's own: by
+    name, the arguments of ``add_argument``.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():

@@ -119,13 +119,10 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Find the networks and check that they fit the data set; writes nothing.
 
-    Args:
-        config: the experiment.
-        num_clips: views in time of each video.
-        num_crops: views in space of each clip.
-        checkpoints: URIs of weights that train_student or train_teacher wrote; if empty, those of
-            the experiment's own students: DVFL-Net and, if it was trained, VFL-Net.
-        with_teacher: also evaluate the teacher, if its weights are here.
+    A video has ``num_clips`` views in time, and each of them ``num_crops`` in space.
+    ``checkpoints`` are URIs of weights that train_student or train_teacher wrote; if empty, those
+    of the experiment's own students: DVFL-Net and, if it was trained, VFL-Net. ``with_teacher``
+    evaluates the teacher, too, if its weights are here.
 
     Raises:
         StoreIncomplete: if there is no manifest, or no student was trained yet.

@@ -135,11 +135,9 @@ def plan_export(
 ) -> ExportPlan:
     """Find the student and check that it can be exported; writes nothing.
 
-    Args:
-        config: the experiment.
-        weights: URI of a file that train_student wrote; without it the experiment's own DVFL-Net.
-        formats: of ``pt2``, ``onnx`` and ``executorch``; all of them if empty.
-        num_calibration_clips: clips of train that int8 is calibrated with, at least 1.
+    ``weights`` is the URI of a file that train_student wrote; without it the experiment's own
+    DVFL-Net is exported, and without ``formats`` to all of ``pt2``, ``onnx`` and ``executorch``.
+    int8 is calibrated with ``num_calibration_clips`` of train, at least 1.
 
     Raises:
         ConfigError: if packages are missing or there are no calibration clips.

@@ -108,7 +108,6 @@ def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore
 
 
 def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
-    """Run every unit that the journal lacks."""
     finished = finished_units(plan.root)
     todo = [unit for unit in range(plan.spec.num_units) if unit not in finished]
     num_videos = num_bad = 0

@@ -104,9 +104,8 @@ def work(setup: dict[Any, Any]) -> Any:
     import ray.train
 
     plan: TrainPlan = setup["plan"]
-    checkpoint = ray.train.get_checkpoint()
     state = None
-    if checkpoint is not None:
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
         state = read_checkpoint(plan.files.checkpoint(checkpoint.path).folder)
     try:
         run_worker(plan, RayWorker(plan, setup["queue"]), state=state)
@@ -166,12 +165,9 @@ class RayWorker(ReportingWorker):
         )
 
     def _write(self, folder: str, epoch: EpochResult, training: Training) -> None:
+        optimiser = training.optimiser.state_dict()
         state = TrainingState(
-            step=epoch.step,
-            seconds=epoch.seconds,
-            val_logits=epoch.val_logits,
-            weights=training.weights,
-            optimiser=training.optimiser.state_dict(),
+            epoch.step, epoch.seconds, epoch.val_logits, training.weights, optimiser
         )
         facts = {
             "run": self._plan.name,

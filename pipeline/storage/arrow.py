@@ -80,7 +80,7 @@ class BucketHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow.fs has 
         ]
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Do nothing."""
+        pass
 
     def delete_dir(self, path: str) -> None:
         self.delete_dir_contents(path)

@@ -26,12 +26,9 @@ logger = logging.getLogger(__name__)
 class Outbox:
     """Calls that may fail and are then repeated.
 
-    Args:
-        name: for warnings.
-        check: raises if the server does not answer. A call that fails while the server answers is
-            itself at fault, and is given up after ``MAX_REFUSALS`` attempts, so that it does not
-            hold up the others for ever.
-
+    ``check`` raises if the server does not answer. A call that fails while the server answers is
+    itself at fault, and is given up after ``MAX_REFUSALS`` attempts, so that it does not hold up
+    the others for ever.
     """
 
     def __init__(self, name: str, check: Call) -> None:
@@ -51,10 +48,8 @@ class Outbox:
     def close(self, idle_seconds: float) -> int:
         """Make the calls that are left, and return how many never succeeded.
 
-        Args:
-            idle_seconds: without a success, before the rest is given up. While the server answers,
-                a call has ``MAX_CALL_SECONDS`` instead, since a busy machine makes it slow.
-
+        The rest is given up after ``idle_seconds`` without a success. While the server answers, a
+        call has ``MAX_CALL_SECONDS`` instead, since a busy machine makes it slow.
         """
         self._last_success = time.monotonic()
         while self._calls.unfinished_tasks:

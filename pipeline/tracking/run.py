@@ -134,11 +134,7 @@ class TrackedRun:
 
     As a context manager it ends the run: FINISHED, FAILED after an exception, KILLED after Ctrl-C
     or SIGTERM. A process that dies otherwise leaves it RUNNING, until the same command reopens it.
-
-    Args:
-        uri: of the tracking server or database.
-        find_or_create: opens the run with a client; repeated until it succeeds.
-
+    ``find_or_create`` opens the run, and is repeated until it succeeds.
     """
 
     def __init__(self, uri: str, find_or_create: Callable[[MlflowClient], Run]) -> None:
@@ -230,12 +226,8 @@ class TrackedRun:
     ) -> None:
         """Log a network that loads without this package. Takes half a minute in the background.
 
-        Args:
-            model: on the CPU, in eval mode; not to be changed until the run ends.
-            num_frames: frames T of its clips.
-            side: height and width of its clips, in pixels.
-            metadata: what its users need to know, such as class names in order.
-
+        ``model`` is on the CPU and in eval mode, and must not be changed until the run ends.
+        ``metadata`` is what its users need to know, such as class names in order.
         """
         folder = tempfile.TemporaryDirectory(prefix="mlflow-model-")
         path = Path(folder.name, "model")

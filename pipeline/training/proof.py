@@ -165,10 +165,8 @@ def _explain_colours(
         return None
     wanted = request.seen.frame_indices
     for cause, colours in COLOURS.items():
-        frames = dict(
-            video.frames_of(request.record, wanted, limits, verify=False, colours=colours)
-        )
-        crc = _crc(request.seen, frames)
+        frames = video.frames_of(request.record, wanted, limits, verify=False, colours=colours)
+        crc = _crc(request.seen, dict(frames))
         if crc == as_the_file_says:
             continue  # this reading is the file's own
         if crc == list(mismatch.found):

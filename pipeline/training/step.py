@@ -101,14 +101,10 @@ class Training:
         *,
         rank: int,
     ) -> StepResult:
-        """Take one optimiser step.
+        """Take one optimiser step; seed, step (from 0) and rank decide every random draw in it.
 
-        Args:
-            step: number of the step, from 0; with the seed it decides every random draw in it.
-            batch: B clips.
-            labels: int64 ``(B,)``.
-            teacher_logits: float32 ``(B, K)`` from the store, or None to learn from labels alone.
-            rank: of this worker, so that workers draw apart.
+        Labels are int64 ``(B,)`` and the teacher's logits float32 ``(B, K)``; without them the
+        network learns from labels alone.
 
         Raises:
             TrainingDiverged: if loss or gradient is not finite, before the weights change.

@@ -88,11 +88,8 @@ def open_sealed(
 ) -> tuple[Seal, S]:
     """Read and check the seal and the identity of a store.
 
-    Args:
-        root: URI of the store.
-        decode: makes the spec from the content and the URI of ``identity.json``.
-        kind: "logit store", for example; used in messages.
-        job: the command that makes such stores; used in messages.
+    ``decode`` makes the spec from the content and the URI of ``identity.json``. Messages name the
+    kind of the store, such as "logit store", and the job that makes such stores.
 
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
