@@ -155,6 +155,9 @@ class TrainConfig(Section):
     audit_rate: Fraction = 1 / 64  # share of rows whose proof of view is checked
     num_loaders: Count = 2  # decoding processes a worker
     max_failures: NonNegative = 3  # restarts from the last checkpoint
+    # The weights that are evaluated, exported, registered, published: of the last epoch, or of the
+    # epoch that is best on val, whose figures on val are then too good.
+    selection: Literal["last", "best"] = "last"
 
 
 class ModelConfig(Section):
@@ -293,7 +296,7 @@ class ExperimentConfig(Section):
 
     @property
     def own_teacher_uri(self) -> str:
-        return join_uri(self.artefacts, "teacher", "best.safetensors")
+        return join_uri(self.artefacts, "teacher", f"{self.teacher.train.selection}.safetensors")
 
     @property
     def tracking_uri(self) -> str:

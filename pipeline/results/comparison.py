@@ -21,7 +21,12 @@ def compare_results(
 
     """
     runs = {"teacher": teacher, "VFL-Net (labels)": vflnet, "DVFL-Net (cache)": dvflnet}
-    scores = [_scores(dvflnet, "teacher/"), _scores(vflnet, "last/"), _scores(dvflnet, "last/")]
+    which = dvflnet.get("selection", "last")  # older results name none
+    scores = [
+        _scores(dvflnet, "teacher/"),
+        _scores(vflnet, f"{which}/"),
+        _scores(dvflnet, f"{which}/"),
+    ]
     header = ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE")
     rows = [
         _row(name, run["metrics"], score)
@@ -36,7 +41,8 @@ def compare_results(
             "",
             f"Distillation changed the student's top-1 on val by {gain:+.1f} points, its negative "
             f"log-likelihood from {vfl['nll']:.2f} to {dvfl['nll']:.2f} and its calibration "
-            f"error from {vfl['ece']:.1%} to {dvfl['ece']:.1%}.",
+            f"error from {vfl['ece']:.1%} to {dvfl['ece']:.1%}. "
+            f"These are the weights of each student's {which} epoch (train.selection).",
             f"Compare the runs: make ui, then {dvflnet['link']}",
         ]
     )

@@ -106,7 +106,7 @@ def sweep_table(outcomes: Sequence[Outcome]) -> str:
     best = best_cell(cells)
     header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
     rows = [_row(cell, best=cell is best) for cell in cells.values()]
-    lines = [text_table([header, *rows], align=">"), f"±: {INTERVAL}"]
+    lines = [text_table([header, *rows], align=">"), f"±: {INTERVAL}; scores of the last epoch"]
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
         lines.append(f"{len(failed)} of {len(outcomes)} trials failed:")

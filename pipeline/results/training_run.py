@@ -26,7 +26,7 @@ from pipeline.results.figures import (
 from pipeline.storage.files import read_bytes, write_bytes
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.checkpoint import TrainingState, read_checkpoint
-from pipeline.training.loop import val_teacher_logits
+from pipeline.training.loop import SCORE, val_teacher_logits
 from pipeline.training.plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 
@@ -58,17 +58,25 @@ def publish_result(
         run: the run in MLflow.
 
     """
-    best_pair = max(checkpoints, key=lambda pair: (pair[1]["val/top1"], -pair[1]["val/nll"]))
+    best_pair = max(checkpoints, key=lambda pair: pair[1][SCORE])
     last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])
     best, last = _read(plan, best_pair), _read(plan, last_pair)
     write_bytes(plan.files.best, best.weights_file)
     write_bytes(plan.files.last, last.weights_file)
     summary = _summary(plan, best, last, mirror)
     run.log_summary(summary)
-    _log_pages(plan, best.state, mirror, run)
+    selection = plan.recipe.train.selection
+    selected = best if selection == "best" else last
+    _log_pages(plan, selected.state, mirror, run)
     if plan.recipe.role == "student":  # a teacher is not deployed
-        _log_model(plan, best.state, run)
-    return {"name": plan.name, "run_id": run.run_id, "link": run.link, "metrics": summary}
+        _log_model(plan, selected.state, run)
+    return {
+        "name": plan.name,
+        "run_id": run.run_id,
+        "link": run.link,
+        "selection": selection,
+        "metrics": summary,
+    }
 
 
 def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:

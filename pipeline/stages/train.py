@@ -42,9 +42,8 @@ from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.tracking.server import register_model
 from pipeline.training.checkpoint import RunFiles
+from pipeline.training.loop import SCORE
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
-
-SELECTION = "val/top1"  # the best checkpoint has the highest
 
 
 def run_train_student(
@@ -77,10 +76,10 @@ def register_student(config: ExperimentConfig, result: dict[str, Any], name: str
 
 
 def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
-    """Train the teacher from labels and publish its best weights; return the run's result."""
+    """Train the teacher from labels and publish its selected weights; return the run's result."""
     plan = plan_teacher(config)
     result = _run(plan, ray_address)
-    write_bytes(config.own_teacher_uri, read_bytes(plan.files.best))
+    write_bytes(config.own_teacher_uri, read_bytes(plan.selected))
     print(f"teacher: {config.own_teacher_uri}")
     return result
 
@@ -132,7 +131,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
                 storage_filesystem=filesystem,
                 failure_config=ray.train.FailureConfig(max_failures=plan.recipe.train.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(
-                    num_to_keep=1, checkpoint_score_attribute=SELECTION
+                    num_to_keep=1, checkpoint_score_attribute=SCORE
                 ),
                 callbacks=[_on_report(plan, follower.queue)],
             ),
@@ -227,7 +226,7 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
         name=plan.name,
         key=plan.key,
         sections=("student", "loss", "optim", "train") if student else ("teacher",),
-        tags=store_tags(plan),
+        tags=store_tags(plan) | {"selection": plan.recipe.train.selection},
         # result.json is missing, so the run is unfinished even if MLflow says FINISHED.
         reopen_finished=exists(plan.files.snapshot),
     )

@@ -61,12 +61,12 @@ class RunFiles:
 
     @property
     def best(self) -> str:
-        """Weights of the epoch with the highest top-1 on val."""
+        """Weights of the epoch with the highest top-1 on val; of equal ones, the lowest NLL."""
         return join_uri(self.folder, "best.safetensors")
 
     @property
     def last(self) -> str:
-        """Weights of the last epoch. The student's scores are theirs: val chose the best epoch."""
+        """Weights of the last epoch."""
         return join_uri(self.folder, "last.safetensors")
 
     @property

@@ -26,6 +26,7 @@ from pipeline.views.loader import ClipBatch, ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 
 T = TypeVar("T")
+SCORE = "score"  # the key in reports by which the best epoch is chosen
 Points = list[tuple[int, dict[str, float]]]  # (finished steps, training metrics)
 
 
@@ -98,8 +99,14 @@ class EpochResult:
             "step": self.step,
             "points": self.points,
             "seconds": self.seconds,
+            SCORE: self.score,
             **self.val,
         }
+
+    @property
+    def score(self) -> float:
+        """Right answers on val, less a part of one that grows with NLL: the tie-break."""
+        return self.val["val/top1"] * len(self.val_logits) - 1 + 1 / (1 + self.val["val/nll"])
 
 
 def run_worker(plan: TrainPlan, worker: Worker, *, state: TrainingState | None = None) -> None:

@@ -94,13 +94,15 @@ class TrainPlan:
     def key(self) -> str:
         """Digest of everything that decides the trained weights, up to rounding."""
         recipe = self.recipe
+        # A run of the default has the name that it had before there was a selection.
+        omitted = NOT_PART_OF_KEY | ({"selection"} if recipe.train.selection == "last" else set())
         decisive = {
             "role": recipe.role,
             "model": recipe.model.model_dump(mode="json", exclude=NOT_PART_OF_KEY),
             "init_weights": self.init_digest,
             "loss": recipe.loss.model_dump(mode="json"),
             "optim": recipe.optim.model_dump(mode="json"),
-            "train": recipe.train.model_dump(mode="json", exclude=NOT_PART_OF_KEY),
+            "train": recipe.train.model_dump(mode="json", exclude=omitted),
             "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
             "transform": TRANSFORM_VERSION,
@@ -129,6 +131,11 @@ class TrainPlan:
     @property
     def files(self) -> RunFiles:
         return RunFiles(self.folder)
+
+    @property
+    def selected(self) -> str:
+        """URI of the weights that ``train.selection`` names."""
+        return self.files.best if self.recipe.train.selection == "best" else self.files.last
 
     def build_network(self) -> VideoFocalNet:
         """Build the run's network, freshly initialised from torch's global generator."""
@@ -214,12 +221,12 @@ def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
 def own_students(config: ExperimentConfig) -> list[str]:
     """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
 
-    They are those of the last epoch: the best one was chosen by looking at val. StoreIncomplete if
-    the experiment's student was not trained to its end.
+    ``train.selection`` says of which epoch. StoreIncomplete if the experiment's student was not
+    trained to its end.
     """
     student = plan_student(config)
     plans = (vary_student(student, config.baseline), student)
-    uris = {plan.name: plan.files.last for plan in plans}
+    uris = {plan.name: plan.selected for plan in plans}
     *_, (name, uri) = uris.items()
     if not exists(uri):
         raise StoreIncomplete(

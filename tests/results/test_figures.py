@@ -96,3 +96,4 @@ def test_comparison_is_aligned() -> None:
         "DVFL-Net (cache)        22.2  27.1  75.0%  90.0%  1.02  11.3%      82.0%  1 min 35 s",
     ]
     assert "top-1 on val by +3.8 points, its negative log-likelihood from 1.02 to 1.02" in text
+    assert "weights of each student's last epoch" in text

@@ -1,6 +1,7 @@
 """The bare loop of one worker, without Ray, on real videos and a sealed store."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +94,27 @@ def same_report(first: EpochResult, second: EpochResult) -> bool:
     names = ("epoch", "step", "points", "val")
     equal = all(getattr(first, name) == getattr(second, name) for name in names)
     return equal and torch.equal(first.val_logits, second.val_logits)
+
+
+def test_the_best_epoch_has_most_right_answers_and_then_the_lowest_nll():
+    def score(top1, nll):
+        val = {"val/top1": top1, "val/nll": nll}
+        return EpochResult(1, 1, 0.0, [], val, torch.zeros(10_000, 2)).score
+
+    ordered = [score(0.5, 0.1), score(0.5001, math.inf), score(0.5001, 9.0), score(0.5001, 8.9)]
+    assert sorted(ordered) == ordered
+    assert len(set(ordered)) == 4
+
+
+def test_the_selection_names_the_weights_and_only_the_best_makes_another_run(plan):
+    def select(selection):
+        train = plan.recipe.train.model_copy(update={"selection": selection})
+        return replace(plan, recipe=replace(plan.recipe, train=train))
+
+    assert select("last").key == plan.key
+    assert select("last").selected == plan.files.last
+    assert select("best").key != plan.key
+    assert select("best").selected == select("best").files.best
 
 
 def test_every_epoch_is_reported_with_its_points(straight):

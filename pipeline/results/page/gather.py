@@ -75,8 +75,8 @@ def gather_facts(config: ExperimentConfig) -> Facts:
     # The teacher's scores are those of the logits that were distilled.
     logits = {
         "teacher": Part.of(lambda: _teacher_logits(student.get())),
-        "baseline": Part.of(lambda: _last_logits(baseline.get())),
-        "student": Part.of(lambda: _last_logits(student.get())),
+        "baseline": Part.of(lambda: _selected_logits(baseline.get())),
+        "student": Part.of(lambda: _selected_logits(student.get())),
     }
 
     def disagreements() -> tuple[Disagreement, ...]:
@@ -195,7 +195,7 @@ def _model(
     def weights_digest() -> str:
         if role == "teacher":  # it may have been trained elsewhere
             return read_weights(config.teacher_weights_uri).metadata.get("digest", "")
-        return read_weights(plan.get().files.last).metadata.get("digest", "")
+        return read_weights(plan.get().selected).metadata.get("digest", "")
 
     run = Part.of(lambda: _run(plan.get()))
     return Model(
@@ -223,12 +223,13 @@ def _teacher_logits(plan: TrainPlan) -> Tensor:
     return val_teacher_logits(plan, mirror)
 
 
-def _last_logits(plan: TrainPlan) -> Tensor:
-    """Read the logits of val by the last weights, float32 ``(N, K)``."""
+def _selected_logits(plan: TrainPlan) -> Tensor:
+    """Read the logits of val by the selected weights, float32 ``(N, K)``."""
     _run(plan)  # raises if the run is not finished
-    uri = plan.files.checkpoint(checkpoint_name(plan.recipe.train.epochs)).val_logits
+    epoch = int(read_weights(plan.selected).metadata["epoch"])
+    uri = plan.files.checkpoint(checkpoint_name(epoch)).val_logits
     if not exists(uri):
-        raise StoreIncomplete(f"there is no {uri}, the last checkpoint of the run")
+        raise StoreIncomplete(f"there is no {uri}, the selected checkpoint of the run")
     return read_weights(uri).state["val_logits"]
 
 

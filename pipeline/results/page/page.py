@@ -80,6 +80,7 @@ def render(facts: Facts) -> str:
         verdict=verdict(facts),
         num_val=len(evaluation.rows),
         interval=evaluation.interval,
+        selection=facts.config.train.selection,
         interval_note=evaluation.units.note,
         accuracy=_accuracy(facts),
         dataset=facts.dataset,
