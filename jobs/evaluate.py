@@ -2,6 +2,7 @@
 
     python jobs/evaluate.py configs/demo.yaml                          one view of each video
     python jobs/evaluate.py configs/demo.yaml --clips 4 --crops 3      as published
+    python jobs/evaluate.py configs/demo.yaml --split test      videos that chose nothing
     python jobs/evaluate.py configs/demo.yaml --checkpoint A.safetensors --checkpoint B.safetensors
 
 Without --checkpoint: the experiment's DVFL-Net and, if it was trained, its VFL-Net. Prints a table
@@ -36,6 +37,11 @@ if __name__ == "__main__":
                 "default": [],
                 "metavar": "URI",
                 "help": "a network's weights file",
+            },
+            "--split": {
+                "choices": ["train", "val", "test"],
+                "default": "val",
+                "help": "whose videos (default val)",
             },
             "--no-teacher": {
                 "dest": "with_teacher",

@@ -30,7 +30,7 @@ SMALLEST = 1e-300  # A probability that came out as zero still needs a finite lo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Probabilities of networks on the good videos of val, N videos in the order of ``rows``."""
+    """Probabilities of networks on the good videos of a split, N in the order of ``rows``."""
 
     protocol: str
     class_names: tuple[str, ...]
@@ -40,6 +40,8 @@ class Evaluation:
     labels: NDArray[np.int64]
     probabilities: Mapping[str, NDArray[np.float64]]  # name of the network -> (N, K)
     failures: Mapping[str, str]  # sample_id -> reason, of videos that could not be evaluated
+    weights: Mapping[str, str]  # name of the network -> which weights of its run: last or best
+    split: str = "val"
 
     @cached_property
     def units(self) -> Units:
@@ -105,12 +107,14 @@ class Evaluation:
         """All numbers, as plain JSON values."""
         names = list(self.probabilities)
         return {
+            "split": self.split,
             "protocol": self.protocol,
             "num_videos": len(self.rows),
             "failed_videos": dict(self.failures),
             "intervals": self.units.as_values(),
             "networks": {
-                name: self.metrics(name) | {"top1_interval": list(self.top1(name)[1:])}
+                name: self.metrics(name)
+                | {"weights": self.weights[name], "top1_interval": list(self.top1(name)[1:])}
                 for name in names
             },
             "differences": [
@@ -124,10 +128,10 @@ class Evaluation:
     def text(self) -> str:
         """The metrics as a table, and a sentence for each difference."""
         scores = ("top-5", "NLL", "ECE", "agreement", "KL to teacher")
-        header = ("", "top-1", self.interval, *scores)
+        header = ("", "weights", "top-1", self.interval, *scores)
         table = text_table([header, *(_line(*item) for item in self.summary["networks"].items())])
         views = f"{self.protocol} clips x crops"
-        title = f"{len(self.rows)} videos of val, {views}, {len(self.failures)} failed"
+        title = f"{len(self.rows)} videos of {self.split}, {views}, {len(self.failures)} failed"
         verdicts = [f"{_verdict(it)}; {self.interval}" for it in self.summary["differences"]]
         return "\n".join([title, table, *verdicts, *filter(None, [self.units.note])])
 
@@ -163,6 +167,7 @@ def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     agreement, kl = metrics.get("agreement"), metrics.get("kl_to_teacher")
     return (
         name,
+        str(metrics["weights"]),
         f"{metrics['top1']:.1%}",
         f"{low:.1%} to {high:.1%}",
         f"{metrics['top5']:.1%}",

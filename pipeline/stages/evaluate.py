@@ -1,4 +1,4 @@
-"""The evaluation of networks on val, side by side.
+"""The evaluation of networks on the videos of one split, side by side.
 
 ::
 
@@ -6,7 +6,7 @@
     run       cut views (CPU actors) -> score (network actors)
     publish   predictions, pages and a run in MLflow for each network; summary.json last
 
-Every video of val is counted once: as evaluated, or as failed with its reason.
+Every video of the split is counted once: as evaluated, or as failed with its reason.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,11 @@ class EvaluationPlan:
     manifest: Manifest
     protocol: Protocol
     networks: tuple[TrainedNetwork, ...]  # the teacher, if any, is the first
+    split: str = "val"
 
     @property
     def rows(self) -> list[int]:
-        return self.manifest.rows_of("val")
+        return self.manifest.rows_of(self.split)
 
     @cached_property
     def key(self) -> str:
@@ -76,6 +78,7 @@ class EvaluationPlan:
             "networks": {network.name: network.digest for network in self.networks},
             "protocol": self.protocol.name,
             "manifest": self.manifest.digest,
+            "split": self.split,
             "groups": [self.manifest.records[row].group for row in self.rows],
             "transform": TRANSFORM_VERSION,
         }
@@ -104,7 +107,7 @@ class EvaluationPlan:
     def as_text(self) -> str:
         return (
             f"networks  {', '.join(network.name for network in self.networks)}\n"
-            f"videos    {len(self.rows)} of val, {self.protocol.name} clips x crops each\n"
+            f"videos    {len(self.rows)} of {self.split}, {self.protocol.name} clips x crops each\n"
             f"results   {self.folder}"
         )
 
@@ -116,13 +119,15 @@ def plan_evaluation(
     num_crops: int = 1,
     checkpoints: Sequence[str] = (),
     with_teacher: bool = True,
+    split: str = "val",
 ) -> EvaluationPlan:
     """Find the networks and check that they fit the data set; writes nothing.
 
     A video has ``num_clips`` views in time, and each of them ``num_crops`` in space.
     ``checkpoints`` are URIs of weights that train_student or train_teacher wrote; if empty, those
     of the experiment's own students: DVFL-Net and, if it was trained, VFL-Net. ``with_teacher``
-    evaluates the teacher, too, if its weights are here.
+    evaluates the teacher, too, if its weights are here. ``split`` names the
+    videos: ``train``, ``val`` or ``test``.
 
     Raises:
         StoreIncomplete: if there is no manifest, or no student was trained yet.
@@ -142,9 +147,12 @@ def plan_evaluation(
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
         raise ConfigError(f"the same network is given twice: {', '.join(names)}")
-    if not manifest.rows_of("val"):
-        raise DatasetError(f"{config.manifest_uri} has no good video of split val")
-    return EvaluationPlan(config, manifest, protocol, tuple(networks))
+    if not manifest.rows_of(split):
+        there = ", ".join(sorted({record.split for record in manifest.records if record.good}))
+        raise DatasetError(
+            f"{config.manifest_uri} has no good video of split {split}; it has {there or 'none'}"
+        )
+    return EvaluationPlan(config, manifest, protocol, tuple(networks), split)
 
 
 def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Protocol:
@@ -164,10 +172,11 @@ def run_evaluate(
     num_crops: int = 1,
     checkpoints: Sequence[str] = (),
     with_teacher: bool = True,
+    split: str = "val",
 ) -> dict[str, Any]:
     """Evaluate, publish and return the summary; the options are those of ``plan_evaluation``.
 
-    TooManyFailedVideos before anything is published, if too many videos of val are bad.
+    TooManyFailedVideos before anything is published, if too many of its videos are bad.
     """
     plan = plan_evaluation(
         config,
@@ -175,6 +184,7 @@ def run_evaluate(
         num_crops=num_crops,
         checkpoints=checkpoints,
         with_teacher=with_teacher,
+        split=split,
     )
     print(plan.as_text(), flush=True)
     summary_uri = join_uri(plan.folder, SUMMARY)
@@ -185,7 +195,7 @@ def run_evaluate(
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
     with ray_session(config, ray_address, num_cpus=num_cpus):
         evaluation = collect(plan, _scores(plan))
-    records = [plan.manifest.records[row] for row in plan.manifest.rows_of("val", good=False)]
+    records = [plan.manifest.records[row] for row in plan.manifest.rows_of(split, good=False)]
     check_failed_fraction(len(evaluation.failures), records, config.dataset)
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
@@ -203,8 +213,8 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
     """
     names = [network.name for network in plan.networks]
     found: dict[str, dict[int, list[float]]] = {name: {} for name in names}
-    val = (plan.manifest.records[row] for row in plan.manifest.rows_of("val", good=False))
-    failures = {record.sample_id: record.reason for record in val if not record.good}
+    listed = (plan.manifest.records[row] for row in plan.manifest.rows_of(plan.split, good=False))
+    failures = {record.sample_id: record.reason for record in listed if not record.good}
     for score in scores:
         if score["status"] != Status.GOOD:
             failures[plan.manifest.records[score["row"]].sample_id] = score["reason"]
@@ -218,6 +228,7 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         if missing := set(rows) - by_row.keys():
             raise DatasetError(f"{name} did not see {len(missing)} videos, such as {min(missing)}")
     return Evaluation(
+        split=plan.split,
         protocol=plan.protocol.name,
         class_names=plan.manifest.class_names,
         rows=tuple(rows),
@@ -225,6 +236,7 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         groups=tuple(plan.manifest.records[row].group for row in rows),
         labels=np.array([plan.manifest.records[row].label for row in rows], np.int64),
         probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
+        weights={network.name: PurePosixPath(network.uri).stem for network in plan.networks},
         failures=failures,
     )
 
@@ -255,15 +267,17 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
 def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:
     """Log the result of one network as a run of its own; return the URL of its page.
 
-    The protocol is part of every metric's name: numbers of two protocols never share a curve.
+    Split and protocol are part of every metric's name: numbers of two never share a curve.
     """
-    name, prefix = network.name, f"val/{evaluation.protocol}"
+    name, prefix = network.name, f"{plan.split}/{evaluation.protocol}"
     key = sha256_of(f"{plan.key} {name}".encode())
     role = "teacher" if name == TEACHER else "student"
     tags = {
         "evaluated": name,
         "evaluated.sha256": network.digest,
         "cache.root_digest": network.root_digest,
+        "weights": evaluation.weights[name],
+        "split": plan.split,
         "protocol": evaluation.protocol,
         "interval": evaluation.interval,
         "mlflow.runColor": COLOURS[role],
@@ -276,10 +290,14 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         metrics |= dict(zip(("top1_low", "top1_high"), evaluation.top1(name)[1:], strict=True))
         run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
         confusion = evaluation.confusion(name)
-        run.log_figure("val/confusion.png", confusion_figure(confusion, evaluation.class_names))
-        run.log_text("val/per_class.csv", per_class_table(confusion, evaluation.class_names))
+        run.log_figure(
+            f"{plan.split}/confusion.png", confusion_figure(confusion, evaluation.class_names)
+        )
+        run.log_text(
+            f"{plan.split}/per_class.csv", per_class_table(confusion, evaluation.class_names)
+        )
         bins = {role: evaluation.calibration(name)}
-        run.log_figure("val/reliability.png", reliability_figure(bins))
-        run.log_text("val/evaluation.txt", evaluation.text)
-        run.log_text("val/evaluation.json", readable_json(evaluation.summary).decode())
+        run.log_figure(f"{plan.split}/reliability.png", reliability_figure(bins))
+        run.log_text(f"{plan.split}/evaluation.txt", evaluation.text)
+        run.log_text(f"{plan.split}/evaluation.json", readable_json(evaluation.summary).decode())
         return run.link

@@ -35,6 +35,7 @@ def evaluation() -> Evaluation:
         labels=LABELS,
         probabilities={"teacher": TEACHER, "student": STUDENT},
         failures={"v4": "v4: truncated"},
+        weights={"teacher": "last", "student": "best"},
     )
 
 
@@ -69,6 +70,7 @@ def test_the_summary_names_everything_and_the_text_shows_it(evaluation):
     assert "4 videos of val, 4x3 clips x crops, 1 failed" in text
     assert "student against teacher: top-1 +0.0 points" in text
     assert "may be chance" in text
+    assert "student     best  75.0%" in text
     assert text.count("95 % over 2 groups") == 2  # the column of top-1, and the difference
     assert text.endswith("2 groups are few: intervals over under 20 are too narrow.")
 
@@ -96,7 +98,7 @@ def test_predictions_have_a_row_for_each_video_and_network(evaluation):
 
 def test_a_probability_of_zero_is_a_large_number_and_not_an_infinite_one(evaluation):
     sure = np.eye(3)[[1, 1, 2, 1]]
-    wrong = replace(evaluation, probabilities={"sure": sure})
+    wrong = replace(evaluation, probabilities={"sure": sure}, weights={"sure": "last"})
     assert math.isfinite(wrong.metrics("sure")["nll"])
 
 
@@ -133,6 +135,22 @@ def test_every_video_of_val_is_counted_once(plan, dataset):
     assert set(evaluation.probabilities) == {"student-1", "student-2"}
     for probabilities in evaluation.probabilities.values():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+
+
+def test_any_split_can_be_evaluated_and_the_text_says_which(plan, dataset):
+    records = tuple(replace(r, split="test") for r in dataset.manifest.records if r.split == "val")
+    manifest = replace(dataset.manifest, records=records)
+    test = replace(plan, manifest=manifest, split="test")
+    evaluation = collect(test, scores(test))
+    assert test.key != plan.key
+    assert f"{len(records)} videos of test, 2x3 clips x crops, 0 failed" in evaluation.text
+    assert evaluation.weights == {"student-1": "1", "student-2": "2"}
+
+
+def test_a_split_without_videos_is_refused(config, dataset, tmp_path):
+    file = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
+    with pytest.raises(DatasetError, match="no good video of split test; it has train, val"):
+        plan_evaluation(config, checkpoints=[file], with_teacher=False, split="test")
 
 
 def test_other_groups_make_another_evaluation(plan, dataset):

@@ -236,7 +236,7 @@ def _selected_logits(plan: TrainPlan) -> Tensor:
 def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> Evaluation:
     """Put the networks that have logits side by side; without a plan there are none."""
     if plan is None:
-        return Evaluation("", (), (), (), (), np.zeros(0, np.int64), {}, {})
+        return Evaluation("", (), (), (), (), np.zeros(0, np.int64), {}, {}, {})
     return Evaluation(
         protocol=Protocol().name,
         class_names=plan.manifest.class_names,
@@ -250,6 +250,7 @@ def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> E
             if part.value is not None
         },
         failures={},
+        weights=dict.fromkeys(logits, plan.recipe.train.selection),
     )
 
 
