@@ -181,6 +181,7 @@ class TeacherConfig(ModelConfig):
     # Classes of the head of a weights file that names none, as published .pth files do: a list, the
     # URI of a text file with a name a line, or as_dataset.
     class_names: tuple[str, ...] | Literal["as_dataset"] | Uri | None = None
+    seen: tuple[Uri, ...] = ()  # lists of its training videos: a path a line, or path and label
     precision: Literal["float32", "bfloat16"] = "float32"  # of the cached forward passes
     min_top1: Fraction | None = None  # refuse a teacher that is worse on val
     label_smoothing: Fraction = 0.1

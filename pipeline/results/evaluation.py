@@ -42,6 +42,7 @@ class Evaluation:
     failures: Mapping[str, str]  # sample_id -> reason, of videos that could not be evaluated
     weights: Mapping[str, str]  # name of the network -> which weights of its run: last or best
     split: str = "val"
+    seen: tuple[str, ...] = ()  # what the teacher has seen of the videos, in words
 
     @cached_property
     def units(self) -> Units:
@@ -111,6 +112,7 @@ class Evaluation:
             "protocol": self.protocol,
             "num_videos": len(self.rows),
             "failed_videos": dict(self.failures),
+            "teacher_seen": list(self.seen),
             "intervals": self.units.as_values(),
             "networks": {
                 name: self.metrics(name)
@@ -133,7 +135,7 @@ class Evaluation:
         views = f"{self.protocol} clips x crops"
         title = f"{len(self.rows)} videos of {self.split}, {views}, {len(self.failures)} failed"
         verdicts = [f"{_verdict(it)}; {self.interval}" for it in self.summary["differences"]]
-        return "\n".join([title, table, *verdicts, *filter(None, [self.units.note])])
+        return "\n".join([title, table, *verdicts, *filter(None, [self.units.note]), *self.seen])
 
     def _correct(self, name: str) -> NDArray[np.float64]:
         return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)

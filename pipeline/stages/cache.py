@@ -24,6 +24,7 @@ import pyarrow as pa
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.findings import first_of_each, status_in_words
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
+from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import place_generation, record_videos
@@ -83,6 +84,10 @@ class CachePlan:
             f"clips        {self.num_clips} in {len(self.units)} units and "
             f"{self.spec.num_shards} shards\n"
             f"bytes        about {num_bytes:,} before compression"
+            + "".join(
+                f"\n{line}"
+                for line in seen_by_teacher(self.config.teacher.seen, self.manifest.records)
+            )
         )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
+from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import ConfigError, DatasetError, Status
 from pipeline.frames.source import read_source
 from pipeline.logits.spec import TRANSFORM_VERSION
@@ -81,8 +82,14 @@ class EvaluationPlan:
             "split": self.split,
             "groups": [self.manifest.records[row].group for row in self.rows],
             "transform": TRANSFORM_VERSION,
+            **({"seen": self.seen} if self.seen else {}),
         }
         return sha256_of(canonical_json(decisive))
+
+    @cached_property
+    def seen(self) -> list[str]:
+        """What the teacher was trained on, in words."""
+        return seen_by_teacher(self.config.teacher.seen, self.manifest.records)
 
     @property
     def folder(self) -> str:
@@ -238,6 +245,7 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
         weights={network.name: PurePosixPath(network.uri).stem for network in plan.networks},
         failures=failures,
+        seen=tuple(plan.seen),
     )
 
 

@@ -24,6 +24,7 @@ from pipeline.dataset.manifest import (
     records_table,
     write_manifest,
 )
+from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import DatasetError, Status, VideoDecodeError
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.stream import Step, stream
@@ -56,6 +57,8 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     records = [replace(record, uri=relative[record.sample_id]) for record in probed]
     manifest = build_manifest(dataset.name, annotated.class_names, [*records, *refused])
     _show(index_report(manifest, annotated.left_out, groups=dataset.groups), config)
+    for line in seen_by_teacher(config.teacher.seen, manifest.records):
+        print(line)
     if not manifest.rows_of("train"):
         raise DatasetError(
             "no video of train can be used, so no manifest was written. Why stands above, and"
@@ -74,11 +77,12 @@ class IndexPlan:
 
     annotated: Annotated
     report: IndexReport
+    seen: list[str]
 
     def as_text(self) -> str:
         """Return how the annotations were read, and what cannot be used already."""
         notes = [f"note: {note}" for note in self.annotated.notes]
-        return "\n".join([*notes, *self.report.bad_lines(), self.report.title])
+        return "\n".join([*notes, *self.report.bad_lines(), self.report.title, *self.seen])
 
 
 def plan_index(config: ExperimentConfig) -> IndexPlan:
@@ -86,7 +90,7 @@ def plan_index(config: ExperimentConfig) -> IndexPlan:
     annotated = read_annotations(config.dataset)
     manifest = Manifest(config.dataset.name, annotated.class_names, annotated.records)
     report = index_report(manifest, annotated.left_out, groups=config.dataset.groups)
-    return IndexPlan(annotated, report)
+    return IndexPlan(annotated, report, seen_by_teacher(config.teacher.seen, manifest.records))
 
 
 def _show(report: IndexReport, config: ExperimentConfig) -> None:

@@ -29,7 +29,14 @@ from pipeline.views.loader import ClipRequest
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
 # Settings of the loop that change neither its order nor its arithmetic.
-NOT_PART_OF_KEY = {"audit_rate", "class_names", "log_every_steps", "max_failures", "num_loaders"}
+NOT_PART_OF_KEY = {
+    "audit_rate",
+    "class_names",
+    "log_every_steps",
+    "max_failures",
+    "num_loaders",
+    "seen",
+}
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,19 @@ def test_a_bad_video_is_named_and_left_out_for_all(plan, config, dataset):
     assert broken.sample_id in evaluation.failures[broken.sample_id]
 
 
+def test_a_teacher_that_has_seen_val_is_said(plan, tmp_path):
+    videos = [plan.manifest.records[row].sample_id for row in plan.rows]
+    (tmp_path / "seen.txt").write_text("".join(f"{video}.mp4\n" for video in videos))
+    teacher = plan.config.teacher.model_copy(update={"seen": (str(tmp_path / "seen.txt"),)})
+    other = replace(plan, config=plan.config.model_copy(update={"teacher": teacher}))
+    evaluation = collect(other, scores(plan))
+    count = len(videos)
+    said = f"the teacher was trained on {count} of these {count} videos of val (teacher.seen)"
+    assert evaluation.summary["teacher_seen"] == [said]
+    assert evaluation.text.endswith(said)
+    assert other.key != plan.key
+
+
 def test_a_video_too_few_or_too_many_is_an_error(plan):
     found = scores(plan)
     with pytest.raises(DatasetError, match="did not see 1 videos"):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, StoreIncomplete, VideoDecodeError
 from pipeline.frames.pictures import encode_jpeg
 from pipeline.frames.source import read_source, read_videos
@@ -251,6 +252,7 @@ def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> E
         },
         failures={},
         weights=dict.fromkeys(logits, plan.recipe.train.selection),
+        seen=tuple(seen_by_teacher(plan.config.teacher.seen, plan.manifest.records)),
     )
 
 

@@ -81,7 +81,7 @@ def render(facts: Facts) -> str:
         num_val=len(evaluation.rows),
         interval=evaluation.interval,
         selection=facts.config.train.selection,
-        interval_note=evaluation.units.note,
+        interval_note=" ".join([evaluation.units.note, *(f"{line}." for line in evaluation.seen)]),
         accuracy=_accuracy(facts),
         dataset=facts.dataset,
         store=facts.store,
