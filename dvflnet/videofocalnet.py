@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -137,11 +138,18 @@ class VideoFocalNet(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """Map normalised clips ``(B, T, 3, H, W)`` to logits ``(B, K)``.
 
+        Under autocast the head's product stays in float32: bfloat16 has three digits, too few for
+        the differences between logits.
+
         Raises:
             ValueError: if the clip has another layout or a side under 32 pixels.
 
         """
-        return self.head(self.forward_features(clip))
+        features = self.forward_features(clip)
+        if not torch.is_autocast_enabled(clip.device.type):
+            return self.head(features)
+        with torch.autocast(clip.device.type, enabled=False):
+            return self.head(features.float())
 
     def forward_features(self, clip: Tensor) -> Tensor:
         """Map normalised clips ``(B, T, 3, H, W)`` to pooled features ``(B, C4)``."""

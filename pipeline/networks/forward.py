@@ -36,7 +36,7 @@ class ClipNetwork:
     motion_only: bool
 
     def logits(self, frames: Frames, jitter: Jitter | None) -> Tensor:
-        """Return logits ``(B, K)`` in the network's precision, the head's product included."""
+        """Return logits ``(B, K)``; the head's product is in float32 whatever the precision."""
         clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
         with autocast(self.device, self.precision):
             logits: Tensor = self.network(clips)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dvflnet.cost import count_macs, count_parameters
+from dvflnet.deployed import ClipClassifier
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
 from pipeline.logits.mirror import Mirror
 from pipeline.results.figures import (
@@ -186,9 +187,9 @@ def _shown(
 def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
     network = plan.build_network()
     network.load_state_dict(dict(state.weights))
+    side, motion_only = plan.recipe.side, plan.recipe.motion_only
     run.log_model(
-        network.eval(),
-        num_frames=network.num_frames,
-        side=plan.recipe.side,
+        ClipClassifier(network, motion_only=motion_only).eval(),
+        clip_shape=(network.num_frames, side, side, 3),
         metadata={"class_names": list(plan.manifest.class_names), "run": plan.name},
     )

@@ -164,8 +164,10 @@ class Scorer:
     def _load(self, candidate: Candidate) -> ClipNetwork:
         from pipeline.networks.trained import load_teacher, load_trained
 
+        precision = None
         if candidate.teacher_of is not None:
             loaded = load_teacher(candidate.teacher_of, self._class_names)
+            precision = candidate.teacher_of.teacher.precision  # the cache's, not that of training
         else:
             loaded = load_trained(candidate.uri)
         if loaded.digest != candidate.digest:
@@ -173,7 +175,7 @@ class Scorer:
                 f"{candidate.uri} holds other weights here than those that the evaluation began "
                 "with. Run it again."
             )
-        return loaded.on(self._device)
+        return loaded.on(self._device, precision=precision)
 
 
 def looks_of(candidates: Sequence[Candidate]) -> list[Look]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    from dvflnet import VideoFocalNet
+    from dvflnet.deployed import ClipClassifier
 
 SERVER_SECONDS = 10.0  # to wait for a server at the start
 DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
@@ -222,12 +222,17 @@ class TrackedRun:
         self._put(send)
 
     def log_model(
-        self, model: VideoFocalNet, *, num_frames: int, side: int, metadata: Mapping[str, Any]
+        self,
+        model: ClipClassifier,
+        *,
+        clip_shape: tuple[int, int, int, int],
+        metadata: Mapping[str, Any],
     ) -> None:
         """Log a network that loads without this package. Takes half a minute in the background.
 
-        ``model`` is on the CPU and in eval mode, and must not be changed until the run ends.
-        ``metadata`` is what its users need to know, such as class names in order.
+        ``model`` is on the CPU and in eval mode, and must not be changed until the run ends; its
+        clips are of ``clip_shape``, ``(T, H, W, 3)``. ``metadata`` is what its users need to know,
+        such as class names in order.
         """
         folder = tempfile.TemporaryDirectory(prefix="mlflow-model-")
         path = Path(folder.name, "model")
@@ -236,7 +241,7 @@ class TrackedRun:
             upload_model(client, self.opened().info.experiment_id, run_id, path)
             folder.cleanup()
 
-        self._outbox.put(lambda: export_model(model, path, num_frames, side, metadata))
+        self._outbox.put(lambda: export_model(model, path, clip_shape, metadata))
         self._put(send)
 
     def watch_machine(self) -> None:

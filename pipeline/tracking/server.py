@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from dvflnet import VideoFocalNet
+    from dvflnet.deployed import ClipClassifier
 
 # MLflow reads these when it is imported. At its own defaults one call to a server that is away
 # takes four minutes; repeating is the outbox's business.
@@ -109,9 +109,12 @@ def read_curves(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[t
 
 
 def export_model(
-    model: VideoFocalNet, path: Path, num_frames: int, side: int, metadata: Mapping[str, Any]
+    model: ClipClassifier,
+    path: Path,
+    clip_shape: tuple[int, int, int, int],
+    metadata: Mapping[str, Any],
 ) -> None:
-    """Write a network to a folder as an exported program.
+    """Write a network with its preprocessing to a folder as an exported program.
 
     That takes four times as long as a pickle, once a run. But opening a pickle runs whatever is in
     it, and needs this package.
@@ -122,16 +125,17 @@ def export_model(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    any_batch, float32 = -1, np.dtype(np.float32)
-    clips = TensorSpec(float32, (any_batch, num_frames, 3, side, side), "clip")
-    logits = TensorSpec(float32, (any_batch, model.num_classes), "logits")
+    any_batch = -1
+    clips = TensorSpec(np.dtype(np.uint8), (any_batch, *clip_shape), "clip")
+    shape = (any_batch, model.network.num_classes)
+    logits = TensorSpec(np.dtype(np.float32), shape, "logits")
     pytorch.save_model(
         model,
         path,
         signature=ModelSignature(inputs=Schema([clips]), outputs=Schema([logits])),
         # A tensor, not an array, which would be written out as 50 MB of JSON. Two clips, because a
         # batch of one is exported as one for ever.
-        input_example=torch.zeros(2, num_frames, 3, side, side),
+        input_example=torch.zeros(2, *clip_shape, dtype=torch.uint8),
         serialization_format="pt2",
         pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
         metadata=dict(metadata),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dvflnet import build_model
+from dvflnet.deployed import ClipClassifier
 from pipeline.errors import StorageUnavailable
 from pipeline.tracking.server import register_model
 from tests.tracking.conftest import ROOT, only_run, opened
@@ -16,20 +17,21 @@ from tests.tracking.conftest import ROOT, only_run, opened
 
 @pytest.mark.slow
 def test_a_logged_model_answers_for_any_batch(uri: str) -> None:
-    model = build_model("nano", 4, embed_dim=8, depths=(1, 1, 1, 1)).eval()
+    network = build_model("nano", 4, embed_dim=8, depths=(1, 1, 1, 1))
+    model = ClipClassifier(network, motion_only=True).eval()  # as training prepared its clips
     with opened(uri) as run:
-        run.log_model(model, num_frames=2, side=32, metadata={"class_names": ["a", "b"]})
+        run.log_model(model, clip_shape=(2, 32, 32, 3), metadata={"class_names": ["a", "b"]})
     (logged,) = only_run(uri).outputs.model_outputs
     mlflow.set_tracking_uri(uri)
     info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
     assert info.metadata == {"class_names": ["a", "b"]}
-    assert info.signature.inputs.inputs[0].shape == (-1, 2, 3, 32, 32)
+    assert info.signature.inputs.inputs[0].shape == (-1, 2, 32, 32, 3)
     versions = [register_model(uri, only_run(uri).info.run_id, "shapes") for _ in range(2)]
     assert versions == ["1", "1"]
     for name in (logged.model_id, "shapes@candidate"):
         loaded = mlflow.pytorch.load_model(f"models:/{name}")
         for num_clips in (1, 3):
-            clips = torch.randn(num_clips, 2, 3, 32, 32)
+            clips = torch.randint(256, (num_clips, 2, 32, 32, 3), dtype=torch.uint8)
             torch.testing.assert_close(loaded(clips), model(clips))
 
 
