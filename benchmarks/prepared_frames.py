@@ -180,10 +180,7 @@ def measure(methods: Sequence[Callable[[], Any]], rounds: int) -> list[list[floa
 
 
 def report(
-    record: VideoRecord,
-    methods: list[Method],
-    costs: list[list[float]],
-    encoding: dict[str, float],
+    record: VideoRecord, methods: list[Method], costs: list[list[float]], encoding: dict[str, float]
 ) -> None:
     best = [min(spent) for spent in costs]
     print("## Reading eight frames (`benchmarks/prepared_frames.py`)\n")

@@ -33,11 +33,7 @@ from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.server import find_runs
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
-SMALL = (
-    "dataset.generated.num_val_groups=1",
-    "teacher.embed_dim=32",
-    "clip.side=64",
-)
+SMALL = ("dataset.generated.num_val_groups=1", "teacher.embed_dim=32", "clip.side=64")
 
 
 def main() -> None:

@@ -145,11 +145,7 @@ def report_cpu(weights: Path, side: int, rounds: int, precisions: Sequence[str])
 
 
 def cpu_row(
-    weights: Path,
-    formulation: str,
-    precision: str,
-    seconds: Mapping[str, list[float]],
-    side: int,
+    weights: Path, formulation: str, precision: str, seconds: Mapping[str, list[float]], side: int
 ) -> list[object]:
     own = seconds[f"{formulation} {precision}"]
     flops, anchor = FLOPS_PER_MAC * base_macs(side), gemm_flops(seconds[f"gemm {precision}"])

@@ -25,7 +25,6 @@ def count_macs(model: nn.Module, *, num_frames: int, side: int) -> int:
         model: a network for normalised clips ``(B, T, 3, H, W)``, on any device; left as it is.
         num_frames: frames T of the clip.
         side: height and width of the clip in pixels.
-
     """
     state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
     clip = torch.empty((1, num_frames, 3, side, side), device="meta")  # (B, T, C, H, W)

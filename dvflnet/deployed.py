@@ -24,7 +24,6 @@ class ClipClassifier(nn.Module):
     Args:
         network: for normalised clips; in evaluation mode.
         motion_only: whether it wants each pixel's mean over the frames taken away.
-
     """
 
     def __init__(self, network: VideoFocalNet, *, motion_only: bool) -> None:
@@ -46,7 +45,6 @@ def trace(
         module: takes uint8 clips under the name ``clip``.
         clip_shape: of one clip, ``(T, H, W, 3)``.
         any_batch: whether the batch stays open.
-
     """
     num_clips = 2 if any_batch else 1  # torch.export fixes the batch of an example of one
     example = torch.zeros((num_clips, *clip_shape), dtype=torch.uint8)

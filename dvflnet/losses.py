@@ -51,7 +51,6 @@ def weighted_loss(
     Raises:
         ValueError: on a setting out of range, on tensors that do not fit together, or if there is a
             ``distill_weight`` and no teacher.
-
     """
     if not 0.0 <= distill_weight <= 1.0:
         raise ValueError(f"distill_weight must be in [0, 1], got {distill_weight}")
@@ -79,7 +78,6 @@ def distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
 
     Raises:
         ValueError: on another shape or a temperature that is not positive.
-
     """
     _check_pair(student_logits, teacher_logits, temperature)
     student_log_probs = F.log_softmax(_widened(student_logits) / temperature, dim=1)
@@ -102,7 +100,6 @@ def published_distill_loss(
 
     Raises:
         ValueError: on another shape or a temperature that is not positive.
-
     """
     _check_pair(student_logits, teacher_logits, temperature)
     student_probs = F.softmax(_widened(student_logits) / temperature, dim=1)
@@ -125,7 +122,6 @@ def label_loss(student_logits: Tensor, labels: Tensor, *, label_smoothing: float
 
     Raises:
         ValueError: on another shape, a label outside 0..K-1 or smoothing out of range.
-
     """
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")

@@ -38,7 +38,6 @@ def evaluate_logits(
 
     Raises:
         ValueError: if shapes do not fit, a label is out of range or there is no row.
-
     """
     scores = {
         "top1": topk_accuracy(student_logits, labels, 1),

@@ -41,7 +41,6 @@ def photometric(clips: Tensor, jitter: Tensor) -> Tensor:
 
     Raises:
         ValueError: on another shape or type.
-
     """
     _check(clips, jitter)
     mean_luma = _luma(clips.mean(dim=(3, 4), dtype=torch.float32))  # (B, T, 1)
@@ -67,7 +66,6 @@ def normalise(clips: Tensor) -> Tensor:
 
     Raises:
         ValueError: on another shape.
-
     """
     if clips.dim() != 5 or clips.shape[2] != 3:
         raise ValueError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}")
@@ -85,7 +83,6 @@ def subtract_mean_frame(clips: Tensor) -> Tensor:
 
     Args:
         clips: ``(B, T, 3, H, W)``, floating, normalised.
-
     """
     return 2.0 * (clips - clips.mean(dim=1, keepdim=True))
 

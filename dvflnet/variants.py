@@ -47,7 +47,6 @@ def build_model(
 
     Raises:
         ValueError: on an unknown variant or on sizes that make no network.
-
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")

@@ -108,7 +108,6 @@ class VideoFocalNet(nn.Module):
         num_classes: width K of the head.
         num_frames: frames T of the clips that it is meant for (``forward`` takes any T).
         num_features: width C4 of the pooled features.
-
     """
 
     def __init__(
@@ -143,7 +142,6 @@ class VideoFocalNet(nn.Module):
 
         Raises:
             ValueError: if the clip has another layout or a side under 32 pixels.
-
         """
         features = self.forward_features(clip)
         if not torch.is_autocast_enabled(clip.device.type):

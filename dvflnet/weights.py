@@ -94,7 +94,6 @@ def published_state(checkpoint: Any) -> tuple[dict[str, Tensor], str]:
 
     Raises:
         ValueError: if there is no state dict, or it holds anything but named tensors.
-
     """
     if not isinstance(checkpoint, Mapping):
         found = type(checkpoint).__name__
@@ -130,7 +129,6 @@ def load_state(
 
     Raises:
         ValueError: with the report, if a tensor is missing, unexpected or of another shape.
-
     """
     if head not in ("keep", "new"):
         raise ValueError(f"head must be 'keep' or 'new', got {head!r}")
@@ -152,7 +150,6 @@ def adopt_state(model: VideoFocalNet, state: Mapping[str, Tensor]) -> LoadReport
 
     Raises:
         ValueError: with the report, if a tensor is missing, unexpected or of another shape.
-
     """
     report = _compare(model, state, new_head=False)
     _refuse(report, missing=report.missing, unexpected=report.unexpected)
@@ -178,7 +175,6 @@ def load_image_state(
 
     Raises:
         ValueError: with the report, on any other difference.
-
     """
     report = _compare(model, state, new_head=True)
     temporal = [name for name in report.taken if _is_temporal(name)]

@@ -20,10 +20,6 @@ if __name__ == "__main__":
                 "metavar": "N",
                 "help": "ask the live teacher about N cells",
             },
-            "--json": {
-                "dest": "json_uri",
-                "metavar": "URI",
-                "help": "write the report there, too",
-            },
+            "--json": {"dest": "json_uri", "metavar": "URI", "help": "write the report there, too"},
         },
     )

@@ -8,7 +8,5 @@ from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
     run_job(
-        __doc__,
-        "pipeline.stages.index:run_index_videos",
-        plan="pipeline.stages.index:plan_index",
+        __doc__, "pipeline.stages.index:run_index_videos", plan="pipeline.stages.index:plan_index"
     )

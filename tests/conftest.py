@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
-from pipeline.dataset.manifest import (
-    Manifest,
-    VideoRecord,
-    build_manifest,
-    located,
-    write_manifest,
-)
+from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest, located, write_manifest
 from pipeline.errors import Status
 from pipeline.frames.video import probe_video
 from pipeline.logits import journal, store
@@ -113,7 +107,6 @@ def write_video(
         quarter_turns: clockwise turns that a player has to make, as phones write them; only mp4.
         options: of the encoder.
         container: options of the container.
-
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored_width, stored_height = (width, height) if quarter_turns % 2 == 0 else (height, width)

@@ -31,7 +31,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
     Raises:
         ConfigError: with every problem found, not only the first.
-
     """
     return parse_config(_read_text(Path(path)), source=str(path), overrides=overrides)
 
@@ -41,7 +40,6 @@ def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> Ex
 
     Raises:
         ConfigError: with every problem found, not only the first.
-
     """
     values = _parse_yaml(text, source)
     problems = [problem for word in overrides if (problem := _apply_override(values, word))]

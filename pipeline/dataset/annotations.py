@@ -39,7 +39,6 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     Raises:
         DatasetError: if the annotations are not there or make no sense, if they have another
             number of classes, list a video twice, or name no video that is there.
-
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)
@@ -125,7 +124,6 @@ def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:
 
     Raises:
         DatasetError: if no video is there, or none has a name that can be used.
-
     """
     missing = [record for record in records if record.status == Status.NOT_FOUND]
     refused = [record for record in records if record.status == Status.BAD_NAME]
@@ -152,7 +150,6 @@ def _with_val(
 
     Raises:
         DatasetError: if there are lists of all three splits already.
-
     """
     splits = {record.split for record in records}
     if {"val", "test"} <= splits:

@@ -38,7 +38,6 @@ def number_labels(
 
     Raises:
         DatasetError: if it cannot be told which class a label means.
-
     """
     listed = _listed_classes(dataset)
     notes = []

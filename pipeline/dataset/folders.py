@@ -69,7 +69,6 @@ def path_below(root: str, path: str) -> str:
 
     Raises:
         ValueError: if it could lead elsewhere, or names nothing that we can open.
-
     """
     below = path.removeprefix(root.rstrip("/") + "/")
     parts = [part for part in below.split("/") if part not in ("", ".")]

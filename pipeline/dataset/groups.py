@@ -75,7 +75,6 @@ def choose_val(
 
     Returns:
         The sample_ids that were chosen, and how, in words.
-
     """
     groups = {video.sample_id: UCF_CLASS.sub("", video.group) for video in videos}
     num_unknown = sum(not group for group in groups.values())

@@ -66,7 +66,6 @@ def read_label_list(uri: str, group_column: str, *, optional: bool) -> tuple[lis
 
     Raises:
         DatasetError: with the line that makes no sense.
-
     """
     lines, name = read_lines(uri), name_of(uri)
     if not lines:
@@ -145,7 +144,6 @@ def _header(lines: Sequence[tuple[str, str]], separator: str, group: str) -> Hea
 
     Raises:
         DatasetError: if it can only be a header, with other names.
-
     """
     where, text = lines[0]
     fields = [field.strip().casefold() for field in split_fields(text, separator)]

@@ -257,7 +257,6 @@ def _split_folders(dataset: DatasetConfig, tops: set[str]) -> dict[str, str]:
 
     Raises:
         DatasetError: if there are folders of splits, but none of train or of val.
-
     """
     spellings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     found = {top: spellings[top.casefold()] for top in tops if top.casefold() in spellings}

@@ -132,7 +132,6 @@ def build_manifest(
 
     Raises:
         DatasetError: if two records have the same sample_id.
-
     """
     splits: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
@@ -200,7 +199,6 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
     Raises:
         StoreIncomplete: if there is no manifest.
         DatasetError: if it is damaged or not a manifest.
-
     """
     if not exists(uri):
         raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
@@ -212,7 +210,6 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
 
     Raises:
         DatasetError: if it is damaged or not a manifest.
-
     """
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
@@ -253,7 +250,6 @@ def check_failed_fraction(
         DatasetError: if no video is good.
         TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``, or
             that of missing ones over ``dataset.max_missing_fraction``, if they count apart.
-
     """
     if num_bad == len(records):
         raise DatasetError(f"none of the {num_bad} videos under {dataset.root} can be used")
@@ -277,7 +273,6 @@ def num_classes_of(config: ExperimentConfig) -> int:
 
     Raises:
         StoreIncomplete: if it is not set, and there is no manifest yet.
-
     """
     if config.dataset.num_classes is not None:
         return config.dataset.num_classes

@@ -30,7 +30,6 @@ def seen_by_teacher(lists: Sequence[str], records: Sequence[VideoRecord]) -> lis
 
     Raises:
         DatasetError: if a list is not there, or cannot be read.
-
     """
     ids = {folded(sample_id_of(path)) for uri in lists for path in _paths(uri)}
     stems = {PurePosixPath(name).name for name in ids}

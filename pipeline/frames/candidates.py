@@ -35,7 +35,6 @@ def prepare_video(
 
     Raises:
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
-
     """
     height, width = stored_size(record.height, record.width, frames.short_side)
     indices = candidate_indices(record.num_frames, frames.num_candidates)

@@ -57,7 +57,6 @@ def read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
 
     Raises:
         VideoDecodeError: if it is not there, cannot be read, or is over the limit.
-
     """
     if record.uri.startswith("/") and "::" in record.uri:
         reason = "has '::' in its path, which stands between two URIs: rename it"

@@ -39,7 +39,6 @@ class Upright:
         width: of the first picture of the video, upright.
         height: likewise.
         colours: how stored colours are read, in the words of PyAV's ``reformat``.
-
     """
 
     def __init__(self, width: int, height: int, colours: Mapping[str, int]) -> None:
@@ -120,7 +119,6 @@ def decode_jpeg(content: memoryview | bytes, height: int, width: int) -> Frame:
 
     Raises:
         ValueError: if it is no whole JPEG, or of another size.
-
     """
     if not content:
         raise ValueError("it is empty")

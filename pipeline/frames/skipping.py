@@ -68,7 +68,6 @@ def plan_pictures(container: Any, stream: Any) -> list[Picture]:
 
     Raises:
         CannotPlan: if the packets do not give it.
-
     """
     packets = [
         packet for packet in labelled_packets(container.demux(stream), stream) if packet.size
@@ -112,7 +111,6 @@ def skipping_is_safe(container: Any, stream: Any, shown: Sequence[int | None]) -
         container: freshly opened.
         stream: its video stream.
         shown: ``number_of`` each frame of a whole sequential decode, in the order of presentation.
-
     """
     droppable = DROPPABLE.get(stream.codec_context.name)
     if droppable is None:

@@ -34,7 +34,6 @@ def frames_of(
     Raises:
         VideoDecodeError: if the bytes are not those of the manifest, or a wanted frame is missing.
         StoreCorrupt: if a file of prepared frames, or the seal of its store, is damaged.
-
     """
     if record.prepared:
         return _prepared_frames(record, frame_indices, verify=verify)
@@ -48,7 +47,6 @@ def fetch(record: VideoRecord) -> None:
         VideoDecodeError: if there is no such file.
         StoreCorrupt: if it is damaged.
         StorageUnavailable: if storage fails, or another process holds the lock for too long.
-
     """
     with _bad_files_named(record):
         local_file(Location.parse(record.uri).file_uri)
@@ -60,7 +58,6 @@ def read_videos(config: ExperimentConfig) -> Manifest:
     Raises:
         StoreIncomplete: if there is none.
         DatasetError: if it is damaged.
-
     """
     return read_manifest(config.manifest_uri, root=config.dataset.root)
 
@@ -72,7 +69,6 @@ def read_source(config: ExperimentConfig) -> Manifest:
         StoreIncomplete: if it is not there, or the frame store is not sealed.
         FingerprintMismatch: if the frames were prepared otherwise, or from other videos.
         DatasetError, StoreCorrupt: if it is damaged.
-
     """
     videos = read_videos(config)
     if config.frames.source == "videos":

@@ -116,7 +116,6 @@ def open_frame_store(root: str) -> FrameStore:
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
         StoreCorrupt: if its seal, identity or manifest is damaged.
-
     """
     seal, spec = open_sealed(root, _decode_spec, kind="frame store", job=JOB)
     content = read_sealed(root, seal, MANIFEST_NAME)
@@ -150,7 +149,6 @@ def write_fragment(
     Raises:
         StoreCorrupt: if a different fragment is there.
         ValueError: if the unit has another number of videos.
-
     """
     if len(videos) != len(spec.unit_rows(unit)):
         raise ValueError(f"unit {unit} has {len(spec.unit_rows(unit))} videos, not {len(videos)}")
@@ -168,7 +166,6 @@ def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
     Raises:
         FileNotFoundError: if the unit is not in the journal.
         StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
-
     """
     uri = join_uri(root, fragment_name(unit))
     table = decode_table(read_bytes(uri), FRAGMENT_SCHEMA, uri=uri)
@@ -192,7 +189,6 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
     Raises:
         StoreIncomplete: if units are not in the journal.
         StoreCorrupt: if a fragment is damaged, or the file is there and differs.
-
     """
     videos: list[PreparedVideo] = []
     for unit in spec.file_units(number):
@@ -227,7 +223,6 @@ def seal_frames(
     Raises:
         StoreIncomplete: if files are missing.
         StoreCorrupt: if the store is sealed already, with other files.
-
     """
     records = tuple(record for file in gathered for record in file.records)
     if len(records) != spec.num_rows:
@@ -249,7 +244,6 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
 
     Raises:
         StoreCorrupt: if the seal is damaged.
-
     """
     files = list_files(root)
     if all(file.name != IDENTITY_NAME for file in files):

@@ -59,7 +59,6 @@ class Location:
 
         Raises:
             ValueError: if the URI names no record batch.
-
         """
         file_uri, _, batch = uri.rpartition("#")
         return cls(file_uri, int(batch))
@@ -87,7 +86,6 @@ def mapped_jpegs(path: Path, batch: int) -> tuple[memoryview, list[memoryview]]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no sound file of frames, or has no such batch (``pa.ArrowInvalid``).
-
     """
     reader = _mapped(path)
     if not 0 <= batch < reader.num_record_batches:
@@ -109,7 +107,6 @@ def local_file(file_uri: str) -> Path:
         FileNotFoundError: if it is missing, or its store is not sealed.
         StoreCorrupt: if the file or its seal is damaged.
         StorageUnavailable: if storage fails, or another process holds the lock for too long.
-
     """
     return _verified(file_uri, job_id())
 

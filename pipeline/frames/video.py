@@ -47,7 +47,6 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
     Raises:
         VideoDecodeError: if it is missing, unreadable, over a limit, or ends before it says; with
             the facts that its header tells.
-
     """
     content = read_content(record, limits)
     with opened(record, content, limits) as (container, stream):
@@ -118,7 +117,6 @@ def frames_of(
 
     Raises:
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
-
     """
     content = read_content(record, limits)
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):

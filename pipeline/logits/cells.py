@@ -124,7 +124,6 @@ def centre(logits: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np
 
     Returns:
         (n, K) with a maximum of exactly 0 in every row, and the maxima that were taken off, (n,).
-
     """
     offset = logits.max(axis=1)
     with np.errstate(over="ignore"):  # a distance beyond float32 is one beyond float16

@@ -171,11 +171,7 @@ def _check_logits(shard: Shard, cells: Cells) -> Iterator[StoreFinding]:
 
 
 def _check_views(
-    shard: Shard,
-    cells: Cells,
-    records: Sequence[VideoRecord],
-    policy: ViewsConfig,
-    spec: StoreSpec,
+    shard: Shard, cells: Cells, records: Sequence[VideoRecord], policy: ViewsConfig, spec: StoreSpec
 ) -> Iterator[StoreFinding]:
     """Compute the digest of every view again, from the manifest and the policy."""
     wrong = []

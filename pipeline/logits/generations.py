@@ -53,7 +53,6 @@ def open_experiment_store(
         StoreIncomplete: if there is no store, or it is not sealed.
         FingerprintMismatch: if the store was made from another config, manifest or teacher.
         StoreCorrupt: if its seal or identity is damaged.
-
     """
     if teacher_digest is None:
         teacher_digest = read_spec(config.store_uri).teacher_digest
@@ -68,7 +67,6 @@ def find_generation(root: str, identity: Mapping[str, Any]) -> str:
         StoreIncomplete: if there is no store at ``root``.
         FingerprintMismatch: if none of its generations has this identity; compared with the first.
         StoreCorrupt: if the identity there is damaged.
-
     """
     first = read_spec(root)
     if first.fingerprint == fingerprint(identity):
@@ -87,7 +85,6 @@ def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
         FingerprintMismatch: if it holds other cells than the first generation, or not all of its
             views and good videos.
         StoreCorrupt: if the first generation's identity or videos are damaged.
-
     """
     first = find_spec(root)
     if first is None or first.fingerprint == spec.fingerprint:
@@ -113,7 +110,6 @@ def find_videos(home: str, spec: StoreSpec) -> Manifest | None:
 
     Raises:
         StoreCorrupt: if the file is not the one that the identity names.
-
     """
     uri = join_uri(home, VIDEOS_NAME)
     try:
@@ -137,7 +133,6 @@ def find_spec(home: str) -> StoreSpec | None:
     Raises:
         FingerprintMismatch: if it has the schema of another version of this program.
         StoreCorrupt: if it is damaged.
-
     """
     uri = join_uri(home, IDENTITY_NAME)
     try:
@@ -152,7 +147,6 @@ def read_spec(home: str) -> StoreSpec:
     Raises:
         StoreIncomplete: if there is none.
         FingerprintMismatch, StoreCorrupt: as ``find_spec``.
-
     """
     spec = find_spec(home)
     if spec is None:
@@ -178,7 +172,6 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
 
     Raises:
         FingerprintMismatch, StoreCorrupt: if it is one of another version, or damaged.
-
     """
     if find_spec(root) is None:
         return []  # the folder is not ours

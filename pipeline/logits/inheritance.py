@@ -19,18 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.dataset.manifest import Manifest
 from pipeline.logits.cells import Cells, chosen, joined, pick
-from pipeline.logits.generations import (
-    content_of,
-    find_spec,
-    find_videos,
-    list_generations,
-)
-from pipeline.logits.journal import (
-    create_inherited,
-    read_fragment,
-    read_inherited,
-    write_fragment,
-)
+from pipeline.logits.generations import content_of, find_spec, find_videos, list_generations
+from pipeline.logits.journal import create_inherited, read_fragment, read_inherited, write_fragment
 from pipeline.logits.spec import Shard, StoreSpec, Unit, cell_identity, plan_units
 from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.sealed.seal import find_seal
@@ -57,7 +47,6 @@ class Donor:
 
         Raises:
             StoreCorrupt: if a file or fragment of the donor is damaged.
-
         """
         here = np.arange(rows.start, rows.stop, dtype=np.int32)
         there = self.row_of[here]
@@ -88,7 +77,6 @@ def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> li
 
     Raises:
         StoreCorrupt: if an identity, a seal or a list of videos is damaged.
-
     """
     donors = []
     for other in list_generations(root):
@@ -113,7 +101,6 @@ def inherit_units(
 
     Raises:
         StoreCorrupt: if a donor is damaged, or a file of inherited cells.
-
     """
     todo = [unit for unit in shard.units if unit.number not in finished]
     found = joined([], spec)
@@ -138,7 +125,6 @@ def with_inherited(home: str, spec: StoreSpec, unit: int, computed: Cells) -> Ce
     Raises:
         FileNotFoundError: if the inherited cells were not recorded.
         StoreCorrupt: if the file of them is damaged.
-
     """
     return joined([computed, read_inherited(home, spec, unit)], spec)
 

@@ -34,7 +34,6 @@ def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Frag
         StoreCorrupt: if a different fragment is there.
         ValueError: if these are not the cells of the unit, in order, or one holds values that may
             never be stored.
-
     """
     _check(cells, unit, spec)
     entry = publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
@@ -48,7 +47,6 @@ def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
     Raises:
         FileNotFoundError: if the unit is not in the journal.
         StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
-
     """
     cells = _read(root, spec, unit.number, fragment_name(unit.number))
     if cells.coordinates != unit.coordinates:
@@ -74,7 +72,6 @@ def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
     Raises:
         FileNotFoundError: if nothing is recorded.
         StoreCorrupt: if the file is damaged, or of another unit or fingerprint.
-
     """
     return _read(root, spec, unit, inherited_name(unit))
 

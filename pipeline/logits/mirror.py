@@ -56,7 +56,6 @@ class Mirror:
 
         Raises:
             StoreIncomplete: if the store has no such view, or one of the cells holds no logits.
-
         """
         rows, slots = np.asarray(rows), self._good_slots(rows, view_indices)
         logits: NDArray[np.float32] = self.logits[rows, slots].astype(np.float32)  # (B, K)
@@ -67,7 +66,6 @@ class Mirror:
 
         Raises:
             StoreIncomplete: as ``teacher_logits``.
-
         """
         return int(self.view_digest[row, self._good_slots([row], [view_index])[0]])
 
@@ -76,7 +74,6 @@ class Mirror:
 
         Raises:
             StoreIncomplete: as ``teacher_logits``.
-
         """
         crc: NDArray[np.uint32] = self.frame_crc[row, self._good_slots([row], [view_index])[0]]
         return crc
@@ -118,7 +115,6 @@ def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
         StoreIncomplete: if the store is not there or not sealed.
         StoreCorrupt: if a file of the store is damaged.
         StorageUnavailable: if another process holds the lock for too long, or the disk is full.
-
     """
     store = open_store(store_uri)
     folder = cache_folder / store.root_digest

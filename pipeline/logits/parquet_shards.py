@@ -34,7 +34,6 @@ def encode_shard(spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
 
     Raises:
         ValueError: if the grid has another number of rows than the shard.
-
     """
     rows = spec.shard_rows(number)
     if len(grid) != len(rows):
@@ -54,7 +53,6 @@ def decode_shard(spec: StoreSpec, number: int, files: Mapping[str, bytes]) -> Gr
 
     Raises:
         StoreCorrupt: if its file lacks the columns of this format.
-
     """
     (name,) = shard_names(number)
     table = decode_table(files[name], _schema(spec), uri=name)

@@ -134,7 +134,6 @@ class StoreSpec:
 
         Raises:
             StoreIncomplete: if the store has no such view.
-
         """
         wanted = np.asarray(view_indices)
         matches: NDArray[np.bool_] = wanted[..., None] == np.array(self.view_indices)
@@ -153,7 +152,6 @@ def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: 
 
     Raises:
         ConfigError: if its shards would be too large.
-
     """
     spec = StoreSpec(
         identity=build_identity(config, manifest=manifest, teacher_digest=teacher_digest),
@@ -253,7 +251,6 @@ def decode_spec(content: bytes, uri: str) -> StoreSpec:
     Raises:
         FingerprintMismatch: if it has the schema of another version of this program.
         StoreCorrupt: if it is not exactly what was written.
-
     """
     identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
     try:

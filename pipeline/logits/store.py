@@ -36,7 +36,6 @@ class LogitStore(SealedStore[StoreSpec]):
 
         Raises:
             StoreCorrupt: if a file of it is missing or different.
-
         """
         backend = backend_of(self.spec)
         files = {name: self.read(name) for name in backend.shard_names(number)}
@@ -66,7 +65,6 @@ def open_store(root: str) -> LogitStore:
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
         StoreCorrupt: if its seal or identity is damaged.
-
     """
     return LogitStore(root, *open_sealed(root, decode_spec, kind="logit store", job=JOB))
 
@@ -79,7 +77,6 @@ def gather_shard(
     Raises:
         StoreIncomplete: if units are not in the journal.
         StoreCorrupt: if a fragment is damaged, or a file of the shard is there and differs.
-
     """
     found, missing = [], []
     for unit in shard.units:
@@ -111,7 +108,6 @@ def seal_logits(
     Raises:
         StoreIncomplete: if files are not among the entries.
         StoreCorrupt: if the store is sealed already, with other files.
-
     """
     entries = list(entries)
     backend = backend_of(spec)

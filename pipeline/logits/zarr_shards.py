@@ -50,7 +50,6 @@ def encode_shard(spec: StoreSpec, number: int, grid: Grid) -> dict[str, bytes]:
 
     Raises:
         ValueError: if the grid has another number of rows than the shard.
-
     """
     rows = spec.shard_rows(number)
     if len(grid) != len(rows):

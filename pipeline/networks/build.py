@@ -8,13 +8,7 @@ import torch
 
 from dvflnet.variants import build_model
 from dvflnet.videofocalnet import VideoFocalNet
-from dvflnet.weights import (
-    LoadReport,
-    adopt_state,
-    load_image_state,
-    load_state,
-    state_digest,
-)
+from dvflnet.weights import LoadReport, adopt_state, load_image_state, load_state, state_digest
 from pipeline.config.schema import ModelConfig
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.weight_files import WeightFile, read_weights
@@ -41,7 +35,6 @@ def load_network(
 
     Raises:
         ValueError: naming every tensor that is missing, unexpected or of another shape.
-
     """
     with torch.device("meta"):
         network = build_network(model, num_classes=num_classes, num_frames=num_frames)
@@ -62,7 +55,6 @@ def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | No
 
     Raises:
         WeightsMismatch: if the file does not fit the network.
-
     """
     if model.init_weights is None:
         return None

@@ -26,7 +26,6 @@ def head_rows(head: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
     Raises:
         ValueError: naming every class that the head lacks, or that two names could mean.
-
     """
     _check_unique(head)
     exact = {name: row for row, name in enumerate(head)}
@@ -59,7 +58,6 @@ def in_order(
 
     Raises:
         ValueError: if ``head`` does not name each row of the state's head, or lacks a class.
-
     """
     rows, count = head_rows(head, wanted), len(state.get("head.weight", head))
     if count != len(head):

@@ -74,7 +74,6 @@ def prepare_clips(
 
     Returns:
         float32 ``(B, T, 3, H, W)``, in channels-last memory.
-
     """
     clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
     if jitter is not None:

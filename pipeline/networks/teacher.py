@@ -28,7 +28,6 @@ def read_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Weight
     Raises:
         WeightsMismatch: if the file names other classes, or the same in another order; or if it
             names none, and ``teacher.class_names`` is not given or does not fit.
-
     """
     uri = config.teacher_weights_uri
     file = read_weights(uri)
@@ -67,7 +66,6 @@ def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
     Raises:
         WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the classes
             are not known, are others, or stand in another order.
-
     """
     file = read_teacher(config, class_names)
     _load(config, file, len(class_names))
@@ -87,7 +85,6 @@ class TeacherPredictor:
 
     Raises:
         WeightsMismatch: if the file's weights are not those of ``digest``, which a plan has read.
-
     """
 
     def __init__(
@@ -119,7 +116,6 @@ class TeacherPredictor:
 
         Returns:
             float32 ``(n, K)``; the head runs in float32 whatever the precision.
-
         """
         size = self._batch_size
         batches = [

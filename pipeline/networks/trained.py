@@ -64,7 +64,6 @@ def load_trained(uri: str) -> TrainedNetwork:
 
     Raises:
         WeightsMismatch: if the file is missing or damaged, or does not describe its network.
-
     """
     file = read_weights(uri)
     if "config" not in file.metadata or not file.class_names:
@@ -84,7 +83,6 @@ def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> Trai
 
     Raises:
         WeightsMismatch: if its weights are not there or do not fit, or their classes do not.
-
     """
     uri = config.teacher_weights_uri
     file = read_teacher(config, class_names)
@@ -103,10 +101,7 @@ def _build(
     names = class_names or file.class_names
     try:
         network = load_network(
-            recipe.model,
-            file,
-            num_classes=len(names),
-            num_frames=recipe.clip_num_frames,
+            recipe.model, file, num_classes=len(names), num_frames=recipe.clip_num_frames
         )
     except ValueError as error:
         raise WeightsMismatch(f"{uri}: {error}") from error

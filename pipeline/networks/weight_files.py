@@ -68,7 +68,6 @@ def write_weights(
         state: tensors by name, on any device.
         metadata: further text entries.
         class_names: names of the head's classes, in its order.
-
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     entries = {**metadata, _DIGEST: state_digest(tensors)}
@@ -85,7 +84,6 @@ def read_weights(uri: str) -> WeightFile:
 
     Raises:
         WeightsMismatch: if there is no such file, it is damaged, or it is something else.
-
     """
     try:
         if uri.endswith(".safetensors"):

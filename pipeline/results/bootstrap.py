@@ -93,7 +93,6 @@ def bootstrap_intervals(
 
     Raises:
         ValueError: if there is no value, or one is not finite.
-
     """
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"expected finite values (M, N) with N above 0, got shape {values.shape}")

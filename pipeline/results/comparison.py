@@ -18,7 +18,6 @@ def compare_results(
             that they are those of the logits that were distilled.
         vflnet: result of ``run_train_student`` for labels alone.
         dvflnet: result of ``run_train_student`` with the cache.
-
     """
     runs = {"teacher": teacher, "VFL-Net (labels)": vflnet, "DVFL-Net (cache)": dvflnet}
     which = dvflnet.get("selection", "last")  # older results name none

@@ -15,12 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from dvflnet.metrics import (
-    CalibrationBins,
-    calibration_bins,
-    confusion_matrix,
-    evaluate_logits,
-)
+from dvflnet.metrics import CalibrationBins, calibration_bins, confusion_matrix, evaluate_logits
 from pipeline.results.bootstrap import CONFIDENCE, Interval, Units, bootstrap_interval, units_of
 from pipeline.text_table import text_table
 

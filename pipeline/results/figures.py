@@ -54,7 +54,6 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     Args:
         confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
         class_names: in label order.
-
     """
     num_classes = len(class_names)
     side = float(np.clip(0.14 * num_classes + 3.0, 4.0, 18.0))

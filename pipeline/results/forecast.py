@@ -151,7 +151,6 @@ def forecast(costs: UnitCosts, shape: ClusterShape, workload: Workload) -> RunFo
 
     Raises:
         ValueError: if a cost is not positive, or the cluster has no CPU.
-
     """
     _check(costs, shape)
     step, teacher = costs.student_step_seconds, costs.teacher_seconds

@@ -46,7 +46,6 @@ class Windows:
 
         Raises:
             ConfigError: if the frame rate is not known.
-
         """
         if not frame_rate > 0:
             raise ConfigError("windows in seconds need a frame rate, and this video names none")
@@ -133,7 +132,6 @@ class Predictor:
 
         Raises:
             VideoDecodeError: if it cannot be decoded, or exceeds the limits.
-
         """
         record = VideoRecord(sample_id=PurePosixPath(uri).stem, uri=uri, label=0, split="val")
         record = self._decoder.probe(record, self.limits)
@@ -171,7 +169,6 @@ def plan_looks(
 
     Raises:
         ConfigError: if there is no such protocol, or no such window.
-
     """
     try:
         protocol = Protocol(num_clips, num_crops)
@@ -208,7 +205,6 @@ def plan_limits(
 
     Raises:
         ConfigError: if one is not positive.
-
     """
     given = {
         "max_duration_seconds": max_seconds,
@@ -230,7 +226,6 @@ def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     Raises:
         DatasetError: if at one URI nothing is, or a folder without a video.
-
     """
     videos: list[str] = []
     left_out: dict[str, str] = {}

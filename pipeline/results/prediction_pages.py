@@ -47,7 +47,6 @@ def write_pages(
 
     Returns:
         Paths of the written files, named after the videos; equal names are numbered.
-
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, names = [], Counter[str]()
@@ -89,7 +88,6 @@ def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits
 
     Raises:
         VideoDecodeError: if the video cannot be decoded any more.
-
     """
     record = prediction.record
     wanted = range(record.num_frames)

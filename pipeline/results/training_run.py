@@ -57,7 +57,6 @@ def publish_result(
         checkpoints: Ray Train checkpoints with their metrics, best and last among them.
         mirror: the store that the run learned from, if any.
         run: the run in MLflow.
-
     """
     best_pair = max(checkpoints, key=lambda pair: pair[1][SCORE])
     last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])

@@ -98,7 +98,6 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
         StoreIncomplete: if there is no manifest.
         ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
         FingerprintMismatch: if there is another store at its place, or a larger one.
-
     """
     manifest = read_source(config)
     digest = check_teacher(config, manifest.class_names)
@@ -116,7 +115,6 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
         FingerprintMismatch: if there is another store at its place.
         WeightsMismatch: if the teacher is worse on val than ``teacher.min_top1``.
         TooManyFailedVideos: before sealing, if too many videos are bad.
-
     """
     plan = plan_cache(config)
     print(plan.as_text(), flush=True)

@@ -55,7 +55,6 @@ def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> I
     Raises:
         ConfigError: if the cluster is too small.
         ClusterUnavailable: if there is no cluster at the address, or a private Ray does not start.
-
     """
     _apply(RAY_SETTINGS)
     private = address == LOCAL and not inside_ray_job()

@@ -27,7 +27,6 @@ def run_gc(config: ExperimentConfig, *, delete: bool, min_age_hours: float, jour
     Raises:
         StoreIncomplete: if there is neither a logit store nor a frame store.
         FingerprintMismatch, StoreCorrupt: if one is of another version, or damaged.
-
     """
     stores = (config.store_uri, config.frames_uri)
     if not any(exists(join_uri(root, IDENTITY_NAME)) for root in stores):

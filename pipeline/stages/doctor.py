@@ -44,7 +44,6 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
         FingerprintMismatch: if the store is not of this config and manifest.
         StoreCorrupt: if seal or identity are damaged, so that nothing else can be examined.
         StoreUnsound: if anything was found.
-
     """
     manifest = read_source(config)
     store = open_experiment_store(config, manifest)
@@ -165,7 +164,6 @@ def check_against_teacher(
     Raises:
         VideoDecodeError: if a video cannot be decoded any more.
         WeightsMismatch: if the teacher's weights are not here or do not fit.
-
     """
     grid = store.read_all()
     chosen = _choose(grid.status, num_cells)
@@ -188,10 +186,7 @@ def _choose(status: NDArray[np.uint8], num_cells: int) -> list[tuple[int, int]]:
 
 
 def _clips(
-    config: ExperimentConfig,
-    store: LogitStore,
-    manifest: Manifest,
-    chosen: list[tuple[int, int]],
+    config: ExperimentConfig, store: LogitStore, manifest: Manifest, chosen: list[tuple[int, int]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Return frames ``(n, T, side, side, 3)`` and jitter ``(n, T or 1, 5)`` of the cells."""
     decoder, limits, clip = DecodeProcess(), config.dataset.limits, config.clip

@@ -140,7 +140,6 @@ def plan_evaluation(
         StoreIncomplete: if there is no manifest, or no student was trained yet.
         WeightsMismatch: if a file is no network of these classes.
         ConfigError: if the protocol does not fit the views, or two networks are the same.
-
     """
     protocol = _protocol(config, num_clips, num_crops)
     manifest = read_source(config)

@@ -143,7 +143,6 @@ def plan_export(
         ConfigError: if packages are missing or there are no calibration clips.
         StoreIncomplete, WeightsMismatch: if there is no such student, or of other classes.
         DatasetError: if there is no video of val or train to measure or calibrate with.
-
     """
     found = check_formats(formats)
     if num_calibration_clips < 1:
@@ -170,7 +169,6 @@ def run_export(
     Raises:
         ExportMismatch: if a float32 file does not compute what the network does.
         VideoDecodeError: if a video cannot be decoded any more.
-
     """
     plan = plan_export(
         config, weights=weights, formats=formats, num_calibration_clips=num_calibration_clips

@@ -86,7 +86,6 @@ def forecast_experiment(
     Raises:
         StoreIncomplete: if there is no manifest.
         ConfigError: if the file of costs is not readable, or the cluster has no CPU.
-
     """
     manifest = read_source(config)
     if costs_uri is None:

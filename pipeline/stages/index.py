@@ -41,7 +41,6 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     Raises:
         DatasetError: if the annotations make no data set, or no video of train can be used.
         TooManyFailedVideos: after writing the manifest, if too many of its videos are bad.
-
     """
     dataset = config.dataset
     annotated = read_annotations(dataset)

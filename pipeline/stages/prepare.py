@@ -92,7 +92,6 @@ def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore
     Raises:
         FingerprintMismatch: if there is another store at its place.
         TooManyFailedVideos: before sealing, if too many videos are bad.
-
     """
     plan = plan_frames(config)
     print(plan.as_text(), flush=True)

@@ -68,7 +68,6 @@ def run_sweep(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
     Raises:
         ConfigError, StoreIncomplete, FingerprintMismatch: as ``plan_sweep``.
         TrialsFailed: if a trial failed, after all others were trained and the table was written.
-
     """
     plan = plan_sweep(config)
     print(plan.as_text(), flush=True)

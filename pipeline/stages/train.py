@@ -55,7 +55,6 @@ def run_train_student(
 
     Raises:
         StoreIncomplete, FingerprintMismatch, DatasetError: as ``plan_student``.
-
     """
     result = _run(plan_student(config), ray_address)
     if register:

@@ -14,14 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-from pyarrow.fs import (
-    FileInfo,
-    FileSelector,
-    FileSystem,
-    FileSystemHandler,
-    FileType,
-    PyFileSystem,
-)
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem
 
 from pipeline.storage import s3
 from pipeline.storage.files import (

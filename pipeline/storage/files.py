@@ -96,7 +96,6 @@ def read_parsed(uri: str) -> bytes:
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it has more than ``MAX_PARSED_BYTES``.
-
     """
     if (found := size_bytes(uri)) > MAX_PARSED_BYTES:
         raise ValueError(f"has {found:,} bytes; more than {MAX_PARSED_BYTES:,} are not read")
@@ -226,7 +225,6 @@ def read_json(uri: str) -> Any:
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is not JSON, too large or nested too deeply.
-
     """
     return parse_json(read_parsed(uri))
 

@@ -57,7 +57,6 @@ def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
         mirror: names lock and marker, and need not exist itself.
         path: what is verified: the mirror, or an original elsewhere on this machine.
         verify: raises an error, or leaves behind at ``path`` what is sound.
-
     """
     marker, mark = Path(f"{mirror}.verified"), f"{job_id()} {path}\n".encode()
     if path.exists() and marker.exists() and marker.read_bytes() == mark:

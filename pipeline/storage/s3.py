@@ -72,7 +72,6 @@ def call(filesystem: Any, operation: str, path: str, *arguments: Any, **options:
         FileNotFoundError: if there is no such file.
         FileExistsError: if it was to be created, and is there.
         StorageUnavailable: if the deadline passes, access is denied or there is no such bucket.
-
     """
     filesystem.retries = 1  # of s3fs; others do not look at it
     attempt = partial(getattr(filesystem, f"_{operation}"), path, *arguments, **options)

@@ -77,7 +77,6 @@ def open_run(
             machine, so that this one does neither.
         reopen_finished: go on with the newest run even if it is finished: the job that ended it was
             killed before its work counted as done.
-
     """
     uri = config.tracking_uri
     prefixes = tuple(f"{section}." for section in sections)

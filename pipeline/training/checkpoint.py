@@ -138,7 +138,6 @@ def read_checkpoint(uri: str) -> TrainingState:
     Raises:
         StoreCorrupt: if a file is missing, damaged or of another checkpoint.
         WeightsMismatch: if a file of weights cannot be parsed at all.
-
     """
     files = CheckpointFiles(uri)
     try:

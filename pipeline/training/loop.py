@@ -115,7 +115,6 @@ def run_worker(plan: TrainPlan, worker: Worker, *, state: TrainingState | None =
     Raises:
         WeightsMismatch: if the weights that training starts from do not fit the network.
         ViewMismatch, TrainingDiverged, VideoDecodeError: as ``train``.
-
     """
     torch.set_num_threads(plan.config.cluster.worker_threads)
     torch.manual_seed(plan.recipe.train.seed)
@@ -155,7 +154,6 @@ def train(
         ViewMismatch: if an audited clip is not the one that the teacher saw.
         TrainingDiverged: if a loss or gradient is not finite.
         VideoDecodeError: if a video cannot be decoded any more.
-
     """
     settings, limits = plan.recipe.train, plan.config.dataset.limits
     step, log = first_step, StepLog(settings.log_every_steps)

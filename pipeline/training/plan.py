@@ -202,7 +202,6 @@ def plan_student(config: ExperimentConfig) -> TrainPlan:
         StoreIncomplete: if there is no sealed store.
         FingerprintMismatch: if the store was made from something else than the config names.
         DatasetError: if no video of train, or none of val, is left.
-
     """
     manifest = read_source(config)
     # A student needs no weights of its teacher; where they are present, they are compared too.

@@ -108,7 +108,6 @@ class Training:
 
         Raises:
             TrainingDiverged: if loss or gradient is not finite, before the weights change.
-
         """
         # For drop path.
         torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)

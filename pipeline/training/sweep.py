@@ -102,7 +102,6 @@ def plan_sweep(config: ExperimentConfig) -> SweepPlan:
     Raises:
         ConfigError: if a trial would need several workers, or a setting is given twice.
         StoreIncomplete, FingerprintMismatch, DatasetError: as for ``train_student``.
-
     """
     _check(config)
     student, sweep = plan_student(config), config.sweep

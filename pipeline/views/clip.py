@@ -54,7 +54,6 @@ def clips_of(
 
     Raises:
         VideoDecodeError: if the video does not yield every frame that the views want.
-
     """
     clips = dict(each_clip(record, views, limits, side=side, prove=prove))
     return [clips[number] for number in range(len(views))]

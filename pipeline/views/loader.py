@@ -76,7 +76,6 @@ class ClipLoader:
 
         Raises:
             VideoDecodeError: if a clip cannot be decoded, when its batch is due.
-
         """
         ahead: deque[tuple[tuple[ClipRequest, ...], list[Future[Clip]]]] = deque()
         try:

@@ -105,7 +105,6 @@ def build_view(
 
     Raises:
         ValueError: if the record was never probed, or the index names no view.
-
     """
     _check_probed(record)
     if view_index == EVALUATION_VIEW:
@@ -136,7 +135,6 @@ class Protocol:
 
     Raises:
         ValueError: if a number is below 1, or there are a thousand views or more.
-
     """
 
     num_clips: int = 1
@@ -171,7 +169,6 @@ def evaluation_views(
 
     Raises:
         ValueError: if the record was never probed, or the policy shows the whole picture anyway.
-
     """
     if protocol == Protocol():
         return (build_view(policy, record, EVALUATION_VIEW, num_frames=num_frames),)

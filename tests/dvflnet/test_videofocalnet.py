@@ -10,12 +10,7 @@ from dvflnet import VARIANTS, build_model
 from dvflnet.videofocalnet import DropPath
 
 # With 101 classes.
-NUM_PARAMETERS = {
-    "nano": 22_214_723,
-    "tiny": 49_323_341,
-    "small": 88_505_237,
-    "base": 157_082_741,
-}
+NUM_PARAMETERS = {"nano": 22_214_723, "tiny": 49_323_341, "small": 88_505_237, "base": 157_082_741}
 
 
 @pytest.fixture(scope="module")

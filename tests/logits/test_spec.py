@@ -104,10 +104,7 @@ def test_videos_classes_and_weights_are_part_of_it():
     ]
     assert list(
         differences(before, identity_of(config, example_manifest("00", ("run", "jump"))))
-    ) == [
-        "dataset.class_names_sha256",
-        "dataset.manifest_digest",
-    ]
+    ) == ["dataset.class_names_sha256", "dataset.manifest_digest"]
     other = build_identity(config, manifest=example_manifest(), teacher_digest="cd")
     assert differences(before, other) == {"teacher.weights_sha256": ("ab", "cd")}
 

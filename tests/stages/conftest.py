@@ -87,9 +87,7 @@ def write_teacher(config: ExperimentConfig, uri: str | None = None) -> None:
     """Write the weights of a teacher that was never trained."""
     torch.manual_seed(0)
     network = build_network(
-        config.teacher,
-        num_classes=config.dataset.num_classes,
-        num_frames=config.clip.num_frames,
+        config.teacher, num_classes=config.dataset.num_classes, num_frames=config.clip.num_frames
     )
     write_weights(uri or config.own_teacher_uri, network.state_dict(), {})
 

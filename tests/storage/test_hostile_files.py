@@ -18,12 +18,7 @@ import torch
 from pipeline.config.load import load_config
 from pipeline.dataset.lists import read_json
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest, write_manifest
-from pipeline.errors import (
-    DatasetError,
-    PipelineError,
-    StoreCorrupt,
-    WeightsMismatch,
-)
+from pipeline.errors import DatasetError, PipelineError, StoreCorrupt, WeightsMismatch
 from pipeline.logits.store import open_store
 from pipeline.networks.trained import load_trained
 from pipeline.networks.weight_files import read_weights, write_weights

@@ -38,10 +38,7 @@ class KeepingWorker(LoneWorker):
 
 
 def state_of(training: Training) -> dict[str, Any]:
-    return {
-        "network": training.network.state_dict(),
-        "optimiser": training.optimiser.state_dict(),
-    }
+    return {"network": training.network.state_dict(), "optimiser": training.optimiser.state_dict()}
 
 
 @pytest.fixture(autouse=True, scope="module")

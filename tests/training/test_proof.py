@@ -52,8 +52,7 @@ def check(mirror, tiny_config):
 
 @pytest.mark.parametrize("num_loaders", [1, 2, 4])
 @pytest.mark.parametrize(
-    "num_clips",
-    [100, pytest.param(10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])],
+    "num_clips", [100, pytest.param(10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
 )
 def test_a_true_student_raises_no_false_alarm(
     num_clips, num_loaders, dataset, request_of, mirror, tiny_config

@@ -71,7 +71,6 @@ def render(
 
     Returns:
         The frames in order of presentation, and how many of them a second has.
-
     """
     scene = _make_scene(scene_random)
     frame_rate = int(random.choice(FRAME_RATES))

@@ -65,7 +65,6 @@ def generate_dataset(dataset: DatasetConfig) -> int:
 
     Raises:
         ConfigError: if it describes none, or the folder holds other videos.
-
     """
     if dataset.generated is None:
         raise ConfigError(f"dataset.generated: is not set; {dataset.name} is not a generated set")
@@ -101,7 +100,6 @@ def generate_videos(
 
     Raises:
         ValueError: if the counts leave a split empty or the folder holds other videos.
-
     """
     if not 0 < num_val_groups < num_groups or clips_per_group < 1:
         raise ValueError(

@@ -104,7 +104,6 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
 
     Raises:
         ConfigError: if there is no such format, or its packages are not installed.
-
     """
     if unknown := sorted(set(names) - set(FORMATS)):
         raise ConfigError(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")

@@ -58,7 +58,6 @@ def measure(
         reference: float32 ``(N, K)``, the network's.
         labels: int64 ``(N,)``.
         clip_shape: ``(T, H, W, 3)``.
-
     """
     scores = evaluate_logits(logits, labels)
     clip = np.zeros((1, *clip_shape), np.uint8)
@@ -77,7 +76,6 @@ def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, 
     Args:
         files: name, such as ``onnx int8`` -> ``file`` and ``num_bytes``.
         measured: the same names, and ``NETWORK``.
-
     """
     lines = [_line(name, files.get(name), values) for name, values in measured.items()]
     return markdown_table(_HEADER, lines, align="<<>")

@@ -62,7 +62,6 @@ def gather_facts(config: ExperimentConfig) -> Facts:
     Raises:
         StoreIncomplete: if not even the videos are indexed; the config may name another place.
         DatasetError: if their manifest is damaged.
-
     """
     read_videos(config)  # raises if there is nothing to report on
     manifest = Part.of(lambda: read_source(config))

@@ -61,7 +61,6 @@ def judge(
 
     Raises:
         StoreCorrupt: if the seal is damaged.
-
     """
     seal = find_seal(root)
     own = own if seal is None else own | seal.entries.keys()

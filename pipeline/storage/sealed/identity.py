@@ -38,7 +38,6 @@ def decode_identity(content: bytes, *, uri: str, schema_version: int) -> tuple[F
     Raises:
         FingerprintMismatch: if it has the schema of another version of this program.
         StoreCorrupt: if it is not exactly what ``encode_identity`` writes.
-
     """
     try:
         values = parse_json(content)
@@ -63,7 +62,6 @@ def create_identity(root: str, identity: Facts, layout: Facts) -> None:
     Raises:
         FingerprintMismatch: if the store there is another one, or is cut otherwise.
         StoreCorrupt: if the identity there is damaged.
-
     """
     uri = join_uri(root, IDENTITY_NAME)
     if create_bytes(uri, encode_identity(identity, layout)):
@@ -81,7 +79,6 @@ def read_identity(root: str) -> bytes:
     Raises:
         FileNotFoundError: if there is none.
         StoreCorrupt: if it is far too large.
-
     """
     uri = join_uri(root, IDENTITY_NAME)
     try:

@@ -93,7 +93,6 @@ def read_seal(root: str) -> Seal:
     Raises:
         FileNotFoundError: if the store is not sealed.
         StoreCorrupt: if the seal is damaged.
-
     """
     uri = join_uri(root, SEAL_NAME)
     try:
@@ -162,7 +161,6 @@ def check_file(path: Path, entry: FileEntry) -> None:
     Raises:
         FileNotFoundError: if it is missing.
         StoreCorrupt: if it is different.
-
     """
     _check(str(path), entry, path.stat().st_size, sha256_of_file(path))
 

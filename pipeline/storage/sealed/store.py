@@ -94,7 +94,6 @@ def open_sealed(
     Raises:
         StoreIncomplete: if there is no store, or it is not sealed.
         StoreCorrupt: if its seal or identity is damaged.
-
     """
     uri = join_uri(root, IDENTITY_NAME)
     seal = find_seal(root)
@@ -112,7 +111,6 @@ def open_for_writing(root: str, spec: Spec) -> Seal | None:
     Raises:
         FingerprintMismatch: if there is another store at ``root``.
         StoreCorrupt: if the identity or the seal there is damaged.
-
     """
     create_identity(root, spec.identity, spec.layout)
     return find_seal(root)

@@ -13,19 +13,9 @@ from tests.mlflow_server import mlflow_server
 from tests.stages.chaos.conftest import NUM_STEPS
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.test_named_steps import FINISH, SNAPSHOT
-from tests.stages.chaos.trials import (
-    TRAIN_STEP,
-    Step,
-    check_tracked_once,
-    last_weights,
-)
+from tests.stages.chaos.trials import TRAIN_STEP, Step, check_tracked_once, last_weights
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.server,
-    pytest.mark.chaos,
-    pytest.mark.timeout(1800),
-]
+pytestmark = [pytest.mark.cluster, pytest.mark.server, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 MOMENTS = [
     Step("in the first epoch", TRAIN_STEP, nth=2),
