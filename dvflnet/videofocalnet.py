@@ -143,10 +143,11 @@ class VideoFocalNet(nn.Module):
         Raises:
             ValueError: if the clip has another layout or a side under 32 pixels.
         """
-        features = self.forward_features(clip)
-        if not torch.is_autocast_enabled(clip.device.type):
+        features, device = self.forward_features(clip), clip.device.type
+        # Costs are counted on the meta device, which has no autocast.
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return self.head(features)
-        with torch.autocast(clip.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return self.head(features.float())
 
     def forward_features(self, clip: Tensor) -> Tensor:
