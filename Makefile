@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPORT := $(VENV)/.installed-export
-PARALLEL = -n $(PYTEST_WORKERS) --maxprocesses 8 --dist loadgroup
+PARALLEL = -n $(PYTEST_WORKERS) --maxprocesses 8 --dist loadfile
 BROWSER := build/browser
 PLAYWRIGHT := playwright-core@1.65.1
 
@@ -83,8 +83,9 @@ format: $(INSTALLED) ## rewrite the sources as `check` wants them
 
 # --- test: every test is in exactly one suite; test-s3 repeats some on another server --------------
 
-test: $(INSTALLED) ## unit tests and short cluster tests (under 9 minutes on two cores)
-	@$(BIN)/pytest $(PARALLEL) -m 'not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+test: $(INSTALLED) ## unit tests, a process for each core; then short cluster tests, one at a time
+	@$(BIN)/pytest $(PARALLEL) -m 'not cluster and not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+	@$(BIN)/pytest -m 'cluster and not slow and not server and not chaos' $(PYTEST_ARGS)
 
 test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
 	@$(BIN)/pytest -m '(slow or server) and not browser and not chaos and not export' $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,11 @@ import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before pipeline is imported, which keeps local copies there: two processes that share them
+    # would take each other's copies for their own.
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dvflnet-tests-")
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
@@ -45,13 +51,6 @@ ENCODER_OPTIONS = {
 # The first call of anything may take seconds on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("no_deadline")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all that start Ray: two of them starve each other."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("cluster") else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def picture_of(number: int, width: int, height: int) -> Picture:

@@ -1,4 +1,6 @@
-"""The frame store: a few candidate frames of every video, shrunk once, as JPEGs in large files.
+"""The one door to pixels: video files, and the frame store of prepared frames.
+
+The frame store holds a few candidate frames of every video, shrunk once, as JPEGs in large files.
 
 ::
 
