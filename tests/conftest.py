@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,10 +16,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Before pipeline is imported, which keeps local copies there: two processes that share them
-    # would take each other's copies for their own.
-    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dvflnet-tests-")
+    # would take each other's copies for their own. Children get the same folder.
+    run = os.environ["PYTEST_XDIST_TESTRUNUID"]
+    os.environ["TMPDIR"] = f"/tmp/dvflnet-tests-{run}-{worker}"
+    os.makedirs(os.environ["TMPDIR"], exist_ok=True)
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations

@@ -80,9 +80,8 @@ def choose_val(
     num_unknown = sum(not group for group in groups.values())
     if num_unknown == 0 or (by_parts and num_unknown < len(groups)):
         units = {sample_id: group or sample_id for sample_id, group in groups.items()}
-        names = {unit: str(PurePosixPath(unit).with_suffix("")) for unit in units.values()}
-        chosen = _choose_share(names, share)
-        how = f"{len(chosen)} of {len(names)} groups, chosen by their names"
+        chosen = _choose_share({unit: unit for unit in units.values()}, share)
+        how = f"{len(chosen)} of {len(set(units.values()))} groups, chosen by their names"
         if num_unknown:
             how += f" ({num_unknown} videos of no known group count as groups of their own)"
         return {sample_id for sample_id, unit in units.items() if unit in chosen}, how

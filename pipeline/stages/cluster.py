@@ -107,7 +107,9 @@ def check_uris_survive(config: ExperimentConfig) -> None:
 def underlying_error(error: BaseException) -> PipelineError | None:
     """Return the ``PipelineError`` that a task or actor raised, out of Ray's wrapping."""
     seen: BaseException | None = error
-    while seen is not None:
+    before: list[BaseException] = []  # causes may form a circle
+    while seen is not None and seen not in before:
+        before.append(seen)
         # Ray's wrapping is also an instance of the class it wraps, with a traceback as its text.
         inside: BaseException | None = getattr(seen, "cause", None)
         if isinstance(seen, PipelineError) and inside is None:

@@ -82,6 +82,7 @@ class EvaluationPlan:
             "split": self.split,
             "groups": [self.manifest.records[row].group for row in self.rows],
             "transform": TRANSFORM_VERSION,
+            "teacher_precision": self.config.teacher.precision,
             **({"seen": self.seen} if self.seen else {}),
         }
         return sha256_of(canonical_json(decisive))

@@ -46,6 +46,7 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     annotated = read_annotations(dataset)
     for note in annotated.notes:
         print(f"note: {note}", flush=True)
+    seen_by_teacher(config.teacher.seen, annotated.records)  # raises where such a list is wrong
     exists(config.manifest_uri)  # raises if there is no such bucket, before hours of probing
     to_probe = [record for record in annotated.records if record.good]
     refused = [record for record in annotated.records if not record.good]

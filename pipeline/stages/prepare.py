@@ -43,9 +43,10 @@ from pipeline.stages.stream import Step, run_tasks, stream
 from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
-from pipeline.tracking.run import TrackedRun, open_run
+from pipeline.tracking.run import TrackedRun, is_unfinished, open_run
 from pipeline.views.decoder import DecodeProcess
 
+STAGE = "prepare_frames"
 SUMMARY_SCHEMA = pa.schema(
     [("unit", pa.int32()), ("num_videos", pa.int32()), ("failures", pa.list_(pa.string()))]
 )
@@ -97,7 +98,12 @@ def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore
     print(plan.as_text(), flush=True)
     if open_for_writing(plan.root, plan.spec) is not None:
         print("sealed, nothing to do")
-        return open_frame_store(plan.root)
+        store = open_frame_store(plan.root)
+        if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
+            # A job was killed after the seal, before the end of its run in MLflow.
+            with _open_run(plan) as run:
+                _report(store, run)
+        return store
     num_cpus = required_cpus(config.cluster.num_decoders, 0)
     with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
         _run_units(plan, run)
@@ -183,7 +189,7 @@ def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
 def _open_run(plan: PreparePlan) -> TrackedRun:
     return open_run(
         plan.config,
-        stage="prepare_frames",
+        stage=STAGE,
         name=f"frames-q{plan.config.frames.quality}-{plan.spec.fingerprint[:8]}",
         key=plan.spec.fingerprint,
         sections=("frames",),

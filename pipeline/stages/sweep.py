@@ -86,8 +86,9 @@ def run_sweep(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
                 f"{len(failed)} of {len(outcomes)} trials failed, the first is {failed[0].name}:\n"
                 f"  {failed[0].reason}\n  The same command trains the missing ones."
             )
-        write_json(result_uri, result)
-        print(run.link)
+    # After the end of the run: a job killed before this line publishes again, to MLflow as well.
+    write_json(result_uri, result)
+    print(result["link"])
     return result
 
 
@@ -276,6 +277,8 @@ def _open_parent(plan: SweepPlan) -> TrackedRun:
         key=plan.key,
         sections=("sweep", "student", "loss", "optim", "train"),
         tags=store_tags(any_trial),
+        # sweep.json is missing, so the sweep is unfinished even if MLflow says FINISHED.
+        reopen_finished=True,
     )
     log_store(run, any_trial)
     return run

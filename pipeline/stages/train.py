@@ -138,7 +138,9 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
         try:
             result: Any = trainer.fit()
         except (ray.train.TrainingFailedError, OSError) as error:
-            raise _known(plan, error) or error from error
+            if known := _known(plan, error):
+                raise known from error
+            raise
     if isinstance(result.return_value, PipelineError):
         raise result.return_value
     # Ray keeps the last checkpoint too, but does not list it among the best.

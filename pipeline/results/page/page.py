@@ -110,7 +110,7 @@ def headline(facts: Facts) -> str:
     size = teacher.num_parameters / student.num_parameters
     told = (
         f"A student {size:.1f} times smaller than its teacher gets {scores['student']['top1']:.1%} "
-        f"of {len(facts.evaluation.rows)} unseen videos right"
+        f"of {len(facts.evaluation.rows)} videos of val right"
     )
     if "teacher" in scores:
         told += f", the teacher {scores['teacher']['top1']:.1%}"
