@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     run = os.environ["PYTEST_XDIST_TESTRUNUID"]
     os.environ["TMPDIR"] = f"/tmp/dvflnet-tests-{run}-{worker}"
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)
+    tempfile.tempdir = None  # it may be known already, from before
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations

@@ -230,6 +230,7 @@ def test_storage_that_fails_is_no_fault_of_the_video(
     record = replace(make_record(path), uri=f"{bucket}/a.avi")
     decoder = DecodeProcess()
     try:
+        assert decoder.probe(record, VideoLimits()).good  # starts the child, which takes seconds
         for fault in ("hang", "403"):
             proxy.inject(fault)
             with pytest.raises(StorageUnavailable, match=r"a\.avi"):
