@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from pipeline.dataset.manifest import VideoRecord
@@ -80,8 +80,9 @@ def choose_val(
     num_unknown = sum(not group for group in groups.values())
     if num_unknown == 0 or (by_parts and num_unknown < len(groups)):
         units = {sample_id: group or sample_id for sample_id, group in groups.items()}
-        chosen = _choose_share({unit: unit for unit in units.values()}, share)
-        how = f"{len(chosen)} of {len(set(units.values()))} groups, chosen by their names"
+        names = set(units.values())
+        chosen = _choose_share(names, share)
+        how = f"{len(chosen)} of {len(names)} groups, chosen by their names"
         if num_unknown:
             how += f" ({num_unknown} videos of no known group count as groups of their own)"
         return {sample_id for sample_id, unit in units.items() if unit in chosen}, how
@@ -91,7 +92,7 @@ def choose_val(
     chosen = {
         sample_id
         for sample_ids in by_class.values()
-        for sample_id in _choose_share({name: name for name in sample_ids}, share)
+        for sample_id in _choose_share(sample_ids, share)
     }
     how = (
         f"random by video, since the groups of {num_unknown} videos are not known: clips of one"
@@ -100,11 +101,7 @@ def choose_val(
     return chosen, how
 
 
-def _choose_share(names: Mapping[str, str], share: float) -> set[str]:
-    """Choose a share of things by a hash of their names, though at least one and never all."""
-
-    def order(thing: str) -> tuple[bytes, str]:
-        return hashlib.sha256(names[thing].encode()).digest(), thing
-
-    ordered = sorted(names, key=order)
+def _choose_share(names: Collection[str], share: float) -> set[str]:
+    """Choose a share of names by their hash, though at least one and never all."""
+    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     return set(ordered[: min(len(ordered) - 1, max(1, round(share * len(ordered))))])
