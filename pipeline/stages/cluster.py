@@ -56,30 +56,38 @@ def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> I
         ConfigError: if the cluster is too small.
         ClusterUnavailable: if there is no cluster at the address, or a private Ray does not start.
     """
-    _apply(RAY_SETTINGS)
     private = address == LOCAL and not inside_ray_job()
-    if private:
-        _apply(NO_DASHBOARD)
-    import ray
+    with _environment(RAY_SETTINGS | (NO_DASHBOARD if private else {})):
+        import ray
 
-    if ray.is_initialized():  # the demo runs all its stages on one
-        yield
-        return
-    if private:
-        _start(config, num_cpus)
-    else:
-        _connect(None if inside_ray_job() else address)
+        if ray.is_initialized():  # the demo runs all its stages on one
+            yield
+            return
+        if private:
+            _start(config, num_cpus)
+        else:
+            _connect(None if inside_ray_job() else address)
+        try:
+            _check_size(num_cpus)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set the variables that the user has not set, for this session alone.
+
+    What stayed behind would mislead the next one: ``ray job submit`` would look for its server
+    where a private Ray was told that there is none.
+    """
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        _check_size(num_cpus)
         yield
     finally:
-        ray.shutdown()
-
-
-def _apply(settings: Mapping[str, str]) -> None:
-    """Set environment variables that the user has not set."""
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+        for name in added:
+            del os.environ[name]
 
 
 def required_cpus(num_decoders: int, num_teachers: int) -> float:
