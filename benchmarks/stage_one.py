@@ -61,7 +61,7 @@ def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
     peak_mib = memory_bytes("VmHWM") / 2**20
     say("stage on Ray")
     with contextlib.redirect_stdout(sys.stderr):
-        store = run_cache_teacher(on_ray, LOCAL)
+        store = run_cache_teacher(plan_cache(on_ray), LOCAL)
     (run,) = find_runs(on_ray.tracking_uri, on_ray.dataset.name, "tags.stage = 'cache_teacher'")
     if store.root_digest != bare_digest:
         raise SystemExit(f"root digests differ: {bare_digest} bare, {store.root_digest} on Ray")

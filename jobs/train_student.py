@@ -13,7 +13,7 @@ from pipeline.stages.command_line import run_job
 if __name__ == "__main__":
     run_job(
         __doc__,
-        "pipeline.stages.train:run_train_student",
+        "pipeline.stages.train:run_training",
         plan="pipeline.training.plan:plan_student",
         options={
             "--register": {

@@ -20,13 +20,18 @@ _MODULE_OF = {
     "load_config": "pipeline.config.load",
     "load_trained": "pipeline.networks.trained",
     "open_store": "pipeline.logits.store",
+    "plan_cache": "pipeline.stages.cache",
+    "plan_frames": "pipeline.stages.prepare",
+    "plan_index": "pipeline.stages.index",
+    "plan_student": "pipeline.training.plan",
+    "plan_sweep": "pipeline.training.sweep",
+    "plan_teacher": "pipeline.training.plan",
     "read_manifest": "pipeline.dataset.manifest",
     "run_cache_teacher": "pipeline.stages.cache",
     "run_index_videos": "pipeline.stages.index",
     "run_prepare_frames": "pipeline.stages.prepare",
     "run_sweep": "pipeline.stages.sweep",
-    "run_train_student": "pipeline.stages.train",
-    "run_train_teacher": "pipeline.stages.train",
+    "run_training": "pipeline.stages.train",
 }
 __all__ = sorted(_MODULE_OF)
 

@@ -14,10 +14,10 @@ def compare_results(
     """Lay three results out as a table, with the verdict in a sentence.
 
     Args:
-        teacher: result of ``run_train_teacher``. Its scores are taken from the student's run, so
+        teacher: result of ``run_training``. Its scores are taken from the student's run, so
             that they are those of the logits that were distilled.
-        vflnet: result of ``run_train_student`` for labels alone.
-        dvflnet: result of ``run_train_student`` with the cache.
+        vflnet: result of ``run_training`` for labels alone.
+        dvflnet: result of ``run_training`` with the cache.
     """
     runs = {"teacher": teacher, "VFL-Net (labels)": vflnet, "DVFL-Net (cache)": dvflnet}
     which = dvflnet.get("selection", "last")  # older results name none

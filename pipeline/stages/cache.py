@@ -108,7 +108,7 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
     return replace(plan, units=tuple(val_first))
 
 
-def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
+def run_cache_teacher(plan: CachePlan, ray_address: str) -> LogitStore:
     """Run the units that the journal lacks, seal the store and return it.
 
     Raises:
@@ -116,7 +116,7 @@ def run_cache_teacher(config: ExperimentConfig, ray_address: str) -> LogitStore:
         WeightsMismatch: if the teacher is worse on val than ``teacher.min_top1``.
         TooManyFailedVideos: before sealing, if too many videos are bad.
     """
-    plan = plan_cache(config)
+    config = plan.config
     print(plan.as_text(), flush=True)
     seal_there = open_for_writing(plan.root, plan.spec)
     record_videos(plan.root, plan.manifest)

@@ -20,7 +20,8 @@ from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
 from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.tracking.progress import Progress
 
-# A function of the config, and by keyword of those options that it has parameters for; or its name,
+# A function of the config or its plan, and by keyword of those options that it has parameters for;
+# or its name,
 # such as "pipeline.stages.cache:run_cache_teacher".
 Target = str | Callable[..., Any]
 
@@ -33,8 +34,8 @@ def run_job(
 ) -> None:
     """Parse the command line, load the experiment, run a stage and exit with its code.
 
-    ``plan`` returns what ``--dry-run`` prints behind the config. ``options`` are the job's own: by
-    name, the arguments of ``add_argument``.
+    ``plan`` makes the plan that the stage runs and ``--dry-run`` prints; without it the stage takes
+    the config. ``options`` are the job's own: by name, the arguments of ``add_argument``.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():
@@ -43,12 +44,13 @@ def run_job(
     def job(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
+        planned: Any = config if plan is None else _call(plan, config, arguments)
         if not arguments.dry_run:
-            _call(stage, config, arguments)
+            _call(stage, planned, arguments)
             return
         print(resolved_yaml(config))
         if plan is not None:
-            print(_call(plan, config, arguments).as_text())
+            print(planned.as_text())
 
     run_tool(job, parser.parse_args())
 
@@ -69,11 +71,11 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
         sys.exit(known.exit_code)
 
 
-def _call(target: Target, config: Any, arguments: argparse.Namespace) -> Any:
+def _call(target: Target, planned: Any, arguments: argparse.Namespace) -> Any:
     function = pkgutil.resolve_name(target) if isinstance(target, str) else target
-    _, *names = inspect.signature(function).parameters  # the first is the config
+    _, *names = inspect.signature(function).parameters  # the first is the config or its plan
     given = vars(arguments)
-    return function(config, **{name: given[name] for name in names if name in given})
+    return function(planned, **{name: given[name] for name in names if name in given})
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

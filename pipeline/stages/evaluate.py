@@ -171,28 +171,12 @@ def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Proto
         raise ConfigError(str(error)) from error
 
 
-def run_evaluate(
-    config: ExperimentConfig,
-    ray_address: str,
-    *,
-    num_clips: int = 1,
-    num_crops: int = 1,
-    checkpoints: Sequence[str] = (),
-    with_teacher: bool = True,
-    split: str = "val",
-) -> dict[str, Any]:
-    """Evaluate, publish and return the summary; the options are those of ``plan_evaluation``.
+def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
+    """Evaluate, publish and return the summary.
 
     TooManyFailedVideos before anything is published, if too many of its videos are bad.
     """
-    plan = plan_evaluation(
-        config,
-        num_clips=num_clips,
-        num_crops=num_crops,
-        checkpoints=checkpoints,
-        with_teacher=with_teacher,
-        split=split,
-    )
+    config = plan.config
     print(plan.as_text(), flush=True)
     summary_uri = join_uri(plan.folder, SUMMARY)
     if exists(summary_uri):
@@ -202,7 +186,7 @@ def run_evaluate(
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
     with ray_session(config, ray_address, num_cpus=num_cpus):
         evaluation = collect(plan, _scores(plan))
-    records = [plan.manifest.records[row] for row in plan.manifest.rows_of(split, good=False)]
+    records = [plan.manifest.records[row] for row in plan.manifest.rows_of(plan.split, good=False)]
     check_failed_fraction(len(evaluation.failures), records, config.dataset)
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())

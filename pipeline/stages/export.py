@@ -157,29 +157,20 @@ def plan_export(
     return ExportPlan(config, manifest, trained, contract, found, num_calibration_clips)
 
 
-def run_export(
-    config: ExperimentConfig,
-    *,
-    weights: str | None = None,
-    formats: Sequence[str] = (),
-    num_calibration_clips: int = 128,
-) -> dict[str, Any]:
-    """Write, measure and publish; return what ``export.json`` holds. Options: see ``plan_export``.
+def run_export(plan: ExportPlan) -> dict[str, Any]:
+    """Write, measure and publish; return what ``export.json`` holds.
 
     Raises:
         ExportMismatch: if a float32 file does not compute what the network does.
         VideoDecodeError: if a video cannot be decoded any more.
     """
-    plan = plan_export(
-        config, weights=weights, formats=formats, num_calibration_clips=num_calibration_clips
-    )
     print(plan.as_text(), flush=True)
     uri = join_uri(plan.folder, EXPORT)
     if exists(uri):
         result: dict[str, Any] = read_json(uri)
         print(f"exported already, nothing to do\n\n{result['text']}")
         return result
-    torch.set_num_threads(config.cluster.worker_threads)
+    torch.set_num_threads(plan.config.cluster.worker_threads)
     with TemporaryDirectory(prefix="dvflnet-export-") as folder:
         paths = _write(plan, Path(folder))
         measured = _measure(plan, paths)

@@ -35,18 +35,47 @@ from pipeline.views.decoder import DecodeProcess
 VIDEOS_PER_BLOCK = 16
 
 
-def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
-    """Index the data set and publish ``manifest.parquet``.
+@dataclass(frozen=True)
+class IndexPlan:
+    """What the annotations say, before a video is opened."""
+
+    config: ExperimentConfig
+    annotated: Annotated
+    seen: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """How the annotations were read."""
+        return [f"note: {note}" for note in self.annotated.notes]
+
+    def as_text(self) -> str:
+        """Return how the annotations were read, and what cannot be used already."""
+        dataset, annotated = self.config.dataset, self.annotated
+        manifest = Manifest(dataset.name, annotated.class_names, annotated.records)
+        report = index_report(manifest, annotated.left_out, groups=dataset.groups)
+        return "\n".join([*self.notes, *report.bad_lines(), report.title, *self.seen])
+
+
+def plan_index(config: ExperimentConfig) -> IndexPlan:
+    """Read the annotations and look for the videos.
 
     Raises:
-        DatasetError: if the annotations make no data set, or no video of train can be used.
+        DatasetError: if the annotations make no data set, or a list of ``teacher.seen`` is wrong.
+    """
+    annotated = read_annotations(config.dataset)
+    return IndexPlan(config, annotated, seen_by_teacher(config.teacher.seen, annotated.records))
+
+
+def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
+    """Probe every video and publish ``manifest.parquet``.
+
+    Raises:
+        DatasetError: if no video of train can be used.
         TooManyFailedVideos: after writing the manifest, if too many of its videos are bad.
     """
-    dataset = config.dataset
-    annotated = read_annotations(dataset)
-    for note in annotated.notes:
-        print(f"note: {note}", flush=True)
-    seen_by_teacher(config.teacher.seen, annotated.records)  # raises where such a list is wrong
+    config, dataset, annotated = plan.config, plan.config.dataset, plan.annotated
+    for note in plan.notes:
+        print(note, flush=True)
     exists(config.manifest_uri)  # raises if there is no such bucket, before hours of probing
     to_probe = [record for record in annotated.records if record.good]
     refused = [record for record in annotated.records if not record.good]
@@ -69,28 +98,6 @@ def run_index_videos(config: ExperimentConfig, ray_address: str) -> Manifest:
     num_bad = sum(not record.good for record in manifest.records)
     check_failed_fraction(num_bad, manifest.records, dataset)
     return manifest
-
-
-@dataclass(frozen=True)
-class IndexPlan:
-    """What the annotations say, before a video is opened."""
-
-    annotated: Annotated
-    report: IndexReport
-    seen: list[str]
-
-    def as_text(self) -> str:
-        """Return how the annotations were read, and what cannot be used already."""
-        notes = [f"note: {note}" for note in self.annotated.notes]
-        return "\n".join([*notes, *self.report.bad_lines(), self.report.title, *self.seen])
-
-
-def plan_index(config: ExperimentConfig) -> IndexPlan:
-    """Read the annotations and look for the videos."""
-    annotated = read_annotations(config.dataset)
-    manifest = Manifest(config.dataset.name, annotated.class_names, annotated.records)
-    report = index_report(manifest, annotated.left_out, groups=config.dataset.groups)
-    return IndexPlan(annotated, report, seen_by_teacher(config.teacher.seen, manifest.records))
 
 
 def _show(report: IndexReport, config: ExperimentConfig) -> None:

@@ -87,14 +87,14 @@ def plan_frames(config: ExperimentConfig) -> PreparePlan:
     return PreparePlan(config, videos, plan_frame_store(config, videos))
 
 
-def run_prepare_frames(config: ExperimentConfig, ray_address: str) -> FrameStore:
+def run_prepare_frames(plan: PreparePlan, ray_address: str) -> FrameStore:
     """Run the units that the journal lacks, seal the frame store and return it.
 
     Raises:
         FingerprintMismatch: if there is another store at its place.
         TooManyFailedVideos: before sealing, if too many videos are bad.
     """
-    plan = plan_frames(config)
+    config = plan.config
     print(plan.as_text(), flush=True)
     if open_for_writing(plan.root, plan.spec) is not None:
         print("sealed, nothing to do")

@@ -48,7 +48,7 @@ from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.loop import run_worker
 from pipeline.training.plan import TrainPlan
-from pipeline.training.sweep import SweepPlan, Trial, plan_sweep
+from pipeline.training.sweep import SweepPlan, Trial
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid
@@ -62,14 +62,12 @@ TUNE_SETTINGS = {
 }
 
 
-def run_sweep(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
-    """Train every student of ``config.sweep``; return the content of ``sweep.json``.
+def run_sweep(plan: SweepPlan, ray_address: str) -> dict[str, Any]:
+    """Train every student of a sweep; return the content of ``sweep.json``.
 
     Raises:
-        ConfigError, StoreIncomplete, FingerprintMismatch: as ``plan_sweep``.
         TrialsFailed: if a trial failed, after all others were trained and the table was written.
     """
-    plan = plan_sweep(config)
     print(plan.as_text(), flush=True)
     result_uri = join_uri(plan.folder, "sweep.json")
     if exists(result_uri):

@@ -43,27 +43,35 @@ from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.tracking.server import register_model
 from pipeline.training.checkpoint import RunFiles
 from pipeline.training.loop import SCORE
-from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student, plan_teacher
+from pipeline.training.plan import TrainPlan, open_plan_mirror
 
 
-def run_train_student(
-    config: ExperimentConfig, ray_address: str, *, register: str | None = None
+def run_training(
+    plan: TrainPlan, ray_address: str, *, register: str | None = None
 ) -> dict[str, Any]:
-    """Train the student on the sealed logit store; return the run's result.
+    """Train a student on the sealed logit store, or the teacher from labels; return its result.
 
-    With ``register`` the student becomes a version of the registered model of that name in MLflow.
-
-    Raises:
-        StoreIncomplete, FingerprintMismatch, DatasetError: as ``plan_student``.
+    The teacher's selected weights are copied to where ``cache_teacher`` looks for them. With
+    ``register`` the network becomes a version of that registered model in MLflow.
     """
-    result = _run(plan_student(config), ray_address)
+    print(plan.as_text(), flush=True)
+    with training_alone(plan.folder):
+        if exists(plan.files.result):
+            print("trained already, nothing to do")
+            result = dict(read_json(plan.files.result))
+        else:
+            result = _train(plan, ray_address)
+            # Last of all: a job that is killed before this publishes again, to MLflow as well.
+            write_json(plan.files.result, result)
+    if plan.recipe.role == "teacher":
+        write_bytes(plan.config.own_teacher_uri, read_bytes(plan.selected))
+        print(f"teacher: {plan.config.own_teacher_uri}")
     if register:
-        register_student(config, result, register)
+        _register(plan.config, result, register)
     return result
 
 
-def register_student(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:
-    """Register the model of a finished run in MLflow and print its name there."""
+def _register(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:
     uri, run_id = config.tracking_uri, result["run_id"]
     if run_id is None:
         raise StorageUnavailable(
@@ -72,27 +80,6 @@ def register_student(config: ExperimentConfig, result: dict[str, Any], name: str
         )
     version = register_model(uri, run_id, name)
     print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
-
-
-def run_train_teacher(config: ExperimentConfig, ray_address: str) -> dict[str, Any]:
-    """Train the teacher from labels and publish its selected weights; return the run's result."""
-    plan = plan_teacher(config)
-    result = _run(plan, ray_address)
-    write_bytes(config.own_teacher_uri, read_bytes(plan.selected))
-    print(f"teacher: {config.own_teacher_uri}")
-    return result
-
-
-def _run(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
-    print(plan.as_text(), flush=True)
-    with training_alone(plan.folder):
-        if exists(plan.files.result):
-            print("trained already, nothing to do")
-            return dict(read_json(plan.files.result))
-        result = _train(plan, ray_address)
-        # Last of all: a job that is killed before this publishes again, to MLflow as well.
-        write_json(plan.files.result, result)
-    return result
 
 
 def _train(plan: TrainPlan, ray_address: str) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def plan(config, weights):
 
 
 @pytest.fixture(scope="module")
-def result(config, weights):
+def result(plan):
     torch.set_num_threads(1)
-    return run_export(config, **options(weights))
+    return run_export(plan)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_the_run_has_the_files(config, plan, result):
     assert {path.name for path in folder.iterdir()} == {*files, "MODEL_CARD.md", "export.json"}
 
 
-def test_done_stays_done(config, weights, result, capsys):
-    assert run_export(config, **options(weights)) == json.loads(json.dumps(result))
+def test_done_stays_done(plan, result, capsys):
+    assert run_export(plan) == json.loads(json.dumps(result))
     assert "exported already, nothing to do" in capsys.readouterr().out
 
 

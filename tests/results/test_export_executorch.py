@@ -35,10 +35,7 @@ def plan(dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(plan):
     torch.set_num_threads(1)
-    weights = plan.trained.uri
-    return run_export(
-        plan.config, weights=weights, formats=["executorch"], num_calibration_clips=12
-    )
+    return run_export(plan)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from pipeline.dataset.manifest import build_manifest, located, write_manifest
 from pipeline.frames.video import probe_video
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
-from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import LOCAL, ray_session
 from pipeline.storage.locks import JOB_VARIABLE
 
@@ -119,7 +119,7 @@ def cached(
     config = load_config(path)
     index(config)
     write_teacher(config)
-    run_cache_teacher(config, private_ray)
+    run_cache_teacher(plan_cache(config), private_ray)
     return path
 
 

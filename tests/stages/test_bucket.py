@@ -13,13 +13,14 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import read_manifest
 from pipeline.frames.store import open_frame_store
 from pipeline.logits.store import open_store
-from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.doctor import run_doctor
-from pipeline.stages.index import run_index_videos
-from pipeline.stages.prepare import run_prepare_frames
-from pipeline.stages.train import run_train_student
+from pipeline.stages.index import plan_index, run_index_videos
+from pipeline.stages.prepare import plan_frames, run_prepare_frames
+from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.storage.s3 import DEADLINE_VARIABLE
+from pipeline.training.plan import plan_student
 from tests.s3_server import FaultProxy, environment_for, make_bucket
 from tests.stages.conftest import write_teacher
 
@@ -65,11 +66,11 @@ def result(there: ExperimentConfig, here: ExperimentConfig, private_ray: str) ->
     """Every stage once in the bucket, and up to the store here; the result of the student."""
     for config in (there, here):
         write_teacher(config)
-        run_index_videos(config, private_ray)
-        run_prepare_frames(config, private_ray)
-        run_cache_teacher(config, private_ray)
+        run_index_videos(plan_index(config), private_ray)
+        run_prepare_frames(plan_frames(config), private_ray)
+        run_cache_teacher(plan_cache(config), private_ray)
     run_doctor(there, num_verified=4, json_uri=f"{there.artefacts}/report.json")
-    return run_train_student(there, private_ray)
+    return run_training(plan_student(there), private_ray)
 
 
 def test_a_bucket_holds_what_a_disk_does(there: Any, here: Any, result: dict[str, Any]) -> None:

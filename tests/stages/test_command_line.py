@@ -31,17 +31,17 @@ def test_a_job_s_options_reach_its_functions(job: str, monkeypatch: pytest.Monke
         for name, settings in given.get("options", {}).items()
     }
     stage, plan = parameters(given["stage"]), parameters(given.get("plan"))
-    assert options <= stage.keys()
+    assert options <= stage.keys() | plan.keys()
     for function in (stage, plan):
         needed = {name for name, value in function.items() if value.default is value.empty}
         assert needed <= options | SHARED
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a function behind its config."""
+    """Return the parameters of a function behind its config or plan."""
     if target is None:
         return {}
     function = pkgutil.resolve_name(target) if isinstance(target, str) else target
-    config, *others = inspect.signature(function).parameters.values()
-    assert config.name == "config"
+    first, *others = inspect.signature(function).parameters.values()
+    assert first.name in ("config", "plan")
     return {parameter.name: parameter for parameter in others}

@@ -39,7 +39,7 @@ def test_ten_lines_a_status_and_the_likely_cause(
     config = load_config(write_experiment(tmp_path), words)
     error = TooManyFailedVideos if split == "train" else DatasetError
     with pytest.raises(error) as caught:
-        run_index_videos(config, LOCAL)
+        run_index_videos(plan_index(config), LOCAL)
     output = capsys.readouterr().out
     assert output.count("bad video: ") == 9
     assert "... and 991 more [not found]" in output
@@ -58,7 +58,7 @@ def test_missing_videos_count_apart(tmp_path: Path, videos: Path, write_experime
     lists = listed_and_not_there(tmp_path, videos, "train")
     words = [f"dataset.annotations={lists}", "dataset.max_missing_fraction=1"]
     config = load_config(write_experiment(tmp_path), [*words, "dataset.num_classes=null"])
-    manifest = run_index_videos(config, LOCAL)
+    manifest = run_index_videos(plan_index(config), LOCAL)
     assert sum(record.good for record in manifest.records) == 1
     assert {r.status for r in read_manifest(config.manifest_uri).records} == {
         Status.GOOD,

@@ -11,9 +11,10 @@ import pytest
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
-from pipeline.stages.train import run_train_student
+from pipeline.stages.train import run_training
 from pipeline.storage.files import list_names, read_bytes, read_json
 from pipeline.storage.sealed.store import finished_units
+from pipeline.training.plan import plan_student
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -71,7 +72,7 @@ def straight(
     for num_workers in NUM_WORKERS:
         folder = _same_manifest(cached, tmp_path_factory.mktemp("straight") / "artefacts")
         words = [*words_for(cached, num_workers), f"artefacts={folder}"]
-        run_train_student(load_config(cached, words), private_ray)
+        run_training(plan_student(load_config(cached, words)), private_ray)
         folders[num_workers] = folder
     return folders
 

@@ -11,11 +11,12 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import FingerprintMismatch
 from pipeline.frames.store import FrameStore, open_frame_store
 from pipeline.logits.store import open_store
-from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import LOCAL
-from pipeline.stages.prepare import run_prepare_frames
-from pipeline.stages.train import run_train_student, run_train_teacher
+from pipeline.stages.prepare import plan_frames, run_prepare_frames
+from pipeline.stages.train import run_training
 from pipeline.tracking.server import find_runs
+from pipeline.training.plan import plan_student, plan_teacher
 from tests.stages.conftest import index
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -37,13 +38,13 @@ def config(path: Path) -> ExperimentConfig:
 @pytest.fixture(scope="module")
 def store(config: ExperimentConfig, private_ray: str) -> FrameStore:
     index(config)
-    return run_prepare_frames(config, LOCAL)
+    return run_prepare_frames(plan_frames(config), LOCAL)
 
 
 def test_done_stays_done_and_the_run_is_tracked(
     config: ExperimentConfig, store: FrameStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_prepare_frames(config, LOCAL).root_digest == store.root_digest
+    assert run_prepare_frames(plan_frames(config), LOCAL).root_digest == store.root_digest
     assert "sealed, nothing to do" in capsys.readouterr().out
     (run,) = find_runs(config.tracking_uri, "tiny", "tags.stage = 'prepare_frames'")
     assert run.info.status == "FINISHED"
@@ -61,29 +62,28 @@ def test_half_a_journal_ends_in_the_same_store(
     for fragment in fragments[::2]:
         fragment.unlink()
     words = [*FRAMES, *UNITS, f"frames.uri={half}", "cluster.num_decoders=1"]
-    again = run_prepare_frames(load_config(path, words), LOCAL)
+    again = run_prepare_frames(plan_frames(load_config(path, words)), LOCAL)
     assert again.root_digest == store.root_digest
 
 
-@pytest.mark.parametrize("stage", [run_train_teacher, run_prepare_frames])
-def test_frames_of_another_quality_are_refused_by_name(
-    path: Path, store: FrameStore, stage: Any
-) -> None:
+def test_frames_of_another_quality_are_refused_by_name(path: Path, store: FrameStore) -> None:
     other = load_config(path, [*FRAMES, *UNITS, "frames.quality=80"])
     with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config 80"):
-        stage(other, LOCAL)
+        plan_teacher(other)
+    with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config 80"):
+        run_prepare_frames(plan_frames(other), LOCAL)
 
 
 def test_teacher_and_student_see_the_same_jpegs(
     path: Path, config: ExperimentConfig, store: FrameStore
 ) -> None:
-    teacher = run_train_teacher(config, LOCAL)
-    run_cache_teacher(config, LOCAL)
+    teacher = run_training(plan_teacher(config), LOCAL)
+    run_cache_teacher(plan_cache(config), LOCAL)
     identity = open_store(config.store_uri).spec.identity
     assert identity["dataset"]["manifest_digest"] == store.manifest.digest
     assert identity["frames"] == config.frames.content
-    student = run_train_student(config, LOCAL)  # audits every clip
+    student = run_training(plan_student(config), LOCAL)  # audits every clip
     live = teacher["metrics"]["last/top1"]
     assert student["metrics"]["teacher/top1"] == pytest.approx(live)
     with pytest.raises(FingerprintMismatch, match=r"frames\.quality: store 90, config nothing"):
-        run_train_student(load_config(path), LOCAL)
+        plan_student(load_config(path))

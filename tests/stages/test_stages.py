@@ -20,15 +20,16 @@ from pipeline.errors import (
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.page.page import write_report
-from pipeline.stages.cache import run_cache_teacher
+from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import LOCAL
 from pipeline.stages.doctor import run_doctor
-from pipeline.stages.evaluate import run_evaluate
-from pipeline.stages.index import run_index_videos
-from pipeline.stages.train import run_train_student, run_train_teacher
+from pipeline.stages.evaluate import plan_evaluation, run_evaluate
+from pipeline.stages.index import plan_index, run_index_videos
+from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.storage.files import read_bytes
 from pipeline.tracking.server import find_runs
+from pipeline.training.plan import plan_student, plan_teacher
 from tests.html_page import Page
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -48,11 +49,11 @@ def config(path: Path) -> ExperimentConfig:
 def results(config: ExperimentConfig, path: Path, private_ray: str) -> dict[str, Any]:
     """Every stage once: what each returned."""
     return {
-        "manifest": run_index_videos(config, LOCAL),
-        "teacher": run_train_teacher(config, LOCAL),
-        "store": run_cache_teacher(config, LOCAL),
-        "vflnet": run_train_student(load_config(path, ["loss.distill_weight=0"]), LOCAL),
-        "dvflnet": run_train_student(config, LOCAL),
+        "manifest": run_index_videos(plan_index(config), LOCAL),
+        "teacher": run_training(plan_teacher(config), LOCAL),
+        "store": run_cache_teacher(plan_cache(config), LOCAL),
+        "vflnet": run_training(plan_student(load_config(path, ["loss.distill_weight=0"])), LOCAL),
+        "dvflnet": run_training(plan_student(config), LOCAL),
     }
 
 
@@ -82,7 +83,7 @@ def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) ->
 def test_teacher_and_students_are_evaluated_side_by_side(
     config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = run_evaluate(config, LOCAL)
+    summary = run_evaluate(plan_evaluation(config), LOCAL)
     vflnet, dvflnet = results["vflnet"]["name"], results["dvflnet"]["name"]
     assert list(summary["networks"]) == ["teacher", vflnet, dvflnet]
     for name in ("vflnet", "dvflnet"):
@@ -93,7 +94,7 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     runs = find_runs(config.tracking_uri, "tiny", "tags.stage = 'evaluate'")
     assert {run.data.tags["evaluated"] for run in runs} == {"teacher", vflnet, dvflnet}
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
-    assert run_evaluate(config, LOCAL)["networks"] == summary["networks"]
+    assert run_evaluate(plan_evaluation(config), LOCAL)["networks"] == summary["networks"]
     assert "evaluated already, nothing to do" in capsys.readouterr().out
 
 
@@ -123,9 +124,9 @@ def test_the_report_says_what_the_runs_say(config: ExperimentConfig, results: An
 def test_done_stays_done(
     config: ExperimentConfig, results: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = run_cache_teacher(config, LOCAL)
+    store = run_cache_teacher(plan_cache(config), LOCAL)
     assert store.root_digest == results["store"].root_digest
-    assert run_train_student(config, LOCAL) == results["dvflnet"]
+    assert run_training(plan_student(config), LOCAL) == results["dvflnet"]
     printed = capsys.readouterr().out
     assert "sealed, nothing to do" in printed
     assert "trained already, nothing to do" in printed
@@ -140,12 +141,12 @@ def test_done_stays_done(
         ("teacher.precision=bfloat16", "teacher.precision: store float32, config bfloat16"),
     ],
 )
-@pytest.mark.parametrize("stage", [run_cache_teacher, run_train_student])
+@pytest.mark.parametrize("plan", [plan_cache, plan_student])
 def test_another_store_is_refused_by_name(
-    path: Path, results: Any, stage: Callable[..., Any], override: str, field: str
+    path: Path, results: Any, plan: Callable[..., Any], override: str, field: str
 ) -> None:
     with pytest.raises(FingerprintMismatch, match=field):
-        stage(load_config(path, [override]), LOCAL)
+        plan(load_config(path, [override]))
 
 
 @pytest.mark.chaos
@@ -154,20 +155,20 @@ def test_a_grown_store_is_run_where_it_has_grown_and_no_other_run_changes(
 ) -> None:
     grown = load_config(path, ["views.num_views=3"])
     with pytest.raises(FingerprintMismatch, match=r"views\.num_views: store 2, config 3"):
-        run_train_student(grown, LOCAL)
-    store = run_cache_teacher(grown, LOCAL)
+        plan_student(grown)
+    store = run_cache_teacher(plan_cache(grown), LOCAL)
     num_train = sum(
         record.split == "train" for record in read_manifest(config.manifest_uri).records
     )
     newest = find_runs(config.tracking_uri, "tiny", "tags.stage = 'cache_teacher'")[0]
     assert newest.data.metrics["cache/clips"] == num_train
     at_once = load_config(path, ["views.num_views=3", f"store.uri={tmp_path}/store"])
-    assert run_cache_teacher(at_once, LOCAL).root_digest == store.root_digest
+    assert run_cache_teacher(plan_cache(at_once), LOCAL).root_digest == store.root_digest
     run_doctor(grown, num_verified=3, json_uri=None)
-    student = run_train_student(grown, LOCAL)
+    student = run_training(plan_student(grown), LOCAL)
     weights = files.join_uri(config.artefacts, "runs", student["name"], "last.safetensors")
     assert read_weights(weights).metadata["root_digest"] == store.root_digest
-    assert run_train_student(config, LOCAL) == results["dvflnet"]
+    assert run_training(plan_student(config), LOCAL) == results["dvflnet"]
 
 
 def test_a_store_of_another_teacher_is_refused(
@@ -176,9 +177,9 @@ def test_a_store_of_another_teacher_is_refused(
     # The last weights of the student are a teacher of the same shape.
     runs = files.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
-    for stage in (run_cache_teacher, run_train_student):
+    for plan in (plan_cache, plan_student):
         with pytest.raises(FingerprintMismatch, match=r"teacher\.weights_sha256"):
-            stage(other, LOCAL)
+            plan(other)
 
 
 def test_a_store_of_another_manifest_is_refused(
@@ -186,17 +187,17 @@ def test_a_store_of_another_manifest_is_refused(
 ) -> None:
     before = files.read_bytes(config.manifest_uri)
     with suppress(TooManyFailedVideos):  # says so after the manifest was written
-        run_index_videos(load_config(path, ["dataset.min_frames=30"]), LOCAL)
+        run_index_videos(plan_index(load_config(path, ["dataset.min_frames=30"])), LOCAL)
     try:
         with pytest.raises(FingerprintMismatch, match=r"dataset\.manifest_digest"):
-            run_train_student(config, LOCAL)
+            plan_student(config)
     finally:
         files.write_bytes(config.manifest_uri, before)
 
 
 def test_a_teacher_of_other_classes_is_refused(path: Path, results: Any) -> None:
     with pytest.raises((WeightsMismatch, DatasetError), match="class"):
-        run_index_videos(load_config(path, ["dataset.num_classes=9"]), LOCAL)
+        plan_index(load_config(path, ["dataset.num_classes=9"]))
 
 
 def test_the_doctor_asks_the_live_teacher(
@@ -216,9 +217,9 @@ def test_a_bad_teacher_is_refused_before_the_seal_and_both_formats_hold_the_same
 ) -> None:
     words = ["store.format=parquet", f"store.uri={tmp_path}/store"]
     with pytest.raises(WeightsMismatch, match=r"under teacher.min_top1 1"):
-        run_cache_teacher(load_config(path, [*words, "teacher.min_top1=1"]), LOCAL)
+        run_cache_teacher(plan_cache(load_config(path, [*words, "teacher.min_top1=1"])), LOCAL)
     assert not files.exists(f"{tmp_path}/store/seal.json")
-    other = run_cache_teacher(load_config(path, words), LOCAL)
+    other = run_cache_teacher(plan_cache(load_config(path, words)), LOCAL)
     assert other.spec.fingerprint == results["store"].spec.fingerprint
     ours, theirs = results["store"].read_all(), other.read_all()
     for name in ("logits", "logit_offset", "status", "view_digest", "frame_crc", "label"):

@@ -10,9 +10,11 @@ from pipeline.errors import TrialsFailed
 from pipeline.logits.store import open_store
 from pipeline.stages.cluster import LOCAL, ray_session
 from pipeline.stages.sweep import run_sweep
-from pipeline.stages.train import run_train_student
+from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.tracking.server import find_runs
+from pipeline.training.plan import plan_student
+from pipeline.training.sweep import plan_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -49,7 +51,7 @@ def broken(config: ExperimentConfig) -> str:
     """What a sweep says of which one cell cannot be trained."""
     before = open_store(config.store_uri).root_digest
     with pytest.raises(TrialsFailed) as caught:
-        run_sweep(config, LOCAL)
+        run_sweep(plan_sweep(config), LOCAL)
     assert open_store(config.store_uri).root_digest == before
     return str(caught.value)
 
@@ -57,7 +59,7 @@ def broken(config: ExperimentConfig) -> str:
 @pytest.fixture(scope="module")
 def swept(config: ExperimentConfig, broken: str) -> dict[str, Any]:
     """The same sweep without that cell."""
-    return run_sweep(with_temperatures(config, 2.0), LOCAL)
+    return run_sweep(plan_sweep(with_temperatures(config, 2.0)), LOCAL)
 
 
 @pytest.mark.slow
@@ -82,7 +84,7 @@ def test_finished_trials_are_not_run_again(
 ) -> None:
     assert not children_of(config, swept["run_id"])  # all were trained below the sweep before
     assert [trial["state"] for trial in swept["trials"]] == ["finished"] * 4
-    assert run_sweep(with_temperatures(config, 2.0), LOCAL) == swept
+    assert run_sweep(plan_sweep(with_temperatures(config, 2.0)), LOCAL) == swept
     assert "swept already, nothing to do" in capsys.readouterr().out
 
 
@@ -92,7 +94,7 @@ def test_a_trial_ends_as_train_student_does(
 ) -> None:
     loss = {"distill_weight": 0.5, "temperature": 2.0}
     alone = config.model_copy(update={"loss": config.loss.model_copy(update=loss)})
-    metrics = run_train_student(alone, LOCAL)["metrics"]
+    metrics = run_training(plan_student(alone), LOCAL)["metrics"]
     trials = {(trial["distill_weight"], trial["seed"]): trial for trial in swept["trials"]}
     for name, value in trials[0.5, 0]["metrics"].items():
         assert metrics[f"last/{name}"] == value, name
