@@ -55,6 +55,8 @@ def running_head(folder: Path) -> Iterator[Submit]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    # The private Ray of other tests, which may live in this process, has no dashboard.
+    environment.pop("RAY_API_SERVER_ADDRESS", None)
     port, dashboard, agent, client = free_ports(4)
     log = folder / "head.log"
     output = log.open("w")
