@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvflnet.modulation import NUM_FOCAL_LEVELS, NUM_GATES, focal_kernel_size
-from dvflnet.variants import VARIANTS
-from dvflnet.videofocalnet import MLP_RATIO, NUM_STAGES, PATCH_SIZE
+from dvflnet.videofocalnet import MLP_RATIO, NUM_STAGES, PATCH_SIZE, VARIANTS
 
 
 class PublishedModulation(nn.Module):

@@ -4,8 +4,7 @@ The names in ``__all__`` are public.
 """
 
 from dvflnet.losses import LossParts, distill_loss, label_loss, weighted_loss
-from dvflnet.variants import VARIANTS, Variant, build_model
-from dvflnet.videofocalnet import VideoFocalNet
+from dvflnet.videofocalnet import VARIANTS, Variant, VideoFocalNet, build_model
 from dvflnet.weights import load_state, published_state
 
 __all__ = [

@@ -21,12 +21,10 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, *, num_frames: int, side: int) -> int:
     """Count the MACs of one clip in matrix products and convolutions, as papers count them.
 
-    Args:
-        model: a network for normalised clips ``(B, T, 3, H, W)``, on any device; left as it is.
-        num_frames: frames T of the clip.
-        side: height and width of the clip in pixels.
+    ``model`` takes normalised clips ``(B, T, 3, side, side)``; it is left as it is.
     """
-    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    state = {name: tensor.to("meta") for name, tensor in tensors}
     clip = torch.empty((1, num_frames, 3, side, side), device="meta")  # (B, T, C, H, W)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         torch.func.functional_call(model, state, (clip,))

@@ -9,24 +9,22 @@ they quantise only such weights. So everything that depends on weights alone is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from dvflnet.photometric import normalise, subtract_mean_frame
-from dvflnet.videofocalnet import VideoFocalNet
 
 
 class ClipClassifier(nn.Module):
     """Map uint8 RGB clips ``(B, T, H, W, 3)`` to logits ``(B, K)``.
 
-    Args:
-        network: for normalised clips; in evaluation mode.
-        motion_only: whether it wants each pixel's mean over the frames taken away.
+    ``motion_only`` takes each pixel's mean over the frames away before the network sees a clip.
     """
 
-    def __init__(self, network: VideoFocalNet, *, motion_only: bool) -> None:
+    def __init__(self, network: nn.Module, *, motion_only: bool) -> None:
         super().__init__()
         self.network = network
         self.motion_only = motion_only
@@ -39,13 +37,7 @@ class ClipClassifier(nn.Module):
 def trace(
     module: nn.Module, clip_shape: tuple[int, int, int, int], *, any_batch: bool = True
 ) -> torch.export.ExportedProgram:
-    """Export a module for any number of clips at once, or for one.
-
-    Args:
-        module: takes uint8 clips under the name ``clip``.
-        clip_shape: of one clip, ``(T, H, W, 3)``.
-        any_batch: whether the batch stays open.
-    """
+    """Export a module of uint8 clips ``(B, T, H, W, 3)``, for any number of them or for one."""
     num_clips = 2 if any_batch else 1  # torch.export fixes the batch of an example of one
     example = torch.zeros((num_clips, *clip_shape), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
@@ -63,23 +55,15 @@ def folded(program: torch.export.ExportedProgram) -> fx.GraphModule:
     with torch.no_grad():
         for node in module.graph.nodes:
             node.meta.pop("stack_trace", None)
+            inputs = set(node.all_input_nodes)
             if node.op == "get_attr":
-                constants[node] = _attribute(module, str(node.target))
-            elif _is_constant(node, constants):
-                constants[node] = _call(node, constants)
+                constants[node] = attrgetter(str(node.target))(module)
+            elif node.op == "call_function" and inputs and inputs <= constants.keys():
+                target: Callable[..., Any] = node.target  # type: ignore[assignment]
+                args, kwargs = fx.map_arg((node.args, node.kwargs), constants.__getitem__)
+                constants[node] = target(*args, **kwargs)
     _put_in(module, constants)
     return module
-
-
-def _is_constant(node: fx.Node, constants: Mapping[fx.Node, Any]) -> bool:
-    inputs = node.all_input_nodes
-    return node.op == "call_function" and bool(inputs) and all(i in constants for i in inputs)
-
-
-def _call(node: fx.Node, constants: Mapping[fx.Node, Any]) -> Any:
-    target: Callable[..., Any] = node.target  # type: ignore[assignment]
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda inner: constants[inner])
-    return target(*args, **kwargs)
 
 
 def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
@@ -100,19 +84,8 @@ def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
-    _drop_unused(module)
-
-
-def _drop_unused(module: fx.GraphModule) -> None:
-    """Drop the weights that parts were computed from; a file would hold both."""
+    # The weights that parts were computed from go; a file would hold both.
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in module.state_dict().keys() - used:
         owner, _, leaf = name.rpartition(".")
         delattr(module.get_submodule(owner), leaf)
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    found: Any = module
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found

@@ -31,10 +31,8 @@ def evaluate_logits(
 ) -> dict[str, float]:
     """Return top1, top5, nll and ece by name; beside a teacher, agreement and kl_to_teacher, too.
 
-    Args:
-        student_logits: ``(N, K)``, floating.
-        labels: ``(N,)``, integers in 0..K-1.
-        teacher_logits: ``(N, K)``, floating.
+    NLL is a mean in nats, and so is KL(teacher || student), at temperature 1. Logits are floating
+    ``(N, K)``, labels integers ``(N,)`` in 0..K-1.
 
     Raises:
         ValueError: if shapes do not fit, a label is out of range or there is no row.
@@ -42,12 +40,13 @@ def evaluate_logits(
     scores = {
         "top1": topk_accuracy(student_logits, labels, 1),
         "top5": topk_accuracy(student_logits, labels, 5),
-        "nll": nll(student_logits, labels),
+        "nll": float(F.cross_entropy(student_logits.double(), labels.long())),
         "ece": ece(student_logits, labels),
     }
     if teacher_logits is not None:
         scores["agreement"] = agreement(student_logits, teacher_logits)
-        scores["kl_to_teacher"] = kl_to_teacher(student_logits, teacher_logits)
+        divergence = distill_loss(student_logits.double(), teacher_logits.double(), temperature=1.0)
+        scores["kl_to_teacher"] = float(divergence)
     return scores
 
 
@@ -55,13 +54,7 @@ def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
     """Return the share of rows whose label is among the k largest logits (all, if K < k)."""
     _check(logits, labels)
     ranked = logits.argsort(dim=1, descending=True, stable=True)
-    return _mean((ranked[:, :k] == labels[:, None]).any(dim=1))
-
-
-def nll(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean negative log-likelihood of the labels, in nats."""
-    _check(logits, labels)
-    return float(F.cross_entropy(logits.double(), labels.long()))
+    return float((ranked[:, :k] == labels[:, None]).any(dim=1).double().mean())
 
 
 def ece(logits: Tensor, labels: Tensor) -> float:
@@ -91,12 +84,8 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
     if student_logits.shape != teacher_logits.shape:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise ValueError(f"student_logits and teacher_logits must have one shape, got {shapes}")
-    return _mean(student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1))
-
-
-def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor) -> float:
-    """Return the mean KL(teacher || student) at temperature 1, in nats."""
-    return float(distill_loss(student_logits.double(), teacher_logits.double(), temperature=1.0))
+    same = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)
+    return float(same.double().mean())
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
@@ -105,10 +94,6 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     num_classes = logits.shape[1]
     cells = labels.long() * num_classes + logits.argmax(dim=1)
     return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def _mean(hits: Tensor) -> float:
-    return float(hits.double().mean())
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

@@ -31,16 +31,10 @@ def photometric(clips: Tensor, jitter: Tensor) -> Tensor:
     nothing is clamped or rounded in between.
 
     Args:
-        clips: ``(B, T, 3, H, W)``, uint8, RGB, of any memory layout.
-        jitter: ``(B, S, 5)``, integers, on the same device. Columns as in ``JITTER_COLUMNS``: three
-            factors (256 is neutral), the turn of the hue (signed, 256 is a full turn), and 1 for
-            grey or else 0.
-
-    Returns:
-        ``(B, T, 3, H, W)``, float32, in 0..255, in the memory layout of ``clips``.
-
-    Raises:
-        ValueError: on another shape or type.
+        clips: ``(B, T, 3, H, W)``, uint8, RGB, of any memory layout; the result is float32 in
+            0..255, of the same layout.
+        jitter: ``(B, S, 5)``, integers. Columns as in ``JITTER_COLUMNS``: three factors (256 is
+            neutral), the turn of the hue (signed, 256 is a full turn), and 1 for grey or else 0.
     """
     _check(clips, jitter)
     mean_luma = _luma(clips.mean(dim=(3, 4), dtype=torch.float32))  # (B, T, 1)
@@ -58,14 +52,8 @@ def photometric(clips: Tensor, jitter: Tensor) -> Tensor:
 def normalise(clips: Tensor) -> Tensor:
     """Shift and scale colours by the mean and deviation of ImageNet.
 
-    Args:
-        clips: ``(B, T, 3, H, W)``, uint8 or floating, RGB in 0..255, of any memory layout.
-
-    Returns:
-        The same shape and memory layout; float32, or float64 if that came in.
-
-    Raises:
-        ValueError: on another shape.
+    Clips ``(B, T, 3, H, W)`` of RGB in 0..255 keep their memory layout and become float32, or stay
+    float64.
     """
     if clips.dim() != 5 or clips.shape[2] != 3:
         raise ValueError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}")
@@ -79,10 +67,7 @@ def subtract_mean_frame(clips: Tensor) -> Tensor:
 
     Not published. For data whose classes differ by motion alone: with few videos a network learns
     the scenes by heart otherwise (10 gestures, 152 videos: 0.20 top-1 on held-out scenes after 400
-    steps with colours, 0.40 after 300 without; see docs/log.md).
-
-    Args:
-        clips: ``(B, T, 3, H, W)``, floating, normalised.
+    steps with colours, 0.40 after 300 without; see docs/log.md). Clips are ``(B, T, 3, H, W)``.
     """
     return 2.0 * (clips - clips.mean(dim=1, keepdim=True))
 

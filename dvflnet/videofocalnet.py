@@ -18,6 +18,7 @@ positional embedding, so any T and any H, W of at least 32 will do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,23 @@ PATCH_SIZE = 4
 NUM_STAGES = 4
 MLP_RATIO = 4
 MIN_SIDE = PATCH_SIZE * 2 ** (NUM_STAGES - 1)  # 32: a smaller frame has no token left at the end
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Width of the first stage (it doubles from stage to stage) and blocks in each stage."""
+
+    embed_dim: int
+    depths: tuple[int, int, int, int]
+
+
+VARIANTS = {
+    # nano is the student of DVFL-Net; base is the teacher.
+    "nano": Variant(embed_dim=96, depths=(1, 1, 2, 1)),
+    "tiny": Variant(embed_dim=96, depths=(2, 2, 6, 2)),
+    "small": Variant(embed_dim=96, depths=(2, 2, 18, 2)),
+    "base": Variant(embed_dim=128, depths=(2, 2, 18, 2)),
+}
 
 
 class DropPath(nn.Module):
@@ -102,13 +120,7 @@ class Stage(nn.Module):
 
 
 class VideoFocalNet(nn.Module):
-    """Classify clips. Build it with :func:`dvflnet.build_model`.
-
-    Attributes:
-        num_classes: width K of the head.
-        num_frames: frames T of the clips that it is meant for (``forward`` takes any T).
-        num_features: width C4 of the pooled features.
-    """
+    """Classify clips. Build it with :func:`dvflnet.build_model`."""
 
     def __init__(
         self,
@@ -120,15 +132,29 @@ class VideoFocalNet(nn.Module):
         drop_path_rate: float,
     ) -> None:
         super().__init__()
-        _check_sizes(num_classes, num_frames, embed_dim, depths, drop_path_rate)
+        counts = {"num_classes": num_classes, "num_frames": num_frames, "embed_dim": embed_dim}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if len(depths) != NUM_STAGES or min(depths) < 1:
+            raise ValueError(
+                f"depths must be {NUM_STAGES} counts of at least 1, got {tuple(depths)}"
+            )
+        if not 0.0 <= drop_path_rate < 1.0:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         self.num_classes = num_classes
         self.num_frames = num_frames
-        self.num_features = embed_dim * 2 ** (NUM_STAGES - 1)
+        self.num_features = embed_dim * 2 ** (NUM_STAGES - 1)  # C4, of the pooled features
         self.patch_embed = PatchEmbed(3, embed_dim, PATCH_SIZE)
-        rates = _growing_rates(drop_path_rate, depths)
+        steps = max(sum(depths) - 1, 1)
+        rates = iter([drop_path_rate * block / steps for block in range(sum(depths))])
         self.layers = nn.ModuleList(
-            Stage(embed_dim * 2**stage, rates[stage], last=stage == NUM_STAGES - 1)
-            for stage in range(NUM_STAGES)
+            Stage(
+                embed_dim * 2**stage,
+                [next(rates) for _ in range(depth)],
+                last=stage == NUM_STAGES - 1,
+            )
+            for stage, depth in enumerate(depths)
         )
         self.norm = nn.LayerNorm(self.num_features)
         self.head = nn.Linear(self.num_features, num_classes)
@@ -152,11 +178,47 @@ class VideoFocalNet(nn.Module):
 
     def forward_features(self, clip: Tensor) -> Tensor:
         """Map normalised clips ``(B, T, 3, H, W)`` to pooled features ``(B, C4)``."""
-        _check_clip(clip)
+        if clip.dim() != 5 or clip.shape[2] != 3:
+            raise ValueError(f"expected a clip (B, T, 3, H, W), got shape {tuple(clip.shape)}")
+        if min(clip.shape[3:]) < MIN_SIDE:
+            sides = tuple(clip.shape[3:])
+            raise ValueError(f"a clip needs sides of at least {MIN_SIDE} pixels, got {sides}")
         tokens = self.patch_embed(clip.permute(0, 1, 3, 4, 2))  # (B, T, H/4, W/4, C1)
         for stage in self.layers:
             tokens = stage(tokens)
         return self.norm(tokens).mean((2, 3)).mean(1)  # (B, C4)
+
+
+def build_model(
+    variant: str,
+    num_classes: int,
+    num_frames: int = 8,
+    drop_path_rate: float = 0.0,
+    *,
+    embed_dim: int | None = None,
+    depths: Sequence[int] | None = None,
+) -> VideoFocalNet:
+    """Build a freshly initialised Video-FocalNet.
+
+    Args:
+        variant: ``nano``, ``tiny``, ``small`` or ``base``.
+        num_classes: width K of the head.
+        num_frames: frames of the clips it is meant for. Recorded on the model; the weights do not
+            depend on it and ``forward`` takes any T.
+        drop_path_rate: that of the last block; it grows linearly from 0 at the first.
+        embed_dim: another width for the first stage than the published one.
+        depths: other numbers of blocks for the four stages.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
+    sizes = VARIANTS[variant]
+    return VideoFocalNet(
+        num_classes=num_classes,
+        num_frames=num_frames,
+        embed_dim=sizes.embed_dim if embed_dim is None else embed_dim,
+        depths=sizes.depths if depths is None else tuple(depths),
+        drop_path_rate=drop_path_rate,
+    )
 
 
 def _init_linear(module: nn.Module) -> None:
@@ -164,32 +226,3 @@ def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-
-
-def _growing_rates(last_rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Spread drop-path rates linearly over all blocks, 0 at the first; a list for each stage."""
-    steps = max(sum(depths) - 1, 1)
-    rates = iter([last_rate * block / steps for block in range(sum(depths))])
-    return [[next(rates) for _ in range(depth)] for depth in depths]
-
-
-def _check_sizes(
-    num_classes: int, num_frames: int, embed_dim: int, depths: Sequence[int], drop_path_rate: float
-) -> None:
-    counts = {"num_classes": num_classes, "num_frames": num_frames, "embed_dim": embed_dim}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if len(depths) != NUM_STAGES or min(depths) < 1:
-        raise ValueError(f"depths must be {NUM_STAGES} counts of at least 1, got {tuple(depths)}")
-    if not 0.0 <= drop_path_rate < 1.0:
-        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
-
-
-def _check_clip(clip: Tensor) -> None:
-    if clip.dim() != 5 or clip.shape[2] != 3:
-        raise ValueError(f"expected a clip (B, T, 3, H, W), got shape {tuple(clip.shape)}")
-    if min(clip.shape[3:]) < MIN_SIDE:
-        raise ValueError(
-            f"a clip needs sides of at least {MIN_SIDE} pixels, got {tuple(clip.shape[3:])}"
-        )

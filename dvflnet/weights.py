@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dvflnet.videofocalnet import VideoFocalNet
 
-_HEAD = "head."
+_HEAD, _TEMPORAL = "head.", "_temporal."
 # Keys of a container in order of preference: weights come before their moving average.
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_state", "model_ema")
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")  # DistributedDataParallel, torch.compile
@@ -31,18 +31,12 @@ _BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
 class LoadReport:
     """The fate of every tensor of a network and of a state dict; each name is in one group."""
 
-    taken: tuple[str, ...]
-    """In both, of the same shape, and copied."""
-    new_head: tuple[str, ...]
-    """The network's head where the caller wanted a new one, whatever the state dict holds."""
-    missing: tuple[str, ...]
-    """In the network only; keeps its fresh values."""
-    unexpected: tuple[str, ...]
-    """In the state dict only; ignored."""
-    wrong_shape: tuple[str, ...]
-    """In both, with different shapes: the name and the two shapes."""
-    stripped: str = ""
-    """What all names of the file began with, and was taken off: ``module.`` and the like."""
+    taken: tuple[str, ...]  # in both, of the same shape
+    new_head: tuple[str, ...]  # the network's, where the caller wanted a new one
+    missing: tuple[str, ...]  # in the network only; keeps its fresh values
+    unexpected: tuple[str, ...]  # in the state dict only; ignored
+    wrong_shape: tuple[str, ...]  # in both: the name and the two shapes
+    stripped: str = ""  # the prefix that all names of the file lost: ``module.`` and the like
 
     def as_text(self) -> str:
         """Return the counts, and every name but those that were taken."""
@@ -61,9 +55,9 @@ class LoadReport:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """Return a sha256, in hexadecimal, of all names, shapes, dtypes and bytes.
+    """Return a sha256, in hexadecimal, of all names, shapes, dtypes and bytes, in order of names.
 
-    The order of the tensors, their device and memory layout do not matter.
+    Device and memory layout do not matter.
     """
     digest = hashlib.sha256()
     for part in _parts(state):
@@ -72,11 +66,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def state_crc(state: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of what ``state_digest`` covers.
-
-    It tells a damaged state from a whole one in a third of the time, or in a tenth where the
-    processor has no instructions for sha256; it does not tell whose state it is.
-    """
+    """Return the CRC-32 of what ``state_digest`` covers: it finds damage in a third of the time."""
     crc = 0
     for part in _parts(state):
         crc = zlib.crc32(part, crc)
@@ -87,10 +77,7 @@ def published_state(checkpoint: Any) -> tuple[dict[str, Tensor], str]:
     """Find the state dict in an unpickled checkpoint: bare, or in a container of a training script.
 
     Names lose a prefix that all of them have, such as ``module.``, which is not of the network but
-    of what wrapped it in training.
-
-    Returns:
-        Tensors by name, and the prefix, which may be several in a row or empty.
+    of what wrapped it in training. It is returned beside the tensors; it may be empty.
 
     Raises:
         ValueError: if there is no state dict, or it holds anything but named tensors.
@@ -118,14 +105,11 @@ def _common_prefix(names: Iterable[str]) -> str:
 
 
 def load_state(
-    model: VideoFocalNet, state: Mapping[str, Tensor], *, head: Literal["keep", "new"]
+    model: nn.Module, state: Mapping[str, Tensor], *, head: Literal["keep", "new"]
 ) -> LoadReport:
-    """Copy a state dict of the same network into ``model``.
+    """Copy a state dict of the same network into ``model``, in its own dtypes and on its device.
 
-    Args:
-        model: takes the tensors, in its own dtypes and on its own device.
-        state: tensors by name.
-        head: ``keep`` takes the head of ``state``; ``new`` leaves the head of ``model`` as it is.
+    ``head="keep"`` takes the head of ``state``; ``"new"`` leaves the head of ``model`` as it is.
 
     Raises:
         ValueError: with the report, if a tensor is missing, unexpected or of another shape.
@@ -138,18 +122,12 @@ def load_state(
     return report
 
 
-def adopt_state(model: VideoFocalNet, state: Mapping[str, Tensor]) -> LoadReport:
+def adopt_state(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Make the tensors of a state dict the parameters of ``model``, without a copy.
 
     For inference from a model that was built on PyTorch's meta device, where nothing is allocated
-    or drawn, and a state dict that is mapped from its file.
-
-    Args:
-        model: its own tensors are dropped; only a tensor of another dtype is converted.
-        state: tensors by name; they are shared from here on.
-
-    Raises:
-        ValueError: with the report, if a tensor is missing, unexpected or of another shape.
+    or drawn, and a state dict that is mapped from its file. Only a tensor of another dtype is
+    converted. Differences are refused as by ``load_state``.
     """
     report = _compare(model, state, new_head=False)
     _refuse(report, missing=report.missing, unexpected=report.unexpected)
@@ -177,23 +155,26 @@ def load_image_state(
         ValueError: with the report, on any other difference.
     """
     report = _compare(model, state, new_head=True)
-    temporal = [name for name in report.taken if _is_temporal(name)]
+    temporal = [name for name in report.taken if _TEMPORAL in name]
     if temporal:
         raise ValueError(f"not an image network: it has {temporal[0]} and others in time")
-    blocks = {block[0] for name in model.state_dict() if (block := _BLOCK.match(name))}
+    blocks = {_block_of(name) for name in model.state_dict()}
     _refuse(
         report,
-        missing=[name for name in report.missing if not _is_temporal(name)],
-        unexpected=[name for name in report.unexpected if not _is_surplus(name, blocks)],
+        missing=[name for name in report.missing if _TEMPORAL not in name],
+        unexpected=[name for name in report.unexpected if _block_of(name) in blocks],
     )
     _copy(model, state, report.taken)
     if preserve_image_function:
-        _set_temporal_modulators_to_one(model)
+        for name, tensor in model.state_dict().items():
+            if name.endswith(".h_temporal.weight"):
+                tensor.zero_()
+            elif name.endswith(".h_temporal.bias"):
+                tensor.fill_(1.0)
     return report
 
 
 def _parts(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """Yield name, shape and dtype, then the bytes, of every tensor in the order of names."""
     for name, tensor in sorted(state.items()):
         yield f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode()
         yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
@@ -232,19 +213,7 @@ def _copy(model: nn.Module, state: Mapping[str, Tensor], names: Iterable[str]) -
         own[name].copy_(state[name])
 
 
-def _is_temporal(name: str) -> bool:
-    return "_temporal." in name
-
-
-def _is_surplus(name: str, blocks: set[str]) -> bool:
-    """Return whether ``name`` is of a block that is not among the network's ``blocks``."""
+def _block_of(name: str) -> str:
+    """Return the block that a tensor belongs to; empty for one that is in no block."""
     block = _BLOCK.match(name)
-    return block is not None and block[0] not in blocks
-
-
-def _set_temporal_modulators_to_one(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if name.endswith(".h_temporal.weight"):
-            tensor.zero_()
-        elif name.endswith(".h_temporal.bias"):
-            tensor.fill_(1.0)
+    return block[0] if block else ""

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from dvflnet.variants import build_model
-from dvflnet.videofocalnet import VideoFocalNet
+from dvflnet.videofocalnet import VideoFocalNet, build_model
 from dvflnet.weights import LoadReport, adopt_state, load_image_state, load_state, state_digest
 from pipeline.config.schema import ModelConfig
 from pipeline.errors import WeightsMismatch
@@ -48,10 +47,7 @@ def init_digest(model: ModelConfig) -> str:
 
 
 def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | None:
-    """Load the weights that training starts from.
-
-    Returns:
-        What became of every tensor, or None for ``init: scratch``.
+    """Load the weights that training starts from, if ``init`` names any, and report on each tensor.
 
     Raises:
         WeightsMismatch: if the file does not fit the network.

@@ -18,16 +18,15 @@ HEAD = ("head.weight", "head.bias")
 def head_rows(head: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Return for each wanted class the row of the head that stands for it.
 
-    Names are compared as they are spelt, and else without case, blanks, ``_`` and ``-``.
-
-    Args:
-        head: the class names of the head, in its order.
-        wanted: the class names of the data set; they may be fewer.
+    Names are compared as they are spelt, and else without case, blanks, ``_`` and ``-``. The wanted
+    ones, of the data set, may be fewer.
 
     Raises:
         ValueError: naming every class that the head lacks, or that two names could mean.
     """
-    _check_unique(head)
+    if len(set(head)) < len(head):
+        twice = sorted({name for name in head if head.count(name) > 1})
+        raise ValueError(f"classes of the head named twice: {', '.join(map(repr, twice))}")
     exact = {name: row for row, name in enumerate(head)}
     alike: dict[str, list[int]] = {}
     for row, name in enumerate(head):
@@ -36,7 +35,11 @@ def head_rows(head: Sequence[str], wanted: Sequence[str]) -> list[int]:
         name: [exact[name]] if name in exact else alike.get(_folded(name), []) for name in wanted
     }
     if missing := [name for name, rows in found.items() if not rows]:
-        named = ", ".join(_with_nearest(name, head) for name in missing[:10])
+        nearest = {name: difflib.get_close_matches(name, head, n=1) for name in missing[:10]}
+        named = ", ".join(
+            f"{name!r} (nearest: {close[0]!r})" if close else repr(name)
+            for name, close in nearest.items()
+        )
         raise ValueError(
             f"{len(missing)} of the {len(wanted)} classes of the data set are not among the "
             f"{len(head)} of the head: {named}{' ...' if len(missing) > 10 else ''}"
@@ -67,16 +70,5 @@ def in_order(
     return {name: tensor[rows] if name in HEAD else tensor for name, tensor in state.items()}
 
 
-def _check_unique(head: Sequence[str]) -> None:
-    if len(set(head)) < len(head):
-        twice = sorted({name for name in head if head.count(name) > 1})
-        raise ValueError(f"classes of the head named twice: {', '.join(map(repr, twice))}")
-
-
 def _folded(name: str) -> str:
     return re.sub(r"[\s_-]", "", name.casefold())
-
-
-def _with_nearest(name: str, head: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, head, n=1)
-    return f"{name!r} (nearest: {nearest[0]!r})" if nearest else repr(name)

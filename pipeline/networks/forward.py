@@ -1,7 +1,7 @@
 """A network run over clips: uint8 frames and jitter in, logits out.
 
-Teacher and student, training, evaluation and export all take this path, so that a cached target
-belongs to the pixels that the student sees.
+Training, caching, evaluation and prediction take this path, so that a cached target belongs to the
+pixels that the student sees. Exported files have the same preprocessing inside them.
 """
 
 from __future__ import annotations
@@ -54,17 +54,14 @@ class ClipNetwork:
             features = network.forward_features(clips)
         return torch.cat([network.head(row) for row in features.float().split(1)])
 
-    def probabilities(
-        self, frames: Frames, jitter: Jitter | None, *, batch_size: int
-    ) -> npt.NDArray[np.float64]:
+    def probabilities(self, frames: Frames, *, batch_size: int) -> npt.NDArray[np.float64]:
         """Return float64 ``(B, K)``, rows that sum to one, from ``batch_size`` clips at once."""
-        parts = []
-        for start in range(0, len(frames), batch_size):
-            batch = slice(start, start + batch_size)
-            with torch.inference_mode():
-                logits = self.logits(frames[batch], None if jitter is None else jitter[batch])
-                parts.append(logits.double().softmax(dim=1).cpu().numpy())
-        return np.concatenate(parts)
+        with torch.inference_mode():
+            batches = [
+                self.logits(frames[i : i + batch_size], None)
+                for i in range(0, len(frames), batch_size)
+            ]
+            return torch.cat(batches).double().softmax(dim=1).cpu().numpy()
 
 
 def prepare_clips(
@@ -72,8 +69,7 @@ def prepare_clips(
 ) -> Tensor:
     """Move clips as uint8, then augment (None: not at all) and normalise them on the device.
 
-    Returns:
-        float32 ``(B, T, 3, H, W)``, in channels-last memory.
+    The result is float32 ``(B, T, 3, H, W)``, in channels-last memory.
     """
     clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
     if jitter is not None:

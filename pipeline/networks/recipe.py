@@ -43,16 +43,13 @@ class Recipe:
 
     @property
     def clip_num_frames(self) -> int:
-        """Frames of the network's clips."""
         return self.num_frames // self.frame_stride
 
     def view(self, record: VideoRecord, epoch: int) -> View:
-        """Return the view of a video in an epoch."""
         index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)
         return build_view(self.policy, record, index, num_frames=self.num_frames)
 
     def evaluation_view(self, record: VideoRecord) -> View:
-        """Return the centre view of a video."""
         return build_view(self.policy, record, EVALUATION_VIEW, num_frames=self.num_frames)
 
 

@@ -33,7 +33,15 @@ def read_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Weight
     file = read_weights(uri)
     if file.class_names:
         if file.class_names != tuple(class_names):
-            raise WeightsMismatch(_differing_classes(uri, file, class_names))
+            pairs = enumerate(zip(file.class_names, class_names, strict=False))
+            first = next(
+                (f"class {i}: {a!r} there, {b!r} here; " for i, (a, b) in pairs if a != b), ""
+            )
+            raise WeightsMismatch(
+                f"{uri} was trained on other classes or in another order ({first}"
+                f"{len(file.class_names)} there, {len(class_names)} here). "
+                "Use the teacher of this data set."
+            )
         return file
     try:
         state = in_order(file.state, _head_names(config, class_names), class_names)
@@ -95,8 +103,12 @@ class TeacherPredictor:
         self._batch_size = cluster.teacher_batch_size
         device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file = read_teacher(config, class_names)
-        if digest is not None:
-            _check_digest(config.teacher_weights_uri, file, digest)
+        if digest is not None and (found := state_digest(file.state)) != digest:
+            raise WeightsMismatch(
+                f"{config.teacher_weights_uri} holds other weights here than those that the store "
+                f"is planned for: digest {found[:12]}, expected {digest[:12]}. Do not replace a "
+                "teacher while it is used; give a new one another name and another store."
+            )
         network = _load(config, file, len(class_names))
         precision = config.teacher.precision
         if precision != "float32":
@@ -108,44 +120,15 @@ class TeacherPredictor:
     def logits(
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
     ) -> npt.NDArray[np.float32]:
-        """Run all clips of a unit.
-
-        Args:
-            frames: uint8 ``(n, T, side, side, 3)``.
-            jitter: ``(n, 1 or T, 5)``.
-
-        Returns:
-            float32 ``(n, K)``; the head runs in float32 whatever the precision.
-        """
-        size = self._batch_size
-        batches = [
-            self._predict(
-                _filled(frames[start : start + size], size),
-                _filled(jitter[start : start + size], size),
-            )
-            for start in range(0, len(frames), size)
-        ]
-        return np.concatenate(batches)[: len(frames)]
-
-    def _predict(
-        self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
-    ) -> npt.NDArray[np.float32]:
+        """Return the logits of a unit's clips, float32 ``(n, K)``; the head runs in float32."""
+        size, starts = self._batch_size, range(0, len(frames), self._batch_size)
+        parts = [(frames[i : i + size], jitter[i : i + size]) for i in starts]
         with torch.inference_mode():
-            logits: npt.NDArray[np.float32] = (
-                self._network.exact_logits(frames, jitter).cpu().numpy()
-            )
-        return logits
-
-
-def _check_digest(uri: str, file: WeightFile, expected: str) -> None:
-    """Refuse a file that was replaced after the plan was made, or that differs on this node."""
-    found = state_digest(file.state)
-    if found != expected:
-        raise WeightsMismatch(
-            f"{uri} holds other weights here than those that the store is planned for: digest "
-            f"{found[:12]}, expected {expected[:12]}. Do not replace a teacher while it is used; "
-            "give a new one another name and another store."
-        )
+            batches = [
+                self._network.exact_logits(_filled(clips, size), _filled(rows, size)).cpu().numpy()
+                for clips, rows in parts
+            ]
+        return np.concatenate(batches)[: len(frames)]
 
 
 def _filled(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
@@ -164,15 +147,3 @@ def _load(config: ExperimentConfig, file: WeightFile, num_classes: int) -> Video
         return load_network(config.teacher, file, num_classes=num_classes, num_frames=num_frames)
     except ValueError as error:
         raise WeightsMismatch(f"{config.teacher_weights_uri}: {error}") from error
-
-
-def _differing_classes(uri: str, file: WeightFile, class_names: Sequence[str]) -> str:
-    pairs = zip(file.class_names, class_names, strict=False)
-    label, (theirs, ours) = next(
-        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (-1, ("", ""))
-    )
-    first = f" (class {label}: {theirs!r} there, {ours!r} here)" if label >= 0 else ""
-    return (
-        f"{uri} was trained on other classes or in another order{first}: "
-        f"{len(file.class_names)} there, {len(class_names)} here. Use the teacher of this data set."
-    )

@@ -42,7 +42,6 @@ class TrainedNetwork:
     root_digest: str
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
-        """Raise ``WeightsMismatch`` if these are other classes, or in another order."""
         if self.class_names != class_names:
             raise WeightsMismatch(
                 f"{self.uri} tells {len(self.class_names)} classes apart, and they are not those "

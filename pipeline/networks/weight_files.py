@@ -62,12 +62,6 @@ def write_weights(
     """Publish tensors as safetensors, all or nothing, with digest and CRC among the metadata.
 
     The digest names the weights; every reader checks them against the CRC.
-
-    Args:
-        uri: ends in ``.safetensors``.
-        state: tensors by name, on any device.
-        metadata: further text entries.
-        class_names: names of the head's classes, in its order.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     entries = {**metadata, _DIGEST: state_digest(tensors)}
@@ -118,35 +112,24 @@ def _read_safetensors(uri: str) -> WeightFile:
         raise WeightsMismatch(
             f"{uri} is no whole safetensors file: {error}. Fetch it or write it again."
         ) from error
-    _check_whole(uri, state, metadata)
+    # A foreign file cannot be checked. Ours has both entries, so that a flipped bit in the name of
+    # one does not make it foreign.
+    if not metadata.keys().isdisjoint({_CRC, _DIGEST}):
+        expected, found = metadata.get(_CRC, "nothing"), _crc(state, metadata)
+        if found != expected:
+            raise WeightsMismatch(
+                f"{uri} is damaged: its {_CRC} is {found}, and its metadata says {expected}. "
+                "Fetch it or write it again."
+            )
     weights = WeightFile(state, metadata)
-    _check_class_names(uri, weights)
-    return weights
-
-
-def _check_whole(uri: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse tensors that differ from those written; a foreign file cannot be checked.
-
-    Ours has both entries, so a flipped bit in the name of one does not make it foreign.
-    """
-    if metadata.keys().isdisjoint({_CRC, _DIGEST}):
-        return
-    expected, found = metadata.get(_CRC, "nothing"), _crc(state, metadata)
-    if found != expected:
-        raise WeightsMismatch(
-            f"{uri} is damaged: its {_CRC} is {found}, and its metadata says {expected}. "
-            "Fetch it or write it again."
-        )
-
-
-def _check_class_names(uri: str, weights: WeightFile) -> None:
     try:
         sound = all(isinstance(name, str) for name in weights.class_names)
     except (ValueError, TypeError):
         sound = False
     if not sound:
-        found = weights.metadata[_CLASS_NAMES][:80]
-        raise WeightsMismatch(f"{uri} must name its classes in a JSON list of texts, found {found}")
+        named = metadata[_CLASS_NAMES][:80]
+        raise WeightsMismatch(f"{uri} must name its classes in a JSON list of texts, found {named}")
+    return weights
 
 
 def _crc(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -162,9 +145,7 @@ def _read_published(uri: str, content: bytes) -> WeightFile:
             # torch.load would hand such a file to torch.jit, past our unpickler.
             raise ValueError("it is a TorchScript program")
         # With a pickle module of our own, torch.load does not use its own one or Python's.
-        checkpoint = torch.load(
-            io.BytesIO(content), map_location="cpu", pickle_module=_RestrictedPickle
-        )
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", pickle_module=_Pickle)
         state, stripped = published_state(checkpoint)
     except _MALFORMED as error:
         raise WeightsMismatch(
@@ -240,9 +221,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
 
-class _RestrictedPickle:
-    """What torch.load takes for a pickle module."""
-
+class _Pickle:
     Unpickler = _RestrictedUnpickler
 
 

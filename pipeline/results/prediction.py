@@ -145,9 +145,7 @@ class Predictor:
         while batch := list(islice(clips, BATCH_SIZE)):
             frames = np.stack([clip.frames for _, clip in batch])
             numbers = [number for number, _ in batch]
-            probabilities[numbers] = self._network.probabilities(
-                frames, None, batch_size=BATCH_SIZE
-            )
+            probabilities[numbers] = self._network.probabilities(frames, batch_size=BATCH_SIZE)
         means = probabilities.reshape(len(spans), self._protocol.num_views, -1).mean(axis=1)
         return VideoPrediction(record, self._trained.class_names, tuple(spans), means)
 

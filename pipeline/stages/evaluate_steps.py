@@ -148,7 +148,7 @@ class Scorer:
         if good:
             frames = self._frames(clips, candidate.look)
             probabilities = self._networks[candidate.name].probabilities(
-                frames, None, batch_size=self._batch_size
+                frames, batch_size=self._batch_size
             )
             means = probabilities.reshape(len(good), self._num_views, -1).mean(axis=1)
             for row, mean in zip(good, means, strict=True):

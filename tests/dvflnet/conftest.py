@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,10 +21,6 @@ from torch import Tensor
 from dvflnet import VideoFocalNet, build_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-# The first call of a torch function may take seconds on a busy machine.
-hypothesis.settings.register_profile("no_deadline", deadline=None, max_examples=50)
-hypothesis.settings.load_profile("no_deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")

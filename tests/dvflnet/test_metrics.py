@@ -12,10 +12,7 @@ from dvflnet.metrics import (
     agreement,
     calibration_bins,
     confusion_matrix,
-    ece,
     evaluate_logits,
-    kl_to_teacher,
-    nll,
     topk_accuracy,
 )
 
@@ -61,6 +58,13 @@ def test_k_may_exceed_the_classes():
     assert topk_accuracy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 2]), 5) == 1.0
 
 
+def test_every_row_is_in_one_calibration_bin():
+    logits, labels = torch.randn(100, 3) * 3, torch.randint(3, (100,))
+    bins = calibration_bins(logits, labels)
+    assert (bins.num_rows.shape, bins.num_rows.sum()) == ((15,), 100)
+    assert bins.correct.sum() / 100 == pytest.approx(topk_accuracy(logits, labels, 1))
+
+
 def test_equal_logits_rank_by_class_number_everywhere():
     logits, labels = torch.zeros(4, 4, dtype=torch.float16), torch.arange(4)
     assert [topk_accuracy(logits, labels, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
@@ -68,29 +72,13 @@ def test_equal_logits_rank_by_class_number_everywhere():
     assert agreement(logits, torch.eye(4)) == 0.25
 
 
-def test_a_sure_and_right_network_is_calibrated():
+def test_a_sure_network_is_calibrated_if_it_is_right():
     logits = 1e4 * torch.eye(5)
-    assert ece(logits, torch.arange(5)) == 0.0
-    assert nll(logits, torch.arange(5)) == 0.0
-
-
-def test_a_sure_and_wrong_network_is_not():
-    logits = 1e4 * torch.eye(5)
-    assert ece(logits, torch.arange(5).roll(1)) == pytest.approx(1.0)
-    assert math.isfinite(nll(logits, torch.arange(5).roll(1)))
-
-
-def test_calibration_bins_hold_every_row_once():
-    logits, labels = torch.randn(100, 3) * 3, torch.randint(3, (100,))
-    bins = calibration_bins(logits, labels)
-    assert bins.num_rows.shape == (15,)
-    assert bins.num_rows.sum() == 100
-    assert bins.correct.sum() / 100 == pytest.approx(topk_accuracy(logits, labels, 1))
-    edges = torch.arange(16) / 15
-    filled = bins.num_rows > 0
-    mean_confidence = bins.confidence[filled] / bins.num_rows[filled]
-    assert (mean_confidence > edges[:-1][filled]).all()
-    assert (mean_confidence <= edges[1:][filled] + 1e-6).all()
+    right = evaluate_logits(logits, torch.arange(5))
+    assert right["ece"] == right["nll"] == 0.0
+    wrong = evaluate_logits(logits, torch.arange(5).roll(1))
+    assert wrong["ece"] == pytest.approx(1.0)
+    assert math.isfinite(wrong["nll"])
 
 
 def test_confusion_matrix_has_labels_in_rows():
@@ -103,8 +91,9 @@ def test_confusion_matrix_has_labels_in_rows():
 def test_half_types_are_not_summed_as_such():
     logits = torch.zeros(5000, 2, dtype=torch.float16)
     labels = torch.zeros(5000, dtype=torch.int32)
-    assert nll(logits, labels) == pytest.approx(math.log(2.0), rel=1e-12)
-    assert kl_to_teacher(logits, logits) == 0.0
+    scores = evaluate_logits(logits, labels, logits)
+    assert scores["nll"] == pytest.approx(math.log(2.0), rel=1e-12)
+    assert scores["kl_to_teacher"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -40,20 +40,13 @@ def test_any_number_of_frames_and_any_sides(small_model, num_frames, height, wid
     assert logits.isfinite().all()
 
 
-def test_memory_layout_of_the_clip_does_not_matter(small_model):
-    frames = torch.randn(2, 4, 40, 48, 3)
-    clip = frames.permute(0, 1, 4, 2, 3)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            small_model(clip), small_model(clip.contiguous()), rtol=0, atol=1e-5
-        )
-
-
 def test_clips_of_a_batch_do_not_mix(small_model):
     clips = torch.randn(3, 4, 3, 32, 32)
     with torch.no_grad():
         alone = torch.cat([small_model(clip[None]) for clip in clips])
         torch.testing.assert_close(small_model(clips), alone, rtol=0, atol=1e-5)
+        channels_last = clips.movedim(2, -1).contiguous().movedim(-1, 2)
+        torch.testing.assert_close(small_model(channels_last), alone, rtol=0, atol=1e-5)
 
 
 def test_order_of_frames_matters(small_model):
@@ -69,25 +62,6 @@ def test_forward_keeps_nothing(small_model):
     for name, module in model.named_modules():
         assert set(vars(module)) == before[name]
         assert not [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
-
-
-def test_a_network_can_be_copied_after_a_training_step(small_model):
-    model = copy.deepcopy(small_model).train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(torch.randn(2, 2, 3, 32, 32)).square().sum().backward()
-    optimiser.step()
-    copied = copy.deepcopy(model).eval()
-    clip = torch.randn(1, 2, 3, 32, 32)
-    assert torch.equal(copied(clip), model.eval()(clip))
-
-
-def test_export_with_any_batch_size(small_model):
-    batch = torch.export.Dim("batch", min=1, max=64)
-    example = torch.randn(2, 4, 3, 32, 32)
-    program = torch.export.export(small_model, (example,), dynamic_shapes={"clip": {0: batch}})
-    for batch_size in (1, 2, 5):
-        clip = torch.randn(batch_size, 4, 3, 32, 32)
-        torch.testing.assert_close(program.module()(clip), small_model(clip), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +112,8 @@ def test_drop_path_skips_whole_clips_and_keeps_the_mean():
     assert set(clips[:, 0].tolist()) == {0.0, float(torch.tensor(1.0) / 0.7)}
     assert float((clips[:, 0] == 0).double().mean()) == pytest.approx(0.3, abs=0.03)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.04)
-
-
-def test_drop_path_rests_in_eval_mode_and_at_rate_zero():
-    branch = torch.randn(4, 2, 3, 3, 5)
-    assert DropPath(0.9).eval()(branch) is branch
-    assert DropPath(0.0).train()(branch) is branch
+    assert DropPath(0.9).eval()(clips) is clips
+    assert DropPath(0.0).train()(clips) is clips
 
 
 def test_drop_path_rates_grow_from_zero_over_all_blocks():

@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from functools import partial
 
 import pytest
 import torch
@@ -72,14 +73,6 @@ def test_digest_sees_everything_else(other):
     assert state_digest(other) != state_digest({"a": torch.ones(4)})
 
 
-def test_digest_takes_any_type():
-    digests = {
-        state_digest({"a": torch.zeros(3, dtype=dtype)})
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.bool, torch.uint8)
-    }
-    assert len(digests) == 5
-
-
 @pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "model_ema"])
 def test_published_state_is_bare_or_in_a_container(state, key):
     container = {key: state, "optimizer": {}, "epoch": 3, "config": {}}
@@ -144,30 +137,21 @@ def test_new_head_whatever_the_file_holds(model, state, num_classes):
     assert torch.equal(model.norm.weight, state["norm.weight"])
 
 
-@pytest.mark.parametrize("head", ["keep", "new"])
-def test_every_difference_is_named_and_nothing_is_loaded(model, state, head):
+@pytest.mark.parametrize(
+    "load", [partial(load_state, head="keep"), partial(load_state, head="new"), adopt_state]
+)
+def test_every_difference_is_named_and_nothing_is_loaded(model, state, load):
     before = state_digest(model.state_dict())
     del state["norm.weight"]
     state["module.norm.weight"] = torch.ones(64)
     state["patch_embed.proj.bias"] = torch.ones(9)
     with pytest.raises(ValueError, match="do not fit the network") as caught:
-        load_state(model, state, head=head)
+        load(model, state)
     message = str(caught.value)
     assert "1 missing, fresh values kept\n  norm.weight\n" in message
     assert "1 unexpected, ignored\n  module.norm.weight\n" in message
     assert "1 wrong shape\n  patch_embed.proj.bias: (9,), the network has (8,)" in message
     assert state_digest(model.state_dict()) == before
-
-
-def test_a_kept_head_must_fit(model, state):
-    state["head.bias"] = torch.zeros(8)
-    with pytest.raises(ValueError, match=r"head.bias: \(8,\), the network has \(7,\)"):
-        load_state(model, state, head="keep")
-
-
-def test_head_has_two_policies(model, state):
-    with pytest.raises(ValueError, match="head must be 'keep' or 'new', got 'maybe'"):
-        load_state(model, state, head="maybe")
 
 
 @pytest.mark.parametrize(
@@ -193,16 +177,9 @@ def test_counts_of_the_published_image_networks(
     assert sum(own[name].numel() for name in report.missing) == missing_parameters
     assert len(report.unexpected) == unexpected
     assert report.new_head == ("head.weight", "head.bias")
-
-
-def test_nano_takes_the_first_blocks_of_every_stage():
-    with torch.device("meta"):
-        image_state = build_model("tiny", num_classes=1000).state_dict()
-        model = build_model("nano", num_classes=101)
-    image_state = {name: t for name, t in image_state.items() if "_temporal" not in name}
-    report = load_image_state(model, image_state, preserve_image_function=False)
-    blocks = {".".join(name.split(".")[1:4]) for name in report.taken if ".blocks." in name}
-    assert blocks == {"0.blocks.0", "1.blocks.0", "2.blocks.0", "2.blocks.1", "3.blocks.0"}
+    if target == "nano":  # it takes the first blocks of each stage
+        blocks = {".".join(name.split(".")[1:4]) for name in report.taken if ".blocks." in name}
+        assert blocks == {"0.blocks.0", "1.blocks.0", "2.blocks.0", "2.blocks.1", "3.blocks.0"}
 
 
 def test_image_weights_leave_time_and_head_fresh(model, image_state):
@@ -245,21 +222,7 @@ def test_preserved_image_function(image_state):
     )
     with torch.no_grad():
         torch.testing.assert_close(model.forward_features(clips), expected, rtol=0, atol=1e-10)
-
-
-def test_without_it_the_image_function_is_lost(image_state):
-    model = build_model("nano", num_classes=7, embed_dim=8).double().eval()
-    image_state = {name: 0.3 * tensor.double() for name, tensor in image_state.items()}
-    load_image_state(model, image_state, preserve_image_function=False)
-    clips = torch.randn(1, 1, 3, 32, 32, dtype=torch.float64)
-    expected = image_features(image_state, clips[0], depths=(1, 1, 2, 1))
-    with torch.no_grad():
-        assert not torch.allclose(model.forward_features(clips), expected, atol=1e-3)
-
-
-def test_time_can_be_learned_from_a_preserved_image_function(model, image_state):
-    load_image_state(model, image_state, preserve_image_function=True)
-    model.train()(torch.randn(2, 3, 3, 32, 32)).square().sum().backward()
+    model(clips).square().sum().backward()  # and time can still be learned
     assert model.layers[0].blocks[0].modulation.h_temporal.weight.grad.any()
 
 
@@ -315,17 +278,5 @@ def test_adopted_tensors_are_the_parameters(model, state):
     clip = torch.randn(1, 2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(empty(clip), model(clip))
-
-
-def test_adopted_tensors_take_the_dtype_of_the_network(state):
-    with torch.device("meta"):
-        empty = build_model("nano", num_classes=7, embed_dim=8)
     adopt_state(empty, {name: tensor.half() for name, tensor in state.items()})
     assert {parameter.dtype for parameter in empty.parameters()} == {torch.float32}
-
-
-def test_nothing_is_adopted_of_a_state_that_does_not_fit(model, state):
-    before = state_digest(model.state_dict())
-    with pytest.raises(ValueError, match=r"1 missing.*\n  head\.bias"):
-        adopt_state(model, {name: state[name] for name in state if name != "head.bias"})
-    assert state_digest(model.state_dict()) == before

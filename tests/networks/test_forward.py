@@ -2,10 +2,11 @@
 
 import copy
 
+import numpy as np
 import torch
 
 from dvflnet import build_model
-from pipeline.networks.forward import autocast, round_weights
+from pipeline.networks.forward import ClipNetwork, autocast, round_weights
 
 
 def test_rounded_weights_give_the_logits_of_autocast():
@@ -31,3 +32,16 @@ def test_rounding_lets_go_of_what_was_there():
         tensor.data_ptr() != before[name].data_ptr()
         for name, tensor in network.state_dict().items()
     )
+
+
+def test_the_head_is_not_rounded_by_autocast():
+    torch.manual_seed(0)
+    network = build_model("nano", 4, embed_dim=8, depths=(1, 1, 1, 1)).eval()
+    clips = ClipNetwork(network, torch.device("cpu"), "bfloat16", motion_only=True)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        logits = clips.logits(frames, None)
+        exact = clips.exact_logits(frames, None)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, exact, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(logits, logits.bfloat16().float())

@@ -239,7 +239,7 @@ def test_a_trained_network_answers_as_in_training(config, dataset, tmp_path):
     trained = load_trained(uri)
     frames = np.random.default_rng(0).integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
     network = trained.on(torch.device("cpu"))
-    one, other = (network.probabilities(frames, None, batch_size=size) for size in (5, 2))
+    one, other = (network.probabilities(frames, batch_size=size) for size in (5, 2))
     np.testing.assert_allclose(one, other, rtol=1e-5)
     assert trained.class_names == dataset.manifest.class_names
     assert trained.name == "student-1"
