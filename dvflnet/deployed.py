@@ -59,7 +59,7 @@ def folded(program: torch.export.ExportedProgram) -> fx.GraphModule:
             if node.op == "get_attr":
                 constants[node] = attrgetter(str(node.target))(module)
             elif node.op == "call_function" and inputs and inputs <= constants.keys():
-                target: Callable[..., Any] = node.target  # type: ignore[assignment]
+                target: Callable[..., Any] = node.target
                 args, kwargs = fx.map_arg((node.args, node.kwargs), constants.__getitem__)
                 constants[node] = target(*args, **kwargs)
     _put_in(module, constants)

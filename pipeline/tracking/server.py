@@ -127,7 +127,7 @@ def export_model(
 
     any_batch = -1
     clips = TensorSpec(np.dtype(np.uint8), (any_batch, *clip_shape), "clip")
-    shape = (any_batch, model.network.num_classes)
+    shape = (any_batch, len(metadata["class_names"]))
     logits = TensorSpec(np.dtype(np.float32), shape, "logits")
     pytorch.save_model(
         model,
