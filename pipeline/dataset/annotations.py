@@ -42,6 +42,8 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)
+    if not found.entries:
+        raise DatasetError(f"the lists in dataset.annotations {dataset.annotations} name no video")
     class_names, notes = found.class_names, list(found.notes)
     if dataset.num_classes not in (None, len(class_names)):
         raise DatasetError(
@@ -56,7 +58,16 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
             " Else it is a column that the lists name in their first line, or a regular expression"
             " with one group, as _g(\\d+)."
         )
-    notes += _note_converted(found.entries, records)
+    converted = [
+        record.uri
+        for entry, record in zip(found.entries, records, strict=True)
+        if record.good
+        and entry.suffixes == ("",)
+        and PurePosixPath(entry.paths[0]).suffix.lower() != PurePosixPath(record.uri).suffix.lower()
+    ]
+    if converted:
+        first = shorten(converted, 1)
+        notes.append(f"{len(converted)} videos have another suffix than in their list: {first}")
     doubt = _doubt_root(records, folders)
     if found.whole or dataset.val_fraction is not None:
         records, note = _with_val(records, dataset, whole=found.whole)
@@ -102,21 +113,6 @@ def _tried(entry: Entry, paths: Sequence[str]) -> str:
         return paths[0] + endings
     folders = ", ".join(path.rpartition("/")[0] for path in paths)
     return f"{paths[0].rpartition('/')[2]}{endings} in {folders}"
-
-
-def _note_converted(entries: Sequence[Entry], records: Sequence[VideoRecord]) -> list[str]:
-    """Say how many videos have another suffix than their list says."""
-    converted = [
-        record.uri
-        for entry, record in zip(entries, records, strict=True)
-        if record.good
-        and entry.suffixes == ("",)
-        and PurePosixPath(entry.paths[0]).suffix.lower() != PurePosixPath(record.uri).suffix.lower()
-    ]
-    first = (
-        f"{len(converted)} videos have another suffix than in their list: {shorten(converted, 1)}"
-    )
-    return [first] if converted else []
 
 
 def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:

@@ -1,7 +1,7 @@
 """The classes of ``path,label`` lists: their names, and what a label means.
 
-Labels are integers from 0, integers from 1, or names. Integers have their names from a file beside
-the lists, or from the folders that the videos of each class lie in.
+Labels are integers from 0 or from another number, or names. Integers have their names from a file
+beside the lists, or from the folders that the videos of each class lie in.
 """
 
 from __future__ import annotations
@@ -9,26 +9,25 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.folders import shorten
-from pipeline.dataset.label_lists import LABEL_COLUMNS, SEPARATORS, Line, split_fields
-from pipeline.dataset.lists import annotations_uri, name_of, read_lines
+from pipeline.dataset.lists import (
+    LABEL_COLUMNS,
+    SEPARATORS,
+    Line,
+    annotations_uri,
+    name_of,
+    read_lines,
+    split_fields,
+)
 from pipeline.errors import DatasetError
 from pipeline.storage.files import join_uri, list_names
 
 MAX_LABEL = 99_999
 CLASS_FILES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt")
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file of classes: the name of each, and the id of the first one, 0 or 1."""
-
-    uri: str
-    first: int
-    names: tuple[str, ...]
+# First lines that are no class. In a .txt, "action" or "label" may well be one.
+HEADERS = {".csv": {"name", *LABEL_COLUMNS}, ".txt": {"name", "class_name", "label_name"}}
 
 
 def number_labels(
@@ -39,91 +38,87 @@ def number_labels(
     Raises:
         DatasetError: if it cannot be told which class a label means.
     """
-    listed = _listed_classes(dataset)
-    notes = []
-    if listed:
-        count, first = len(listed.names), listed.first
-        notes.append(f"{name_of(listed.uri)}: {count} classes, counted from {first}")
+    uri = _file_of_classes(dataset)
+    listed = read_classes(uri) if uri else {}
+    names, notes = tuple(listed.values()), []
+    if uri:
+        notes = [f"{name_of(uri)}: {len(names)} classes, counted from {min(listed)}"]
     if any(line.number is None for line in lines):
-        return (*_by_name(lines, listed.names if listed else ()), notes)
+        return (*_by_name(lines, names), notes)
     labels = [line.number or 0 for line in lines]
-    if max(labels) > MAX_LABEL:
-        line = lines[labels.index(max(labels))]
-        raise DatasetError(f"{line.where}: label {line.label} is over {MAX_LABEL}")
     used = {label for label in labels if label >= 0}
-    count = _num_classes(used, listed, dataset.num_classes)
-    first = _first_label(lines, used, listed, count)
+    largest, count = max(used, default=0), len(names) or dataset.num_classes
+    if largest > MAX_LABEL:
+        line = lines[labels.index(largest)]
+        raise DatasetError(f"{line.where}: label {line.label} is over {MAX_LABEL}")
+    if count is None and 0 not in used:
+        raise DatasetError(
+            f"the smallest label is {min(used, default=-1)}. Set dataset.num_classes, which says"
+            " whether labels count from there. Or list the classes in classes.csv beside the lists"
+            " (id,name)."
+        )
+    count = count or largest + 1
+    first = _first_label(used, count)
+    if listed and first != min(listed) and (first or 0 in used):
+        line = next(line for line in lines if line.number == (largest if first else 0))
+        raise DatasetError(
+            f"{line.where}: label {line.label}; {uri} counts {count} classes from"
+            f" {min(listed)}. Correct one of the two."
+        )
+    first = min(listed, default=first)
     if first:
-        notes.append(f"labels count from 1 to {count}: label 1 of the lists is class 0")
+        last = first + count - 1
+        notes.append(f"labels count from {first} to {last}: label {first} of the lists is class 0")
     labels = [label - first for label in labels]
     if listed:
-        return listed.names, labels, notes
+        return names, labels, notes
     by_folder = _names_of_folders(lines, labels, dataset.num_classes)
-    if not by_folder and count not in (max(used, default=0) + 1 - first, len(used)):
+    if not by_folder and count not in (largest + 1 - first, len(used)):
         count = len(used)  # which read_annotations refuses
     other = "label" if by_folder else "class"
     names = tuple(by_folder.get(label, f"{other} {label}") for label in range(count))
     return names, labels, notes
 
 
-def _num_classes(used: set[int], listed: Listed | None, configured: int | None) -> int:
-    """Count the classes: as listed, else as configured, else up to the largest label."""
-    if listed:
-        return len(listed.names)
-    if configured is not None:
-        return configured
-    if 0 not in used:
-        raise DatasetError(
-            f"the smallest label is {min(used, default=-1)}. Set dataset.num_classes: where the"
-            " largest label is as large, labels count from 1. Or list the classes in classes.csv"
-            " beside the lists (id,name)."
-        )
-    return max(used) + 1
+def _first_label(used: set[int], count: int) -> int:
+    """Return the label of the first class.
+
+    Labels count from 1 if none is 0 and one is K, and from a larger number if they are just K.
+    """
+    first = max(used, default=0) - count + 1
+    counts_from_it = (first == 1 and 0 not in used) or (first > 1 and min(used) == first)
+    return first if counts_from_it else 0
 
 
-def _first_label(lines: Sequence[Line], used: set[int], listed: Listed | None, count: int) -> int:
-    """Return the label of the first class. Labels count from 1 if none is 0 and one is K."""
-    from_one = 0 not in used and max(used, default=0) == count
-    if not listed:
-        return int(from_one)
-    if from_one if listed.first == 0 else 0 in used:
-        line = next(line for line in lines if line.number == (count if from_one else 0))
-        raise DatasetError(
-            f"{line.where}: label {line.label}; {listed.uri} counts {count} classes from"
-            f" {listed.first}. Correct one of the two."
-        )
-    return listed.first
-
-
-def _listed_classes(dataset: DatasetConfig) -> Listed | None:
-    """Read the file of classes beside the lists, if there is one."""
+def _file_of_classes(dataset: DatasetConfig) -> str | None:
     annotations = annotations_uri(dataset)
+    names = (spelling for n in CLASS_FILES for spelling in (f"{dataset.name}_{n}", n))
     there = set(list_names(annotations))
-    for name in CLASS_FILES:
-        for spelling in (f"{dataset.name}_{name}", name):
-            if spelling in there:
-                return read_classes(join_uri(annotations, spelling))
-    return None
+    return next((join_uri(annotations, name) for name in names if name in there), None)
 
 
-def read_classes(uri: str) -> Listed:
-    """Read ``id,name`` or ``name,id``, or a name a line."""
+def read_classes(uri: str) -> dict[int, str]:
+    """Read a file of classes, in their order: from 0 or 1, the name of each.
+
+    Lines are ``id,name`` or ``name,id``, or a name each, with a header or none.
+    """
     texts = [text for _, text in read_lines(uri)]
     pairs = [_id_and_name(text) for text in texts]
     unnumbered = [number is None for number, _ in pairs]
     headed = len(texts) > 1 and unnumbered[0] and not any(unnumbered[1:])
-    if headed or (texts and texts[0].casefold() in ("name", *LABEL_COLUMNS)):
+    headers = HEADERS[".txt" if uri.endswith(".txt") else ".csv"]
+    if headed or (texts and texts[0].casefold() in headers):
         texts, pairs = texts[1:], pairs[1:]
     if any(number is None for number, _ in pairs):
         pairs = [(number, text.strip('"')) for number, text in enumerate(texts)]
     names = {number: name for number, name in pairs if number is not None}
     first = min(names, default=-1)
-    if first not in (0, 1) or set(names) != set(range(first, first + len(pairs))):
+    if first not in (0, 1) or sorted(names) != list(range(first, first + len(pairs))):
         raise DatasetError(f"{uri}: ids of classes must be 0, 1, 2 ... or 1, 2, 3 ..., each once")
     if len(set(names.values())) < len(names):
         twice = next(name for name, count in Counter(names.values()).items() if count > 1)
         raise DatasetError(f"{uri}: two classes are called {twice!r}")
-    return Listed(uri, first, tuple(names[first + position] for position in range(len(names))))
+    return dict(sorted(names.items()))
 
 
 def _id_and_name(text: str) -> tuple[int | None, str]:

@@ -44,7 +44,6 @@ class IndexFinding:
     unknown: str = ""
 
     def row(self, num_examples: int) -> tuple[str, str, str]:
-        """Return its row of the table."""
         if self.unknown:
             return self.name, "not known", self.unknown
         more = ", ..." if len(self.found) > num_examples else ""
@@ -69,7 +68,6 @@ class IndexReport:
 
     @property
     def title(self) -> str:
-        """Number of classes, and of videos by split."""
         splits = [
             f"{split} {self.num_good_videos.get(split, 0)} good of {count}"
             for split, count in self.num_videos.items()
@@ -77,7 +75,6 @@ class IndexReport:
         return f"{self.dataset}: {self.num_classes} classes; videos: {', '.join(splits)}"
 
     def bad_csv(self) -> bytes:
-        """Write all bad videos as a csv."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("split", "sample_id", "status", "reason"))
@@ -87,7 +84,6 @@ class IndexReport:
         return text.getvalue().encode()
 
     def bad_lines(self) -> list[str]:
-        """Name the first bad videos of each status."""
         named = ((status_in_words(video.status), video) for video in self.bad)
         return first_of_each(
             (status, f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]")
@@ -121,20 +117,26 @@ def index_report(
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]
     splits = ["train", "val", *({record.split for record in manifest.records} & {"test"})]
+    omitted = _gathered((reason, path) for path, reason in left_out)
     return IndexReport(
         dataset=manifest.dataset,
         num_classes=len(manifest.class_names),
         num_videos=Counter(record.split for record in manifest.records),
         num_good_videos=Counter(record.split for record in good),
         findings=(
-            *_bad_by_status(bad),
+            *_counted(
+                _gathered((Status(record.status), record.sample_id) for record in bad),
+                {s: status_in_words(s) for s in Status if s not in COUNTED_OTHERWISE},
+            ),
             _labels_outside(manifest),
             _labels_unlike_folders(manifest),
             *_duplicates(good),
             *_leaks(good, splits, groups),
             *(_empty_classes(manifest.class_names, good, split) for split in splits),
-            *_noted(good),
-            *_left_out(left_out),
+            *_counted(
+                _gathered((note, r.sample_id) for r in good for note in r.notes.split(",")), NOTED
+            ),
+            *_counted(omitted, {reason: f"left out: {reason}" for reason in sorted(omitted)}),
         ),
         bad=tuple(bad),
     )
@@ -144,18 +146,8 @@ def status_in_words(status: int) -> str:
     return Status(status).name.lower().replace("_", " ")
 
 
-def _bad_by_status(bad: Iterable[VideoRecord]) -> list[IndexFinding]:
-    videos = _gathered((record.status, record.sample_id) for record in bad)
-    return [
-        IndexFinding(status_in_words(status), tuple(videos.get(status, ())))
-        for status in Status
-        if status not in COUNTED_OTHERWISE
-    ]
-
-
-def _noted(good: Iterable[VideoRecord]) -> list[IndexFinding]:
-    videos = _gathered((note, r.sample_id) for r in good for note in r.notes.split(","))
-    return [IndexFinding(words, tuple(videos.get(note, ()))) for note, words in NOTED.items()]
+def _counted(found: Mapping[K, list[str]], names: Mapping[K, str]) -> list[IndexFinding]:
+    return [IndexFinding(name, tuple(found.get(key, ()))) for key, name in names.items()]
 
 
 def _labels_outside(manifest: Manifest) -> IndexFinding:
@@ -169,7 +161,7 @@ def _labels_outside(manifest: Manifest) -> IndexFinding:
 
 
 def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
-    """Compare each label with the folder, where that is called like a class."""
+    """Compare the labels of a folder that is called like a class."""
     folders = {name.casefold() for name in manifest.class_names}
     num_videos: Counter[tuple[str, int]] = Counter()
     for record in manifest.records:
@@ -218,12 +210,6 @@ def _leaks(
     yield IndexFinding("video of no known group", unknown)
 
 
-def _left_out(files: Iterable[tuple[str, str]]) -> Iterator[IndexFinding]:
-    by_reason = _gathered((reason, path) for path, reason in files)
-    for reason, paths in sorted(by_reason.items()):
-        yield IndexFinding(f"left out: {reason}", tuple(paths))
-
-
 def _empty_classes(
     class_names: Iterable[str], good: Iterable[VideoRecord], split: str
 ) -> IndexFinding:
@@ -233,7 +219,6 @@ def _empty_classes(
 
 
 def _gathered(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    """Gather values by their keys."""
     gathered: defaultdict[K, list[V]] = defaultdict(list)
     for key, value in pairs:
         gathered[key].append(value)

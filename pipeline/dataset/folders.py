@@ -103,7 +103,8 @@ def why_no_video(path: str) -> str:
 
 def sample_id_of(path: str) -> str:
     """Return the sample_id of a video, from its path below the root."""
-    return printable(str(PurePosixPath(path).with_suffix("")))
+    pure = PurePosixPath(path)
+    return printable(str(pure.with_suffix("") if pure.name else pure))
 
 
 def shorten(names: Iterable[str], count: int = 5) -> str:

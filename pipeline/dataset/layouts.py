@@ -1,28 +1,14 @@
-"""Readers of annotations, one for each ``dataset.layout`` (``docs/datasets.md``).
+"""Readers of annotations, one for each ``dataset.layout``; ``docs/datasets.md`` describes them.
 
-==================  ==============================================  ===============================
-``dataset.layout``  ``dataset.annotations`` is a folder with        a video below ``dataset.root``
-==================  ==============================================  ===============================
-``ucf101``          ``classInd``, ``trainlist0N``, ``testlist0N``   ``<class>/<video>``
-``hmdb51``          ``<class>_test_splitN``; code 0 is "not used"   ``<class>/<video>``
-``path_label_csv``  ``train`` and ``val``: ``path,label``           as the path says
-``kinetics_csv``    ``train`` and ``val`` or ``validate``           see ``_kinetics_paths``
-``ssv2_json``       ``train``, ``validation`` and ``labels``        ``<id>.webm`` or ``<id>.mp4``
-``folders``         (none)                                          ``<class>/<video>`` or
-                                                                    ``<train|val>/<class>/<video>``
-==================  ==============================================  ===============================
-
-N is ``dataset.split_number``. The official test lists of UCF101 and HMDB51 are read as ``val``.
-Names of csv and json lists may have a prefix (``hmdb51_train.csv``); where several have, the one
-that starts with ``dataset.name`` is meant. A csv or a folder ``test`` is read if it is there and
-has labels; the test list of Something-Something has none. Labels follow the official numbers where
-there are any, and else the sorted class names.
+The official test lists of UCF101 and HMDB51 are read as ``val``. A csv or a folder ``test`` is read
+if it is there and has labels. Labels follow the official numbers where there are any, and else the
+sorted class names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -30,13 +16,14 @@ from pipeline.config.schema import DatasetConfig, Layout
 from pipeline.dataset.classes import number_labels
 from pipeline.dataset.folders import VIDEO_SUFFIXES, Folders, shorten, why_no_video
 from pipeline.dataset.groups import group_column
-from pipeline.dataset.label_lists import Line, read_label_list
 from pipeline.dataset.lists import (
+    Line,
     annotations_uri,
     find_lists,
     integer,
     name_of,
     read_json,
+    read_label_list,
     read_lines,
     read_table,
 )
@@ -54,10 +41,7 @@ DOWNLOADED_SUFFIXES = (".mp4", ".mkv", ".webm")  # that yt-dlp writes
 
 @dataclass(frozen=True)
 class Entry:
-    """An annotated video and where it may be: any path with any suffix.
-
-    ``where`` is the list and the line, in words for a message. ``group`` is that of the list.
-    """
+    """An annotated video, where it stands in its list, and where it may be: any path and suffix."""
 
     where: str
     split: str
@@ -88,7 +72,7 @@ def _read_ucf101(dataset: DatasetConfig, _folders: Folders) -> Listing:
     for where, text in read_lines(join_uri(annotations, "classInd.txt")):
         ordinal, _, class_name = text.partition(" ")
         classes.append((class_name, integer(ordinal, where)))
-    class_names = in_label_order(classes, first=1, where="classInd.txt")
+    class_names = _in_label_order(classes, first=1, where="classInd.txt")
     labels = {name.casefold(): label for label, name in enumerate(class_names)}
     entries = []
     for split, name in (("train", "trainlist"), ("val", "testlist")):
@@ -123,16 +107,19 @@ def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Listing:
 
 
 def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
-    column = group_column(dataset.groups)
     lines: list[tuple[str, Line]] = []
     notes = []
-    lists = find_lists(dataset, SPLIT_NAMES, (".csv", ".tsv", ".txt"))
-    for split, uri in lists.items():
-        found, note = read_label_list(uri, column, optional=split == "test")
+    for split, uri in find_lists(dataset, SPLIT_NAMES, (".csv", ".tsv", ".txt")).items():
+        found, note = read_label_list(uri, group_column(dataset.groups), labelled=split != "test")
+        if split == "test" and found and not any(line.label for line in found):
+            found, note = [], f"{name_of(uri)}: has no labels and is left out"
         lines += [(split, line) for line in found]
         notes.append(note)
+    for _, line in lines:
+        if not line.label:
+            raise DatasetError(f"{line.where}: {line.path!r} has no label")
     if not lines:
-        raise DatasetError(f"the lists {', '.join(lists.values())} name no video")
+        return Listing((), ())
     class_names, labels, more = number_labels([line for _, line in lines], dataset)
     entries = [
         Entry(line.where, split, label, (line.path,), _suffixes(line.path), line.group)
@@ -142,12 +129,10 @@ def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
 
 
 def _suffixes(path: str) -> tuple[str, ...]:
-    """Lists that leave suffixes away mean any."""
     return ("",) if PurePosixPath(path).suffix else ("", *VIDEO_SUFFIXES)
 
 
 def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
-    column = group_column(dataset.groups)
     rows, notes = [], []
     for split, uri in find_lists(dataset, SPLIT_NAMES, (".csv",)).items():
         header, found = read_table(uri)
@@ -155,15 +140,14 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
             notes.append(f"{name_of(uri)}: has no labels and is left out")
             continue
         if missing := sorted(set(KINETICS_COLUMNS) - set(header)):
-            raise DatasetError(
-                f"{uri} has no column {', '.join(missing)}; its columns are {header}"
-            )
+            raise DatasetError(f"{uri} has no column {', '.join(missing)}, but {header}")
         for where, row in found:
             if not row["label"]:
                 raise DatasetError(f"{where} has no label")
             rows.append((split, where, row))
     class_names = tuple(sorted({row["label"] for _, _, row in rows}))
     labels = {name: label for label, name in enumerate(class_names)}
+    column = group_column(dataset.groups).casefold()
     entries = [
         Entry(
             where,
@@ -179,16 +163,11 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
 
 
 def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str, ...]:
-    """Name where downloaders put a video: by split and class, by split, or by class.
-
-    The folder of ``val`` is also called ``validate`` or ``validation``, and some write
-    underscores into class names.
-    """
+    """Name where downloaders put a video: by split and class, by split, or by class."""
     if row["split"] not in SPLIT_NAMES[split]:
         raise DatasetError(f"{where}: split {row['split']!r} in the list of split {split!r}")
-    start, end = (integer(row[column], where) for column in ("time_start", "time_end"))
-    name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-    classes = tuple(dict.fromkeys((row["label"], row["label"].replace(" ", "_"))))
+    name = kinetics_name(where, row)
+    classes = dict.fromkeys((row["label"], row["label"].replace(" ", "_")))  # as some write it
     return (
         *(f"{folder}/{label}/{name}" for folder in SPLIT_NAMES[split] for label in classes),
         *(f"{folder}/{name}" for folder in SPLIT_NAMES[split]),
@@ -196,25 +175,36 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     )
 
 
+def kinetics_name(where: str, row: Mapping[str, str]) -> str:
+    start, end = (integer(row[column], where) for column in ("time_start", "time_end"))
+    return f"{row['youtube_id']}_{start:06d}_{end:06d}"
+
+
 def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Listing:
     wanted = {"labels": ("labels",), "train": SPLIT_NAMES["train"], "val": SPLIT_NAMES["val"]}
     lists = find_lists(dataset, wanted, (".json",))
     named = lists.pop("labels")
     classes = [(name, integer(str(label), named)) for name, label in read_json(named, dict).items()]
-    class_names = in_label_order(classes, first=0, where=name_of(named))
+    class_names = _in_label_order(classes, first=0, where=name_of(named))
     labels = dict(classes)
     entries = []
     for split, uri in lists.items():
-        for number, video in enumerate(read_json(uri, list), start=1):
-            where = f"{name_of(uri)}, entry {number}"
-            if not isinstance(video, dict) or not {"id", "template"} <= video.keys():
-                raise DatasetError(f"{where} has no id or no template")
+        for where, video in ssv2_videos(uri):
             template = re.sub(r"[][]", "", video["template"])
             if template not in labels:
                 raise DatasetError(f"{where}: {template!r} is not in {name_of(named)}")
             suffixes = (".webm", ".mp4", ".mkv")
             entries.append(Entry(where, split, labels[template], (f"{video['id']}",), suffixes))
     return Listing(class_names, entries)
+
+
+def ssv2_videos(uri: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the videos of a list of Something-Something, and where each stands."""
+    for number, video in enumerate(read_json(uri, list), start=1):
+        where = f"{name_of(uri)}, entry {number}"
+        if not isinstance(video, dict) or not {"id", "template"} <= video.keys():
+            raise DatasetError(f"{where} has no id or no template")
+        yield where, video
 
 
 def _read_folders(dataset: DatasetConfig, folders: Folders) -> Listing:
@@ -253,11 +243,7 @@ def _read_folders(dataset: DatasetConfig, folders: Folders) -> Listing:
 
 
 def _split_folders(dataset: DatasetConfig, tops: set[str]) -> dict[str, str]:
-    """Return the split of each folder that is one of a split; none if folders are of classes.
-
-    Raises:
-        DatasetError: if there are folders of splits, but none of train or of val.
-    """
+    """Return the split of each folder that is one of a split; none if folders are of classes."""
     spellings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     found = {top: spellings[top.casefold()] for top in tops if top.casefold() in spellings}
     splits = set(found.values())
@@ -274,10 +260,9 @@ def _split_folders(dataset: DatasetConfig, tops: set[str]) -> dict[str, str]:
     return found
 
 
-def in_label_order(
+def _in_label_order(
     classes: Collection[tuple[str, int]], *, first: int, where: str
 ) -> tuple[str, ...]:
-    """Return the class names by label, when the labels count up from ``first``."""
     names = {label: name for name, label in classes}
     if sorted(names) != list(range(first, first + len(classes))):
         raise DatasetError(

@@ -1,6 +1,8 @@
 """Annotation lists: text, csv and json, with any line ends and prefixed names.
 
-Every error names the list and the line.
+Lists of ``path,label`` come as people write them. A line is a path, other columns if there are any,
+and a label; a header (``path,label``) allows columns in any order, and one with groups. All lines
+of a list have the same separator. Every error names the list and the line.
 """
 
 from __future__ import annotations
@@ -8,12 +10,24 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.schema import DatasetConfig
-from pipeline.dataset.folders import shorten
+from pipeline.dataset.folders import is_video_name, shorten
 from pipeline.errors import DatasetError
 from pipeline.storage.files import join_uri, list_names, parse_json, read_parsed
+
+PATH_COLUMNS = (
+    "path", "video_path", "file_path", "filepath", "video", "videos", "file", "filename",
+    "file_name", "video_name", "videoname", "name", "clip", "uri", "video_id", "id",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "target", "class", "class_id", "label_id", "classid", "class_index",
+    "class_idx", "class_name", "classname", "label_name", "category", "action",
+)  # fmt: skip
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", " ": "blank"}
+INTEGER = re.compile(r"(-?[0-9]{1,99})(?:\.0+)?")  # pandas writes 3.0 where a value is missing
 
 
 def annotations_uri(dataset: DatasetConfig) -> str:
@@ -58,9 +72,9 @@ def read_lines(uri: str) -> list[tuple[str, str]]:
 
 
 def read_table(uri: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Read a csv with a header: its columns, and (where, values by column) of every line."""
+    """Read a csv with a header: its columns in lower case, and (where, values by column)."""
     rows = [(where, next(csv.reader([text]))) for where, text in read_lines(uri)]
-    header = rows[0][1] if rows else []
+    header = [name.strip().casefold() for name in rows[0][1]] if rows else []
     for where, values in rows:
         if len(values) != len(header):
             raise DatasetError(f"{where} has {len(values)} values for {len(header)} columns")
@@ -104,3 +118,188 @@ def integer(text: str, where: str) -> int:
 
 def name_of(uri: str) -> str:
     return uri.rpartition("/")[2]
+
+
+# --- path,label -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """A video of a list; ``label`` is as it stands there, and empty if there is none."""
+
+    where: str
+    path: str
+    label: str
+    group: str = ""
+
+    @property
+    def number(self) -> int | None:
+        """The label, if it is an integer."""
+        match = INTEGER.fullmatch(self.label)
+        return max(-1, int(match[1])) if match else None  # below 0 is no label, and no matter which
+
+
+@dataclass(frozen=True)
+class Header:
+    """Where the columns are that are read; ``width`` is the number of all."""
+
+    separator: str
+    path: int
+    label: int | None
+    group: int | None
+    width: int
+
+    @property
+    def in_words(self) -> str:
+        wanted = {"path": self.path, "label": self.label, "group": self.group}
+        columns = [f"the {name} in column {n + 1}" for name, n in wanted.items() if n is not None]
+        return f"separator {SEPARATORS[self.separator]}, {', '.join(columns)}"
+
+
+def read_label_list(uri: str, group_column: str, *, labelled: bool) -> tuple[list[Line], str]:
+    """Read a list.
+
+    Args:
+        uri: of the list.
+        group_column: the column of the header that names groups.
+        labelled: refuse a list without labels, such as one of a path a line.
+
+    Returns:
+        Its lines, and how it was read, in words.
+
+    Raises:
+        DatasetError: with the line that makes no sense.
+    """
+    lines, name = read_lines(uri), name_of(uri)
+    if not lines:
+        return [], f"{name}: is empty"
+    header = _header(lines[0][1], group_column)
+    if header is None:
+        separator = _separator(lines, labelled=labelled)
+        if separator is None:
+            paths = [Line(where, text.strip('"'), "") for where, text in lines]
+            return paths, f"{name}: {len(paths)} videos, a path a line"
+        _refuse_other_header(lines, separator)
+        rows = [(where, _fields_of(where, text, separator)) for where, text in lines]
+        header = Header(separator, 0, len(rows[0][1]) - 1, None, len(rows[0][1]))
+    elif labelled and header.label is None:
+        where, text = lines[0]
+        raise DatasetError(f"{where}: {text!r} names no column 'label', 'class' or 'target'")
+    else:
+        rows = [(where, _split(text, header.separator, header)) for where, text in lines[1:]]
+    for where, fields in rows:
+        if len(fields) != header.width:
+            raise DatasetError(
+                f"{where} has {len(fields)} columns, and {lines[0][0]} has {header.width}. Put"
+                f" names with a {SEPARATORS[header.separator]} in them into quotes."
+            )
+        if not fields[header.path]:
+            raise DatasetError(f"{where}: {', '.join(fields)!r} has no path")
+    found = [
+        Line(
+            where,
+            fields[header.path],
+            "" if header.label is None else fields[header.label],
+            "" if header.group is None else fields[header.group],
+        )
+        for where, fields in rows
+    ]
+    if all("\\" in line.path for line in found):  # written on Windows
+        found = [replace(line, path=line.path.replace("\\", "/")) for line in found]
+    return found, f"{name}: {len(found)} videos, {header.in_words}"
+
+
+def _header(text: str, group: str) -> Header | None:
+    """Read the first line as a header, if it is one: it names a column of paths, and no video."""
+    found: list[Header] = []
+    for separator in SEPARATORS:
+        fields = split_fields(text, separator)
+        if _num_path_fields(fields, separator):
+            return None
+        names = [field.strip().casefold().replace(" ", "_") for field in fields]
+        path, label, groups = (
+            next((names.index(name) for name in known if name in names), None)
+            for known in (PATH_COLUMNS, LABEL_COLUMNS, (group.casefold().replace(" ", "_"),))
+        )
+        if path is not None:
+            found.append(Header(separator, path, label, groups, len(names)))
+    return max(found, key=lambda header: header.label is not None, default=None)
+
+
+def _refuse_other_header(lines: Sequence[tuple[str, str]], separator: str) -> None:
+    where, text = lines[0]
+    fields = split_fields(text, separator)
+    if _num_path_fields(fields, separator):
+        return
+    others_are_videos = all(_fits(line, separator, videos_only=True) for _, line in lines[1:])
+    if any(field.strip().casefold() in LABEL_COLUMNS for field in fields) or (
+        "." not in text and len(lines) > 1 and others_are_videos
+    ):
+        raise DatasetError(
+            f"{where}: {text!r} is neither a video with its label nor a header with the columns"
+            " path and label"
+        )
+
+
+def _separator(lines: Sequence[tuple[str, str]], *, labelled: bool) -> str | None:
+    """Find the separator of a list without header; None if each line is a path, and that may be."""
+    for videos_only in (True, False):
+        for separator in SEPARATORS:
+            if all(_fits(text, separator, videos_only) for _, text in lines):
+                return separator
+    fitting = {s: sum(_fits(text, s, False) for _, text in lines) for s in SEPARATORS}
+    best = max(fitting, key=lambda separator: fitting[separator])
+    if not labelled and fitting[best] == 0:
+        return None
+    raise _unlike_others(*next(line for line in lines if not _fits(line[1], best, False)), best)
+
+
+def _unlike_others(where: str, text: str, separator: str) -> DatasetError:
+    return DatasetError(
+        f"{where}: {text!r} is no path and label, with a {SEPARATORS[separator]} between. A list"
+        " has one separator in all lines: comma, tab, semicolon or blank."
+    )
+
+
+def _fits(text: str, separator: str, videos_only: bool) -> bool:
+    fields = split_fields(text, separator)
+    num_leading = _num_path_fields(fields, separator)
+    if num_leading == 0:
+        return not videos_only and len(fields) > 1
+    return len(fields) > num_leading
+
+
+def split_fields(text: str, separator: str) -> list[str]:
+    if '"' in text:
+        return next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+    return text.split(separator)
+
+
+def _num_path_fields(fields: Sequence[str], separator: str) -> int:
+    """Count the fields of the path, which may have separators in it; 0 if it is no video's."""
+    for count in range(1, len(fields) + 1):
+        if is_video_name(separator.join(fields[:count]).strip().replace("\\", "/").split("/")[-1]):
+            return count
+    return 0
+
+
+def _split(text: str, separator: str, header: Header | None = None) -> list[str]:
+    """Split a line into its columns; a path in the first one may have the separator in it."""
+    fields = split_fields(text, separator)
+    if header is None or header.path == 0:
+        num_leading = max(1, _num_path_fields(fields, separator))
+        fields = [separator.join(fields[:num_leading]), *fields[num_leading:]]
+    return [field.strip() for field in fields if separator != " " or field.strip()]
+
+
+def _fields_of(where: str, text: str, separator: str) -> list[str]:
+    """Split a line of a list without header: path, numbers, label."""
+    fields = _split(text, separator)
+    if len(fields) < 2:
+        raise _unlike_others(where, text, separator)
+    if not all(re.fullmatch(r"-?[\d.]*", field) for field in fields[1:-1]):
+        raise DatasetError(
+            f"{where}: {text!r} has columns that are neither path, number nor label. Put names with"
+            f" a {SEPARATORS[separator]} in them into quotes, or name the columns in a first line."
+        )
+    return fields

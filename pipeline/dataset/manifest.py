@@ -12,7 +12,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -22,28 +22,6 @@ from pipeline.config.schema import DatasetConfig, ExperimentConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 
-SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("uri", pa.string()),
-        ("label", pa.int32()),
-        ("split", pa.string()),
-        ("group", pa.string()),
-        ("num_frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("frame_rate", pa.float64()),
-        ("rotation", pa.int32()),
-        ("codec", pa.string()),
-        ("num_bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("skippable", pa.bool_()),
-        ("status", pa.uint8()),
-        ("reason", pa.string()),
-        ("notes", pa.string()),
-    ]
-)
-SCHEMA_WITHOUT_NOTES = pa.schema([field for field in SCHEMA if field.name != "notes"])  # older
 # The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
 PREPARED = "prepared"
 # The fields that a logit can depend on. URIs, codec names and rates are left out, so that moving a
@@ -88,6 +66,20 @@ class VideoRecord:
         return self.codec == PREPARED
 
 
+_ARROW_TYPES = {
+    "str": pa.string(),
+    "int": pa.int32(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "num_bytes": pa.int64(),
+    "status": pa.uint8(),
+}
+SCHEMA = pa.schema(
+    [(f.name, _ARROW_TYPES.get(f.name, _ARROW_TYPES.get(str(f.type)))) for f in fields(VideoRecord)]
+)
+SCHEMA_WITHOUT_NOTES = pa.schema([field for field in SCHEMA if field.name != "notes"])  # older
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All videos of a data set, and its classes in label order."""
@@ -99,10 +91,8 @@ class Manifest:
     @cached_property
     def digested(self) -> bytes:
         """Everything in the manifest that a logit can depend on, as JSON."""
-        content = {
-            "class_names": self.class_names,
-            "records": [_digested(record) for record in self.records],
-        }
+        records = [_digested(record) for record in self.records]
+        content = {"class_names": self.class_names, "records": records}
         return json.dumps(content, separators=(",", ":")).encode()
 
     @cached_property
@@ -111,11 +101,8 @@ class Manifest:
 
     def rows_of(self, split: str, *, good: bool = True) -> list[int]:
         """Return the rows of a split, by default only those of good videos."""
-        return [
-            row
-            for row, record in enumerate(self.records)
-            if record.split == split and (record.good or not good)
-        ]
+        rows = enumerate(self.records)
+        return [row for row, r in rows if r.split == split and (r.good or not good)]
 
 
 def _digested(record: VideoRecord) -> list[object]:
@@ -145,15 +132,11 @@ def build_manifest(
 
 
 def decode_digested(content: bytes) -> Manifest:
-    """Decode ``Manifest.digested``: a manifest with the same digest, whose videos have no URI.
-
-    The caller has checked the digest; nothing else is checked here.
-    """
+    """Decode ``Manifest.digested``, unchecked: a manifest of that digest, without URIs."""
     values = json.loads(content)
-    records = [
-        VideoRecord(uri="", **dict(zip(DIGESTED, row, strict=True))) for row in values["records"]
-    ]
-    return Manifest("", tuple(values["class_names"]), tuple(records))
+    rows = (dict(zip(DIGESTED, row, strict=True)) for row in values["records"])
+    records = tuple(VideoRecord(uri="", **row) for row in rows)
+    return Manifest("", tuple(values["class_names"]), records)
 
 
 def records_table(records: Sequence[VideoRecord]) -> pa.Table:
@@ -172,20 +155,15 @@ def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...
 
 
 def write_manifest(manifest: Manifest, uri: str, *, root: str) -> None:
-    """Publish a manifest whose record URIs are relative to ``root``."""
     write_bytes(uri, encode_manifest(manifest, root=root))
 
 
 def encode_manifest(manifest: Manifest, *, root: str) -> bytes:
     """Encode a manifest whose record URIs are relative to ``root``."""
     table = records_table(manifest.records)
-    facts = {
-        "dataset": manifest.dataset,
-        "class_names": json.dumps(manifest.class_names),
-        "root": root,
-    }
-    footer = facts | {"content_sha256": _content_sha256(table, facts)}
-    table = table.replace_schema_metadata(footer)
+    class_names = json.dumps(manifest.class_names)
+    facts = {"dataset": manifest.dataset, "class_names": class_names, "root": root}
+    table = table.replace_schema_metadata(facts | {"content_sha256": _content_sha256(table, facts)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
@@ -206,11 +184,7 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
 
 
 def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
-    """Decode and check a manifest, as ``read_manifest`` does.
-
-    Raises:
-        DatasetError: if it is damaged or not a manifest.
-    """
+    """Decode and check a manifest, as ``read_manifest`` does."""
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         if file.schema_arrow not in (SCHEMA, SCHEMA_WITHOUT_NOTES):  # before a value is read
@@ -248,8 +222,7 @@ def check_failed_fraction(
 
     Raises:
         DatasetError: if no video is good.
-        TooManyFailedVideos: if the share of bad ones is over ``dataset.max_failed_fraction``, or
-            that of missing ones over ``dataset.max_missing_fraction``, if they count apart.
+        TooManyFailedVideos: if the share of bad or of missing ones is over its limit.
     """
     if num_bad == len(records):
         raise DatasetError(f"none of the {num_bad} videos under {dataset.root} can be used")
@@ -269,11 +242,7 @@ def check_failed_fraction(
 
 
 def num_classes_of(config: ExperimentConfig) -> int:
-    """Return the number of classes: as it is set, or else as the manifest has it.
-
-    Raises:
-        StoreIncomplete: if it is not set, and there is no manifest yet.
-    """
+    """Return the number of classes as it is set, or else as the manifest has it."""
     if config.dataset.num_classes is not None:
         return config.dataset.num_classes
     return len(read_manifest(config.manifest_uri).class_names)

@@ -65,7 +65,7 @@ def _head_names(config: ExperimentConfig, class_names: Sequence[str]) -> Sequenc
         return given
     if not exists(given):
         raise ConfigError(f"teacher.class_names: there is no file {given}")
-    return read_classes(given).names
+    return tuple(read_classes(given).values())
 
 
 def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:

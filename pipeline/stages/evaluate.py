@@ -90,7 +90,7 @@ class EvaluationPlan:
     @cached_property
     def seen(self) -> list[str]:
         """What the teacher was trained on, in words."""
-        return seen_by_teacher(self.config.teacher.seen, self.manifest.records)
+        return seen_by_teacher(self.config.teacher.seen, self.manifest.records, (self.split,))
 
     @property
     def folder(self) -> str:

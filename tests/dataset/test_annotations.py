@@ -16,6 +16,7 @@ from pipeline.storage.files import list_names
 from tests.dataset.on_disk import (
     EXTRACTS,
     FULL_LISTS,
+    REPOSITORY,
     counts,
     found,
     make_lists,
@@ -148,24 +149,27 @@ def test_full_hmdb51(tmp_path):
 # --- path,label lists ---------------------------------------------------------------------------
 
 
-def test_published_hmdb51_labels_are_kept_and_reported(tmp_path):
+def test_published_hmdb51_labels_count_from_2(tmp_path):
     make_videos(tmp_path, csv_paths(EXTRACTS / "published", "hmdb51"))
     annotated = read("path_label_csv", tmp_path, EXTRACTS / "published", 51)
+    assert counts(annotated) == {"train": 51, "val": 51}
+    assert all(record.good for record in annotated.records)
+    published = (REPOSITORY / "configs/classes/hmdb51_published.txt").read_text().splitlines()
+    assert annotated.class_names == tuple(published)
+    assert annotated.notes[-1] == ("labels count from 2 to 52: label 2 of the lists is class 0")
+    assert not found(report_of(annotated), "class folder with another label")
 
-    assert len(annotated.records) == 102
-    assert {record.label for record in annotated.records} == set(range(2, 53))
-    bad = [record for record in annotated.records if not record.good]
-    assert Counter(record.label for record in bad) == {51: 2, 52: 2}
-    assert {record.status for record in bad} == {Status.LABEL_OUT_OF_RANGE}
-    assert "is not in 0..50" in bad[0].reason
-    assert "hmdb51_train.csv, line " in bad[0].reason
-    assert len(annotated.class_names) == len(set(annotated.class_names)) == 51
-    assert annotated.class_names[:3] == ("label 0", "label 1", "smoke")
 
+def test_labels_that_are_too_large(tmp_path):
+    lists = make_lists(tmp_path / "lists", train_csv="A/a.avi,0\nB/b.avi,1\n", val_csv="B/c.avi,2")
+    make_videos(tmp_path, ["A/a.avi", "B/b.avi", "B/c.avi"])
+    annotated = read("path_label_csv", tmp_path, lists, 2)
+    (bad,) = (record for record in annotated.records if not record.good)
+    assert (bad.status, bad.label) == (Status.LABEL_OUT_OF_RANGE, 2)
+    assert bad.reason == "label 2 of val.csv, line 1 is not in 0..1"
     report = report_of(annotated)
-    assert len(found(report, "label not in 0..50")) == 4
-    assert found(report, "class without good train videos") == ("label 0", "label 1")
-    assert not found(report, "class folder with another label")
+    assert found(report, "label not in 0..1") == ("B/c (2)",)
+    assert found(report, "class without good val videos") == ("A", "B")
 
 
 @needs_full_lists
@@ -212,6 +216,7 @@ def test_ambiguous_lists_are_refused(tmp_path):
         ("A\\a.avi", "has a backslash"),
         ("A/a\0.avi", "has a zero byte"),
         ("zip::A/a.avi", "has '::'"),
+        (".", "leads out of dataset.root"),
     ],
 )
 def test_a_path_that_could_leave_the_root_is_a_bad_video(tmp_path, path, reason):
@@ -515,6 +520,7 @@ MAKE_LISTS = {
         ("ucf101", {"train": "A/a.avi one\n"}, "list01.txt, line 1: 'one' is not an integer"),
         ("ucf101", {"train": "A/a.avi 1\nA/a.avi 1\n"}, "listed more than once: A/a"),
         ("ucf101", {"test": "A/a.avi\n"}, "listed more than once: A/a"),
+        ("ucf101", {"train": "", "test": ""}, "name no video"),
         ("hmdb51", {"wave": "a.avi 1 \nb.avi 3 \n"}, "line 2: the code is '3'"),
         ("kinetics_csv", {"train": "split\n"}, "no column label, time_end, time_start, youtube_id"),
         ("kinetics_csv", {"train": ""}, "has no column label"),

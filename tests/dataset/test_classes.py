@@ -30,6 +30,7 @@ def test_a_flat_folder(tmp_path, num_classes):
         ("labels_csv", '\ufeffname,id\n"walk",0\nrun,1\nturn left,2\n'),
         ("classes_txt", "walk\nrun\nturn left\n"),
         ("classes_txt", "name\nwalk\nrun\nturn left\n"),
+        ("classes_csv", "label\nwalk\nrun\nturn left\n"),
         ("labels_txt", "0 walk\n1 run\n2 turn left\n"),
     ],
 )
@@ -40,6 +41,12 @@ def test_names_beside_the_lists(tmp_path, name, text, num_classes):
     assert found(report_of(annotated), "class without good train videos") == ("run",)
     named = flat(tmp_path / "b", ["Walk", "turn left", "walk"], num_classes, **{name: text})
     assert [record.label for record in named.records] == [0, 2, 0]
+
+
+@pytest.mark.parametrize("first", ["action", "class", "Label"])
+def test_a_class_that_is_called_like_a_column(tmp_path, first):
+    annotated = flat(tmp_path, [0, 1], None, classes_txt=f"{first}\nrun\n")
+    assert annotated.class_names == (first, "run")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def dataset_of(root: Path, kind: KindName, counts: dict[str, int]) -> DatasetCon
             "root": str(root),
             "layout": "ucf101",
             "annotations": str(root / "splits"),
-            "num_classes": len(KINDS[kind].class_names),
+            "num_classes": len(tuple(KINDS[kind].CLASSES)),
             "generated": {"kind": kind, **counts},
         }
     )
@@ -72,7 +72,7 @@ def test_second_run_writes_the_same_bytes_and_only_what_is_missing(
     root = tmp_path / "again"
     shutil.copytree(dataset.root, root)
     lost, (kept, *_) = [
-        [root / video_path(name, group, 1) for name in KINDS[kind].class_names] for group in (1, 2)
+        [root / video_path(name, group, 1) for name in KINDS[kind].CLASSES] for group in (1, 2)
     ]
     for path in lost:
         path.unlink()
@@ -87,7 +87,7 @@ def test_second_run_writes_the_same_bytes_and_only_what_is_missing(
 
 
 def test_seed_group_and_clip_each_make_another_video(kind: KindName, tmp_path: Path) -> None:
-    name = KINDS[kind].class_names[0]
+    name = next(iter(KINDS[kind].CLASSES))
     seen = set()
     for seed, group, clip in ((0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)):
         write_video(tmp_path, kind, seed, name, group, clip)
@@ -97,11 +97,11 @@ def test_seed_group_and_clip_each_make_another_video(kind: KindName, tmp_path: P
 
 def test_lists_are_read_as_those_of_ucf101(dataset: DatasetConfig, kind: KindName) -> None:
     annotated = read_annotations(dataset)
-    assert annotated.class_names == KINDS[kind].class_names
+    assert annotated.class_names == tuple(KINDS[kind].CLASSES)
     groups: dict[str, set[str]] = {"train": set(), "val": set()}
     for record in annotated.records:
         class_name, group, _ = record.sample_id.split("/")[-1].removeprefix("v_").split("_")
-        assert KINDS[kind].class_names[record.label] == class_name
+        assert tuple(KINDS[kind].CLASSES)[record.label] == class_name
         groups[record.split].add(group)
     assert groups == {"train": {"g02"}, "val": {"g01"}}
 
@@ -120,7 +120,7 @@ def test_every_listed_video_decodes_to_all_its_frames(dataset: DatasetConfig) ->
 
 
 def test_file_shows_what_was_drawn(dataset: DatasetConfig, kind: KindName) -> None:
-    name = KINDS[kind].class_names[2]
+    name = tuple(KINDS[kind].CLASSES)[2]
     with av.open(str(Path(dataset.root) / video_path(name, 1, 1))) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     streams = [np.random.SeedSequence(0, spawn_key=key) for key in ((0, 1), (1, 2, 1, 1))]
@@ -164,7 +164,7 @@ def test_every_action_but_hovering_exists_backwards() -> None:
 
 def test_gestures_are_those_of_the_real_set_in_its_order() -> None:
     egogestar = "Carret CircleCC Del Down Left Right Square Star Tick Up"
-    assert " ".join(KINDS["gestures"].class_names) == egogestar
+    assert " ".join(KINDS["gestures"].CLASSES) == egogestar
 
 
 @pytest.mark.parametrize("change", [{"num_val_groups": 2}, {"num_val_groups": 0}])

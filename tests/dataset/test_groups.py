@@ -76,6 +76,22 @@ def test_a_column_of_groups(tmp_path, column, groups):
     assert finding.found == ("7 (train 1, val 1)",)
 
 
+def test_a_column_of_groups_of_kinetics(tmp_path):
+    make_videos(tmp_path / "videos", ["train/-0aaaaaaaaa_000001_000011.mp4"])
+    header = "Label,youtube_id,time_start,time_end,split,Tape\n"
+    lists = make_lists(
+        tmp_path / "lists", train_csv=f"{header}a,-0aaaaaaaaa,1,11,train,T7\n", val_csv=header
+    )
+    (record,) = read("kinetics_csv", tmp_path / "videos", lists, 1, groups="tape").records
+    assert record.group == "T7"
+
+
+def test_empty_lists_with_a_rule_of_groups(tmp_path):
+    texts = {"classInd_txt": "1 A\n", "trainlist01_txt": "", "testlist01_txt": ""}
+    with pytest.raises(DatasetError, match="name no video"):
+        read("ucf101", tmp_path, make_lists(tmp_path / "lists", **texts), 1, groups="ucf")
+
+
 @pytest.mark.parametrize("groups", ["ufc", "ucf", r"_x(\d)"])
 def test_groups_that_no_video_has(tmp_path, groups):
     with pytest.raises(DatasetError, match=r"no video has such a group: the first one is a\.mp4"):

@@ -53,6 +53,8 @@ def test_separators_and_quotes(tmp_path, form, start):
         ("label;filename;fps\n", "{label};{path};25\n"),
         (",video_path,num_frames,target\n", '7,"{path}",250,{label}\n'),
         ("name\tlabel\n", "{path}\t{label}\n"),
+        ("label,path\n", '{label},"{path}"\n'),
+        ("class id;video path\n", "{label};{path}\n"),
     ],
 )
 def test_headers(tmp_path, header, form):
@@ -79,8 +81,8 @@ def test_how_a_list_was_read_is_said(tmp_path):
         ("a.mp4,0\nb.mp4 0\nc.mp4,1\n", r"line 2: 'b.mp4 0' is no path and label, with a comma"),
         ("a.mp4 0\nb.mp4,0\nc.mp4,1\n", r"line 1: 'a.mp4 0' is no path and label, with a comma"),
         ("a.mp4,0\nb.mp4,250,0\n", "line 2 has 3 columns, and train.csv, line 1 has 2"),
-        ("path,label\na.mp4,0\nb.mp4,250,0\n", "line 3: 'b.mp4,250,0' has 3 values for 2 columns"),
-        ("a.mp4,0\nb.mp4,\n", r"line 2: 'b.mp4, ' has no label"),
+        ("path,label\na.mp4,0\nb.mp4,250,0\n", "line 3 has 3 columns, and train.csv, line 1 has 2"),
+        ("a.mp4,0\nb.mp4,\n", "line 2: 'b.mp4' has no label"),
         ("a.mp4,0\n,0\n", "line 2: ', 0' has no path"),
         ("a.mp4,0\nb.mp4,walk\n", "line 2: the label 'walk' is a name, and train.csv, line 1 has"),
         ("a.mp4,g01,0\nb.mp4,g02,0\n", "line 1: .* has columns that are neither"),
@@ -91,7 +93,7 @@ def test_how_a_list_was_read_is_said(tmp_path):
         ),
         ("start,label\na.mp4,0\n", "line 1: 'start,label' is neither a video .* nor a header"),
         ("path,frames\na.mp4,9\n", "line 1: 'path,frames' names no column 'label'"),
-        ("a.mp4\nb.mp4\n", "line 2: 'b.mp4' is no path and label"),
+        ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' is no path and label"),
         ('"a.mp4,0\n', "line 1: .* is no path and label"),
         ("a.mp4,1\nb.mp4,2\n", "the smallest label is 1. Set dataset.num_classes"),
         ("a.mp4,walk\nb.mp4,Walk\n", "classes differ only in case: Walk"),
@@ -133,10 +135,22 @@ def test_paths_without_suffix(tmp_path):
     )
 
 
-@pytest.mark.parametrize("test", ["a.mp4\nb.mp4\n", "path\na.mp4\n", "path,frames\na.mp4,3\n"])
+@pytest.mark.parametrize(
+    "test", ["a.mp4\nb.mp4\n", "path\na.mp4\n", "path,frames\na.mp4,3\n", "frames,path\n3,a.mp4\n"]
+)
 def test_a_test_list_without_labels_is_left_out(tmp_path, test):
     make_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
     folder = make_lists(tmp_path, train_csv="a.mp4,0\n", val_csv="b.mp4,0\n", test_csv=test)
     annotated = read("path_label_csv", tmp_path, folder, None)
     assert counts(annotated) == {"train": 1, "val": 1}
     assert annotated.notes[-1] == "test.csv: has no labels and is left out"
+
+
+def test_a_labelled_test_list_whose_path_comes_last_is_read(tmp_path):
+    make_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
+    lists = {
+        f"{split}_csv": f"label,path\n0,{name}.mp4\n"
+        for split, name in zip(("train", "val", "test"), "abc", strict=True)
+    }
+    annotated = read("path_label_csv", tmp_path, make_lists(tmp_path / "lists", **lists), 1)
+    assert counts(annotated) == {"train": 1, "val": 1, "test": 1}

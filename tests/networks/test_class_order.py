@@ -51,11 +51,11 @@ def test_published_lists_are_those_of_the_heads() -> None:
     """UCF101's has two pairs of classes in another order than ``classInd.txt``."""
     classes = ROOT / "configs" / "classes"
     official = (ROOT / "tests" / "data" / "ucf101" / "classInd.txt").read_text().split()[1::2]
-    published = read_classes(str(classes / "ucf101_published.txt")).names
+    published = tuple(read_classes(str(classes / "ucf101_published.txt")).values())
     rows = head_rows(published, official)
     assert {i: row for i, row in enumerate(rows) if i != row} == {34: 35, 35: 34, 46: 47, 47: 46}
     for name, count in (("hmdb51", 51), ("ucf50", 50)):
-        assert len(read_classes(str(classes / f"{name}_published.txt")).names) == count
+        assert len(read_classes(str(classes / f"{name}_published.txt"))) == count
 
 
 @pytest.fixture

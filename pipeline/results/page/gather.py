@@ -251,7 +251,7 @@ def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> E
         },
         failures={},
         weights=dict.fromkeys(logits, plan.recipe.train.selection),
-        seen=tuple(seen_by_teacher(plan.config.teacher.seen, plan.manifest.records)),
+        seen=tuple(seen_by_teacher(plan.config.teacher.seen, plan.manifest.records, ("val",))),
     )
 
 
