@@ -22,6 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 Uri = Annotated[str, AfterValidator(absolute_uri)]
 AS_DATASET = "as_dataset"  # the value of teacher.class_names that claims the data set's order
 NonNegative = Annotated[int, Field(ge=0)]
+DistillKind = Literal["forward_kl", "reverse_kl", "js", "dkd", "dist", "published"]
 Variant = Literal["nano", "tiny", "small", "base"]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
 
@@ -209,10 +210,13 @@ class StoreConfig(Section):
 class LossConfig(Section):
     """``loss = w * distill_loss + (1 - w) * label_loss``, with w = ``distill_weight``."""
 
-    kind: Literal["forward_kl", "published"] = "forward_kl"  # "published" only shows the defect
+    kind: DistillKind = "forward_kl"  # see dvflnet.losses; "published" only shows a defect
+    standardise: bool = False  # the logits of each row to mean 0 and variance 1, before temperature
     distill_weight: Fraction = 0.2
     temperature: Positive = 10.0
     label_smoothing: Fraction = 0.1
+    dkd_alpha: Annotated[float, Field(ge=0.0)] | None = None  # of kind dkd alone; null: 1
+    dkd_beta: Annotated[float, Field(ge=0.0)] | None = None  # of kind dkd alone; null: 8
 
 
 class SweepConfig(Section):
@@ -305,8 +309,14 @@ class ExperimentConfig(Section):
 
     @property
     def baseline(self) -> ExperimentConfig:
-        """The same experiment without distillation: its student is VFL-Net."""
-        labels_alone = self.loss.model_copy(update={"distill_weight": 0.0})
+        """The same experiment without distillation: its student is VFL-Net.
+
+        What the distill part would be decides nothing then, so its kind is the default.
+        """
+        smoothing, temperature = self.loss.label_smoothing, self.loss.temperature
+        labels_alone = LossConfig(
+            distill_weight=0.0, temperature=temperature, label_smoothing=smoothing
+        )
         return self.model_copy(update={"loss": labels_alone})
 
     @property
@@ -332,6 +342,8 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         yield f"frames.num_candidates: {few} is under clip.num_frames {wanted}"
     if config.dataset.layout != "folders" and config.dataset.annotations is None:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
+    if config.loss.kind != "dkd" and (config.loss.dkd_alpha, config.loss.dkd_beta) != (None, None):
+        yield f"loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with {config.loss.kind}"
     if config.tracking.uri is None and not is_local(config.artefacts):
         yield f"tracking.uri: is required, there can be no database beside {config.artefacts}"
     for role, model in (("teacher", config.teacher), ("student", config.student)):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from dvflnet.videofocalnet import VideoFocalNet
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig, Section, StudentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
@@ -29,14 +30,9 @@ from pipeline.views.loader import ClipRequest
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
 # Settings of the loop that change neither its order nor its arithmetic.
-NOT_PART_OF_KEY = {
-    "audit_rate",
-    "class_names",
-    "log_every_steps",
-    "max_failures",
-    "num_loaders",
-    "seen",
-}
+NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+# Settings that came later: at their defaults a run has the name that it had before they existed.
+LATER = {"selection", "standardise", "dkd_alpha", "dkd_beta"}
 
 
 @dataclass(frozen=True)
@@ -101,15 +97,15 @@ class TrainPlan:
     def key(self) -> str:
         """Digest of everything that decides the trained weights, up to rounding."""
         recipe = self.recipe
-        # A run of the default has the name that it had before there was a selection.
-        omitted = NOT_PART_OF_KEY | ({"selection"} if recipe.train.selection == "last" else set())
+        # A teacher's section also says how it is run and judged. A start is known by its digest.
+        network = recipe.model.model_dump(mode="json", include=set(StudentConfig.model_fields))
         decisive = {
             "role": recipe.role,
-            "model": recipe.model.model_dump(mode="json", exclude=NOT_PART_OF_KEY),
+            "model": network | {"init_weights": None},
             "init_weights": self.init_digest,
-            "loss": recipe.loss.model_dump(mode="json"),
-            "optim": recipe.optim.model_dump(mode="json"),
-            "train": recipe.train.model_dump(mode="json", exclude=omitted),
+            "loss": _decisive(recipe.loss),
+            "optim": _decisive(recipe.optim),
+            "train": _decisive(recipe.train),
             "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
             "transform": TRANSFORM_VERSION,
@@ -271,6 +267,16 @@ def _plan(
         store=None if store is None else _refer_to(store),
         init_digest=init_digest(recipe.model),
     )
+
+
+def _decisive(section: Section) -> dict[str, Any]:
+    """Return the settings of a section that belong to the key of a run."""
+    return {
+        name: value
+        for name, value in section.model_dump(mode="json").items()
+        if name not in NOT_PART_OF_KEY
+        and not (name in LATER and value == type(section).model_fields[name].default)
+    }
 
 
 def _refer_to(store: LogitStore) -> StoreReference:

@@ -143,6 +143,9 @@ class Training:
             temperature=loss.temperature,
             label_smoothing=loss.label_smoothing,
             kind=loss.kind,
+            standardise=loss.standardise,
+            dkd_alpha=1.0 if loss.dkd_alpha is None else loss.dkd_alpha,
+            dkd_beta=8.0 if loss.dkd_beta is None else loss.dkd_beta,
         )
 
     def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:

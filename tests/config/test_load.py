@@ -178,6 +178,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         ("dataset.layout=ucf101", "dataset.annotations: is required for layout ucf101"),
         ("student.init=imagenet", "student.init_weights: goes with init"),
         ("teacher.init_weights=/w.pth", "teacher.init_weights: goes with init"),
+        ("loss.dkd_beta=2", "loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with forward_kl"),
         ("train.epochs=20", "optim.warmup_epochs: 20.0 leaves nothing of train.epochs 20"),
         ("teacher.train.epochs=5", "teacher.optim.warmup_epochs: 20.0 leaves nothing"),
     ],

@@ -1,25 +1,39 @@
 """The losses against ``torch.nn.functional``, and the facts that make a distillation loss one."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvflnet.losses import distill_loss, label_loss, published_distill_loss, weighted_loss
+from dvflnet.losses import distill_loss, distill_terms, label_loss, weighted_loss
 
 TEMPERATURES = st.sampled_from([0.5, 1.0, 2.0, 4.0, 10.0])
 SETTINGS = {"distill_weight": 0.2, "temperature": 10.0, "label_smoothing": 0.1}
+DISTANCES = ["forward_kl", "reverse_kl", "js", "dkd", "dist"]  # all kinds but the published one
+ROWWISE = DISTANCES[:4]
 
 
 @st.composite
-def logits_pairs(draw):
+def logits_pairs(draw, scales=(0.1, 1.0, 10.0, 100.0), smallest=(1, 2)):
     """Draw student and teacher logits, (B, K) in float64, from calm to wild."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    shape = (draw(st.integers(1, 4)), draw(st.integers(2, 12)))
-    scale = draw(st.sampled_from([0.1, 1.0, 10.0, 100.0]))
-    pair = torch.randn(2, *shape, generator=generator, dtype=torch.float64) * scale
-    return pair[0], pair[1]
+    shape = (draw(st.integers(smallest[0], 4)), draw(st.integers(smallest[1], 12)))
+    pair = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return tuple(pair * draw(st.sampled_from(scales)))
+
+
+def calm_pairs():
+    """Logits that differ from row to row in every class: what is constant has no correlation."""
+    return logits_pairs(scales=(0.3, 1.0), smallest=(2, 3))
+
+
+def rows_of(student, teacher, temperature=2.0, **settings):
+    """The loss of each row, over T^2; the labels that DKD needs are the classes in turn."""
+    labels = torch.arange(len(student)) % student.shape[1]
+    return distill_terms(student, teacher, labels, temperature=temperature, **settings).sum(dim=1)
 
 
 @given(logits_pairs(), TEMPERATURES)
@@ -32,19 +46,29 @@ def test_distill_loss_is_kl_div_times_the_squared_temperature(pair, temperature)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@given(logits_pairs(), TEMPERATURES)
-def test_distill_loss_is_never_negative(pair, temperature):
-    assert distill_loss(*pair, temperature=temperature) >= -1e-12
+@pytest.mark.parametrize("kind", DISTANCES)
+@given(st.data(), TEMPERATURES, st.floats(-50.0, 50.0), st.booleans())
+def test_a_distance_and_its_gradient_are_zero_at_equality_alone(
+    kind, data, temperature, shift, standardise
+):
+    pair = data.draw(calm_pairs() if kind == "dist" else logits_pairs())
+    settings = {"temperature": temperature, "kind": kind, "standardise": standardise}
+    assert rows_of(*pair, **settings).min() >= -1e-12
+    student = (pair[1] + shift).requires_grad_()  # softmax does not see a shift
+    rows = rows_of(student, pair[1], **settings)
+    (gradient,) = torch.autograd.grad(rows.sum(), student)
+    assert rows.abs().max() < 1e-8
+    assert gradient.abs().max() < 1e-6
 
 
-@given(logits_pairs(), TEMPERATURES, st.floats(-50.0, 50.0))
-def test_distill_loss_and_its_gradient_are_zero_at_equality(pair, temperature, shift):
-    teacher, _ = pair
-    student = (teacher + shift).requires_grad_()  # softmax does not see a shift
-    loss = distill_loss(student, teacher, temperature=temperature)
-    (gradient,) = torch.autograd.grad(loss, student)
-    assert abs(loss.item()) < 1e-9
-    assert gradient.abs().max() < 1e-10
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_gradients_are_those_of_finite_differences(kind, standardise):
+    student, teacher = torch.randn(2, 3, 5, dtype=torch.float64).unbind()
+    student.requires_grad_()
+    settings = {"kind": kind, "standardise": standardise}
+    assert torch.autograd.gradcheck(lambda logits: rows_of(logits, teacher, **settings), student)
+    assert (rows_of(student, teacher, **settings) > 1e-3).all()
 
 
 @given(logits_pairs(), TEMPERATURES)
@@ -77,14 +101,111 @@ def test_the_student_must_cover_what_the_teacher_holds_possible():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_wide_gaps_stay_finite(dtype):
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_wide_gaps_stay_finite(kind, dtype):
     teacher = torch.tensor([[0.0, -1e4, 1e4], [1e4, 0.0, -1e4]], dtype=dtype)
-    student = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
-    loss = distill_loss(student, teacher, temperature=1.0)
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(torch.tensor(3.0).log().item())
+    student = torch.tensor([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]], dtype=dtype, requires_grad=True)
+    rows = rows_of(student, teacher, temperature=1.0, kind=kind)
+    rows.sum().backward()
+    assert rows.dtype == torch.float32
+    assert rows.isfinite().all()
     assert student.grad.isfinite().all()
+    if kind == "forward_kl":
+        torch.testing.assert_close(
+            rows, F.cross_entropy(student.float(), torch.tensor([2, 0])).expand(2)
+        )
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+@given(calm_pairs(), st.lists(st.floats(0.1, 9.0), min_size=4, max_size=4), st.floats(-9.0, 9.0))
+def test_standardised_logits_have_no_scale_and_no_shift(kind, pair, scales, shift):
+    scale = torch.tensor(scales, dtype=torch.float64)[: len(pair[0]), None]
+    settings = {"kind": kind, "standardise": True}
+    expected = rows_of(*pair, **settings)
+    for student, teacher in (
+        (scale * pair[0] + shift, pair[1]),
+        (pair[0], scale * pair[1] - shift),
+    ):
+        torch.testing.assert_close(rows_of(student, teacher, **settings), expected)
+    z_scores = [(x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True) for x in pair]
+    torch.testing.assert_close(rows_of(*z_scores, kind=kind), expected)
+
+
+def test_rows_without_any_preference_can_be_standardised():
+    student = torch.zeros(2, 4, requires_grad=True)
+    rows = rows_of(student, torch.zeros(2, 4), standardise=True)
+    rows.sum().backward()
+    assert rows.tolist() == [0.0, 0.0]
+    assert student.grad.isfinite().all()
+
+
+@given(logits_pairs(), TEMPERATURES)
+def test_reverse_and_js_by_their_definitions(pair, temperature):
+    student, teacher = pair
+    reverse = rows_of(student, teacher, temperature, kind="reverse_kl")
+    torch.testing.assert_close(reverse, rows_of(teacher, student, temperature))
+    js = rows_of(student, teacher, temperature, kind="js")
+    sides = [F.softmax(logits / temperature, dim=1) for logits in pair]
+    middle = (sides[0] + sides[1]) / 2
+    kls = [torch.special.xlogy(side, side / middle).sum(dim=1) for side in sides]
+    torch.testing.assert_close(js, (kls[0] + kls[1]) / 2, rtol=1e-7, atol=1e-9)
+    assert js.max() <= math.log(2.0) + 1e-12
+    torch.testing.assert_close(js, rows_of(teacher, student, temperature, kind="js"))
+
+
+@given(logits_pairs(), TEMPERATURES)
+def test_dkd_is_the_kl_in_two_parts_with_weights_of_their_own(pair, temperature):
+    """KL = target part + (1 - the teacher's probability of the label) * part of the others."""
+
+    def dkd(alpha, beta):
+        weights = {"dkd_alpha": alpha, "dkd_beta": beta}
+        return rows_of(*pair, temperature, kind="dkd", **weights)
+
+    labels = torch.arange(len(pair[1]))[:, None] % pair[1].shape[1]
+    sure = F.softmax(pair[1] / temperature, dim=1).gather(1, labels)[:, 0]
+    kl = rows_of(*pair, temperature)
+    torch.testing.assert_close(dkd(1.0, 0.0) + (1 - sure) * dkd(0.0, 1.0), kl)
+    torch.testing.assert_close(
+        rows_of(*pair, temperature, kind="dkd"), dkd(1.0, 0.0) + 8 * dkd(0.0, 1.0)
+    )
+
+
+@given(calm_pairs())
+def test_dist_is_one_minus_the_correlations(pair):
+    student, teacher = (F.softmax(logits / 2.0, dim=1) for logits in pair)
+
+    def distances(first, second):
+        couples = zip(first, second, strict=True)
+        return torch.stack([1 - torch.stack(couple).corrcoef()[0, 1] for couple in couples])
+
+    expected = distances(student, teacher) + distances(student.T, teacher.T).mean()
+    torch.testing.assert_close(rows_of(*pair, kind="dist"), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(calm_pairs(), st.floats(0.1, 1.0))
+def test_dist_is_blind_to_an_affine_change_of_probabilities(pair, scale):
+    """Of one clip any; of a batch one that is the same for all clips, here towards uniform."""
+    student, teacher = pair
+    fainter = (scale * F.softmax(teacher, 1) + (1 - scale) / teacher.shape[1]).log()
+    settings = {"kind": "dist", "temperature": 1.0}
+    torch.testing.assert_close(
+        rows_of(student, fainter, **settings),
+        rows_of(student, teacher, **settings),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("kind", ROWWISE)
+@given(logits_pairs())
+def test_a_row_has_its_loss_in_any_company(kind, pair):
+    labels = torch.arange(len(pair[0])) % pair[0].shape[1]
+    settings = {"kind": kind, "temperature": 2.0}
+    alone = [
+        distill_terms(student[None], teacher[None], label[None], **settings).sum()
+        for student, teacher, label in zip(*pair, labels, strict=True)
+    ]
+    torch.testing.assert_close(torch.stack(alone), rows_of(*pair, **settings))
 
 
 @pytest.mark.parametrize(
@@ -109,15 +230,16 @@ def test_types_are_widened_never_narrowed(student_dtype, teacher_dtype, loss_dty
 @given(logits_pairs())
 def test_published_loss_is_not_zero_at_equality_and_rewards_being_sure(pair):
     teacher = pair[0].clamp(-5.0, 5.0)
-    equal = published_distill_loss(teacher, teacher, temperature=1.0)
+    settings = {"kind": "published", "temperature": 1.0}
+    equal = rows_of(teacher, teacher, **settings)
     sure = 1000.0 * F.one_hot(teacher.argmax(1), teacher.shape[1]).double()
-    assert equal < 0.0
-    assert published_distill_loss(sure, teacher, temperature=1.0) <= equal
+    assert equal.max() < 0.0
+    assert (rows_of(sure, teacher, **settings) <= equal).all()
 
 
 def test_published_loss_breaks_on_wide_gaps():
     teacher = torch.tensor([[0.0, 200.0]])
-    assert published_distill_loss(torch.zeros(1, 2), teacher, temperature=1.0).isnan()
+    assert rows_of(torch.zeros(1, 2), teacher, temperature=1.0, kind="published").isnan()
 
 
 @given(logits_pairs(), st.sampled_from([0.0, 0.1, 0.5]))
@@ -142,15 +264,15 @@ def test_soft_labels_mix_the_losses_of_their_labels():
 
 
 @pytest.mark.parametrize("distill_weight", [0.2, 0.5, 1.0])
-@pytest.mark.parametrize("kind", ["forward_kl", "published"])
+@pytest.mark.parametrize("kind", [*DISTANCES, "published"])
 def test_weighted_loss_is_the_weighted_sum(distill_weight, kind):
     student, teacher = torch.randn(2, 4, 9)
-    labels = torch.tensor([0, 3, 8, 8])
+    labels = torch.arange(4)
     parts = weighted_loss(
         student, teacher, labels, **SETTINGS | {"distill_weight": distill_weight, "kind": kind}
     )
-    measure = {"forward_kl": distill_loss, "published": published_distill_loss}[kind]
-    assert parts.distill_loss == measure(student, teacher, temperature=10.0)
+    rows = rows_of(student, teacher, temperature=10.0, kind=kind)
+    torch.testing.assert_close(parts.distill_loss, 100.0 * rows.mean())
     assert parts.label_loss == label_loss(student, labels, label_smoothing=0.1)
     expected = distill_weight * parts.distill_loss + (1 - distill_weight) * parts.label_loss
     torch.testing.assert_close(parts.loss, expected)
@@ -194,7 +316,8 @@ def test_weight_zero_needs_no_teacher():
         ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ({"temperature": float("nan")}, "temperature must be above 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
-        ({"kind": "reverse_kl"}, "unknown kind 'reverse_kl'; choose one of forward_kl, published"),
+        ({"kind": "kl"}, "unknown kind 'kl'; choose one of forward_kl, reverse_kl, js, dkd, dist"),
+        ({"kind": "dkd", "labels": torch.zeros(2, 5)}, "dkd needs an integer label for every row"),
         ({"teacher_logits": None}, "needs teacher_logits"),
         ({"teacher_logits": torch.zeros(2, 6)}, r"shape of student_logits \(2, 5\), got \(2, 6\)"),
         ({"teacher_logits": torch.zeros(2, 5, dtype=torch.int64)}, "must be floating"),

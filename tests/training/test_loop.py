@@ -103,17 +103,6 @@ def test_the_best_epoch_has_most_right_answers_and_then_the_lowest_nll():
     assert len(set(ordered)) == 4
 
 
-def test_the_selection_names_the_weights_and_only_the_best_makes_another_run(plan):
-    def select(selection):
-        train = plan.recipe.train.model_copy(update={"selection": selection})
-        return replace(plan, recipe=replace(plan.recipe, train=train))
-
-    assert select("last").key == plan.key
-    assert select("last").selected == plan.files.last
-    assert select("best").key != plan.key
-    assert select("best").selected == select("best").files.best
-
-
 def test_every_epoch_is_reported_with_its_points(straight):
     assert straight.steps == list(range(1, 16))  # 20 videos, 4 a step, 3 epochs
     assert [(report.epoch, report.step) for report in straight.reports] == [
