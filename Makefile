@@ -139,7 +139,8 @@ ui: $(INSTALLED) ## show the runs in MLflow on this machine (MLFLOW_DB=... for o
 	@echo "==> MLflow on $(MLFLOW_DB); it takes a moment to start, and ends with Ctrl-C"
 	@$(BIN)/python -c "$$LINKS" '$(MLFLOW_DB)' $(UI_PORT)
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server \
-	    --backend-store-uri 'sqlite:///$(MLFLOW_DB)' --no-serve-artifacts \
+	    --backend-store-uri "sqlite:///$$($(BIN)/python -c \
+	        'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1]))' '$(MLFLOW_DB)')" --no-serve-artifacts \
 	    --host 127.0.0.1 --port $(UI_PORT) --workers 1
 
 # A plain experiment link opens another page of MLflow; this form opens the table of runs.

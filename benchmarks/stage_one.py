@@ -30,7 +30,7 @@ from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.cluster import LOCAL
 from pipeline.storage.sealed.store import open_for_writing
-from pipeline.tracking.server import find_runs
+from pipeline.tracking.server import connect, experiment_id, newest_run
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
 SMALL = ("dataset.generated.num_val_groups=1", "teacher.embed_dim=32", "clip.side=64")
@@ -62,7 +62,8 @@ def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
     say("stage on Ray")
     with contextlib.redirect_stdout(sys.stderr):
         store = run_cache_teacher(plan_cache(on_ray), LOCAL)
-    (run,) = find_runs(on_ray.tracking_uri, on_ray.dataset.name, "tags.stage = 'cache_teacher'")
+    client, key = connect(on_ray.tracking_uri), plan.spec.fingerprint
+    run = newest_run(client, experiment_id(client, on_ray), "cache_teacher", key, finished=True)
     if store.root_digest != bare_digest:
         raise SystemExit(f"root digests differ: {bare_digest} bare, {store.root_digest} on Ray")
     print_section(

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, for the tests that need one."""
+"""A real MLflow server on loopback, and what runs a server or database holds."""
 
 import contextlib
 import os
@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from pipeline.tracking.server import connect
 from tests.loopback import wait_until_it_answers
 
 START_SECONDS = 180.0  # MLflow imports for ten seconds, and a busy machine takes longer
@@ -30,3 +32,10 @@ def mlflow_server(database: Path, port: int) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def find_runs(uri: str, experiment: str, where: str = "") -> list[Any]:
+    """Search the runs of an experiment by MLflow's filter, the newest first."""
+    client = connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], where)) if found else []

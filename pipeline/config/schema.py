@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -305,7 +306,8 @@ class ExperimentConfig(Section):
 
     @property
     def tracking_uri(self) -> str:
-        return self.tracking.uri or f"sqlite:///{Path(self.artefacts).parent / 'mlflow.db'}"
+        """A server's, or that of a database file, whose path is quoted."""
+        return self.tracking.uri or f"sqlite:///{quote(str(Path(self.artefacts).parent))}/mlflow.db"
 
     @property
     def baseline(self) -> ExperimentConfig:

@@ -14,6 +14,7 @@ from pipeline.errors import ClusterUnavailable, ConfigError, PipelineError
 from pipeline.storage.files import is_local
 from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.tracking.progress import Progress
+from pipeline.tracking.server import database_file
 
 LOCAL = "local"
 CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
@@ -103,8 +104,8 @@ def check_uris_survive(config: ExperimentConfig) -> None:
     """Refuse artefacts inside the folder of a submitted job, which Ray throws away."""
     if not inside_ray_job():
         return
-    database = config.tracking_uri.removeprefix("sqlite:///")
-    for uri in (config.artefacts, config.frames_uri, config.store_uri, database):
+    database = database_file(config.tracking_uri) or config.tracking_uri
+    for uri in (config.artefacts, config.frames_uri, config.store_uri, str(database)):
         if is_local(uri) and uri.startswith(os.getcwd() + os.sep):
             raise ConfigError(
                 f"{uri} lies in the folder of this Ray job, which is deleted with it.\n"

@@ -276,7 +276,14 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
     }
     title, sections = f"{name} {evaluation.protocol}", ("evaluate",)
     with open_run(
-        plan.config, stage="evaluate", name=title, key=key, sections=sections, tags=tags
+        plan.config,
+        stage="evaluate",
+        name=title,
+        key=key,
+        sections=sections,
+        tags=tags,
+        # There is no summary yet, so the evaluation is unfinished even if MLflow says FINISHED.
+        reopen_finished=True,
     ) as run:
         metrics = evaluation.metrics(name)
         metrics |= dict(zip(("top1_low", "top1_high"), evaluation.top1(name)[1:], strict=True))

@@ -295,7 +295,14 @@ def _track(
     }
     name = f"export {trained.name}"
     with open_run(
-        plan.config, stage="export", name=name, key=plan.key, sections=(), tags=tags
+        plan.config,
+        stage="export",
+        name=name,
+        key=plan.key,
+        sections=(),
+        tags=tags,
+        # There is no export.json yet, so the export is unfinished even if MLflow says FINISHED.
+        reopen_finished=True,
     ) as run:
         for file, values in measured.items():
             for metric in ("top1", "nll", "agreement", "max_difference"):

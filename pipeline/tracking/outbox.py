@@ -7,6 +7,7 @@ warning. (MLflow's own asynchronous logging drops a batch whose request fails.)
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -24,11 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Calls that may fail and are then repeated.
+    """Calls that may fail and are then repeated; ``check`` raises if the server does not answer.
 
-    ``check`` raises if the server does not answer. A call that fails while the server answers is
-    itself at fault, and is given up after ``MAX_REFUSALS`` attempts, so that it does not hold up
-    the others for ever.
+    A call that fails while the server answers is itself at fault, and is given up after
+    ``MAX_REFUSALS`` attempts, so that it does not hold up the others for ever.
     """
 
     def __init__(self, name: str, check: Call) -> None:
@@ -42,7 +42,7 @@ class Outbox:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def put(self, call: Call) -> None:
-        """Add a call; return at once. It may be made twice, so twice must be as good as once."""
+        """Add a call, which may be made twice: twice must be as good as once."""
         self._calls.put(call)
 
     def close(self, idle_seconds: float) -> int:
@@ -77,7 +77,9 @@ class Outbox:
                 if self._answering or self.error is None:
                     logger.warning("%s: %s; kept, and tried again", self._name, error)
                 self.error, self._answering = error, False
-                num_refusals += self._answers()
+                with contextlib.suppress(Exception):  # the same failure, and already noted
+                    self._check()
+                    num_refusals += 1
             else:
                 self._answering, self._last_success = True, time.monotonic()
                 return
@@ -87,10 +89,3 @@ class Outbox:
         self._answering = True
         self._num_refused += 1
         logger.warning("%s: gave up one entry: %s", self._name, self.error)
-
-    def _answers(self) -> bool:
-        try:
-            self._check()
-        except Exception:  # the same failure, and already noted
-            return False
-        return True

@@ -80,10 +80,9 @@ class Progress:
 
     def _show(self, note: str, *, end: str) -> None:
         self._shown = time.monotonic()
-        if self.hidden:
-            return
         self._clear()
-        print(self._line(note), end=end, file=sys.stderr, flush=True)
+        if not self.hidden:
+            print(self._line(note), end=end, file=sys.stderr, flush=True)
 
     def _line(self, note: str) -> str:
         bar = ""

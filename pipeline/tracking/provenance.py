@@ -19,7 +19,6 @@ LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")
 
 
 def source_tags() -> dict[str, str]:
-    """Return the tags of the running job: its file, commit and Ray submission, where known."""
     tags = {"mlflow.source.name": Path(sys.argv[0]).name}
     if commit := _git("rev-parse", "HEAD"):  # not in the copy that a submitted job gets
         dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
@@ -43,10 +42,9 @@ def seal_provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, A
 
 
 def _git(*words: str) -> str:
-    folder = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, check=False
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return ""

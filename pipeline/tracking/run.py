@@ -21,22 +21,14 @@ from matplotlib.figure import Figure
 
 from pipeline.config.load import flattened, resolved_yaml
 from pipeline.config.schema import ExperimentConfig
+from pipeline.errors import ConfigError
+from pipeline.tracking import server
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.provenance import source_tags
-from pipeline.tracking.server import (
-    connect,
-    database_file,
-    experiment_id,
-    experiment_name,
-    export_model,
-    newest_run,
-    upload_model,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     from dvflnet.deployed import ClipClassifier
 
@@ -47,6 +39,9 @@ HEAD_START_SECONDS = 60.0  # of the stage: MLflow compares runs by the metric th
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
+REMEDY = """\
+  A deleted experiment is restored, or tracking.experiment set to another name; an older database
+  wants `mlflow db upgrade URI`; tracking.uri names another database or server."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +59,14 @@ def open_run(
 ) -> TrackedRun:
     """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
 
-    Waits for the server, but not long; without it the run opens later.
+    Waits for the server, but not long; without it the run opens later. ``name`` is what people
+    read, and ``key`` says which work it is: a job that resumes comes with the same one. The
+    settings of the config's ``sections`` become the params. A run below a ``parent`` neither waits
+    nor watches the machine, since its parent did and does. With ``reopen_finished`` the newest run
+    is gone on with even if it is finished: the job that ended it was killed before its work counted
+    as done.
 
-    Args:
-        config: the experiment.
-        stage: what does the work, such as ``train_student``.
-        name: what people read; it says what sets this run apart.
-        key: says which work it is; a job that resumes comes with the same one.
-        sections: of the config, whose settings decide this stage; they become the params.
-        tags: facts of this stage, beside those that every run has.
-        parent: the run that this one is shown below. It has waited for the server and watches the
-            machine, so that this one does neither.
-        reopen_finished: go on with the newest run even if it is finished: the job that ended it was
-            killed before its work counted as done.
+    ConfigError if MLflow refuses the run, which no waiting would mend.
     """
     uri = config.tracking_uri
     prefixes = tuple(f"{section}." for section in sections)
@@ -89,8 +79,8 @@ def open_run(
 
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.opened().info.run_id
-        experiment = experiment_id(client, config)
-        run = newest_run(client, experiment, stage, key, finished=reopen_finished)
+        experiment = server.experiment_id(client, config)
+        run = server.newest_run(client, experiment, stage, key, finished=reopen_finished)
         run = run or client.create_run(experiment, tags=all_tags, run_name=name)
         client.update_run(run.info.run_id, status="RUNNING")
         known = run.data.params  # MLflow refuses to change one
@@ -101,7 +91,7 @@ def open_run(
     tracked = TrackedRun(uri, find_or_create)
     tracked.log_text("config/resolved.yaml", resolved_yaml(config))
     if parent is None:
-        tracked.wait_opened(DATABASE_SECONDS if database_file(uri) else SERVER_SECONDS)
+        tracked.wait_opened(DATABASE_SECONDS if server.database_file(uri) else SERVER_SECONDS)
         threading.Thread(target=tracked.watch_machine, name="machine", daemon=True).start()
     return tracked
 
@@ -115,9 +105,9 @@ def is_unfinished(config: ExperimentConfig, *, stage: str, key: str) -> bool:
 
     def look() -> None:
         try:
-            client = connect(config.tracking_uri)
-            experiment = client.get_experiment_by_name(experiment_name(config))
-            if experiment and newest_run(client, experiment.experiment_id, stage, key):
+            client = server.connect(config.tracking_uri)
+            experiment = client.get_experiment_by_name(server.experiment_name(config))
+            if experiment and server.newest_run(client, experiment.experiment_id, stage, key):
                 found.set()
         except Exception as error:  # tracking never decides whether work lives
             logger.warning("MLflow at %s does not answer: %s", config.tracking_uri, error)
@@ -141,13 +131,13 @@ class TrackedRun:
         self._client: MlflowClient
         self._run: Run | None = None
         self._last_steps: dict[str, int] = {}  # of each curve
-        self._is_open, self._measured, self._ended = (threading.Event() for _ in range(3))
+        self._refusal: Exception | None = None
+        self._answered, self._measured, self._ended = (threading.Event() for _ in range(3))
         self._outbox = Outbox("MLflow", self._check)
         self._outbox.put(self._open)
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id; None while the server has not answered."""
         return self._run.info.run_id if self._run else None
 
     @property
@@ -167,9 +157,16 @@ class TrackedRun:
         return self._run
 
     def wait_opened(self, seconds: float) -> None:
-        if not self._is_open.wait(seconds):
+        """Wait until the run is open, with a warning if it is not; ConfigError if it is refused."""
+        self._answered.wait(seconds)
+        if self._run is None and self._refusal is not None:
+            self._outbox.close(0.0)
+            raise ConfigError(f"MLflow at {self._uri} refuses the run: {self._refusal}\n{REMEDY}")
+        if self._run is None:
             logger.warning(
-                "MLflow at %s does not answer; what is logged is kept until it does", self._uri
+                "MLflow at %s does not answer%s; what is logged is kept until it does",
+                self._uri,
+                server.proxy_hint(self._uri),
             )
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -229,18 +226,17 @@ class TrackedRun:
     ) -> None:
         """Log a network that loads without this package. Takes half a minute in the background.
 
-        ``model`` is on the CPU and in eval mode, and must not be changed until the run ends; its
-        clips are of ``clip_shape``, ``(T, H, W, 3)``. ``metadata`` is what its users need to know,
-        such as class names in order.
+        ``model`` is on the CPU, in eval mode, and must not change until the run ends; its clips are
+        ``(T, H, W, 3)``. ``metadata`` is for its users, such as class names in order.
         """
         folder = tempfile.TemporaryDirectory(prefix="mlflow-model-")
         path = Path(folder.name, "model")
 
         def send(client: MlflowClient, run_id: str) -> None:
-            upload_model(client, self.opened().info.experiment_id, run_id, path)
+            server.upload_model(client, self.opened().info.experiment_id, run_id, path)
             folder.cleanup()
 
-        self._outbox.put(lambda: export_model(model, path, clip_shape, metadata))
+        self._outbox.put(lambda: server.export_model(model, path, clip_shape, metadata))
         self._put(send)
 
     def watch_machine(self) -> None:
@@ -248,7 +244,11 @@ class TrackedRun:
         self._measured.wait(HEAD_START_SECONDS)
         while not self._ended.is_set():
             try:
-                monitor = self._new_monitor()
+                self._check()  # without an answer the monitor would count its steps from 0 again
+                from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+                uri = self._client.tracking_uri  # else it makes an mlflow.db where the job started
+                monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=uri)
             except Exception as error:  # no warning: the outbox has one for what matters
                 logger.info("MLflow: the machine is not watched for now: %s", error)
                 self._ended.wait(RENEW_SECONDS)
@@ -279,24 +279,23 @@ class TrackedRun:
         self._outbox.put(lambda: call(self._client, self.opened().info.run_id))
 
     def _open(self) -> None:
-        self._client = connect(self._uri)
-        run = self._find_or_create(self._client)
+        try:
+            self._client = server.connect(self._uri)
+            run = self._find_or_create(self._client)
+        except Exception as error:
+            if server.is_refusal(error):
+                self._refusal = error
+                self._answered.set()
+            raise
         for name in run.data.metrics:
             points = self._client.get_metric_history(run.info.run_id, name)
             self._last_steps[name] = max(point.step for point in points)
         self._run = run
-        self._is_open.set()
+        self._answered.set()
 
     def _check(self) -> None:
         """Raise if the server does not answer, or the run is not open yet."""
         self._client.get_run(self.opened().info.run_id)
-
-    def _new_monitor(self) -> SystemMetricsMonitor:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        self._check()  # without an answer the monitor would count its steps from 0 again
-        # Without the URI it makes an mlflow.db where the job was started.
-        return SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._uri)
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -316,5 +315,4 @@ def _log_points(
 
 
 def _now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
-    return int(1000 * time.time())
+    return int(1000 * time.time())  # milliseconds, as MLflow counts

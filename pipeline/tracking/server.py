@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StorageUnavailable
@@ -29,6 +33,10 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 CANDIDATE = "candidate"  # alias of the newest registered version: nobody has approved it yet
+# Codes of answers that the same request gets again. Two jobs that make one experiment at once get
+# RESOURCE_ALREADY_EXISTS, which goes away.
+REFUSED = {"BAD_REQUEST", "CUSTOMER_UNAUTHORIZED", "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+REFUSED |= {"INVALID_STATE", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 
 
 def connect(uri: str) -> MlflowClient:
@@ -42,34 +50,51 @@ def connect(uri: str) -> MlflowClient:
     database.parent.mkdir(parents=True, exist_ok=True)
     with open(database.with_name(f".{database.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that make the tables at once collide
-        return MlflowClient(uri)
+        with closing(sqlite3.connect(database)) as probe:  # MLflow would try for an hour
+            probe.execute("BEGIN IMMEDIATE")
+        # By this name MLflow does not make the folder of the quoted path beside the right one.
+        return MlflowClient(uri.replace("sqlite:", "sqlite+pysqlite:", 1))
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of a ``sqlite:`` URI; None for a server."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else None
+    """Return the file of a ``sqlite:`` URI, whose path is quoted; None for a server."""
+    return Path(unquote(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:") else None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether the same call would fail again, as it does not when a server was away."""
+    if isinstance(error, OSError | sqlite3.DatabaseError):  # of a database and its folder
+        lasting = not isinstance(error, ConnectionError | TimeoutError)
+        return lasting and not any(word in str(error) for word in ("locked", "full", "No space"))
+    return getattr(error, "error_code", "") in REFUSED or "database schema" in str(error)
+
+
+def proxy_hint(uri: str) -> str:
+    """Name the proxy between this job and a server, if there is one."""
+    parts = urlsplit(uri)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.netloc):
+        return ""
+    return f" through the proxy {proxy} (name {parts.hostname} in no_proxy if none is wanted)"
 
 
 def experiment_name(config: ExperimentConfig) -> str:
-    """Return the name under which the runs of a config stand."""
     return config.tracking.experiment or config.dataset.name
 
 
 def experiment_id(client: MlflowClient, config: ExperimentConfig) -> str:
-    """Return the id of a config's experiment, which is made if need be."""
     name = experiment_name(config)
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     database = database_file(config.tracking_uri)
     # MLflow would put the artifacts of a database below the folder that the job starts in.
-    artifacts = str(database.parent / "mlartifacts" / name) if database else None
+    artifacts = (database.absolute().parent / "mlartifacts" / name).as_uri() if database else None
     return client.create_experiment(name, artifact_location=artifacts)
 
 
 def newest_run(
     client: MlflowClient, experiment: str, stage: str, key: str, *, finished: bool = False
 ) -> Run | None:
-    """Return the newest run of a stage and key; a finished one only if that is asked for."""
     where = f"tags.stage = '{stage}' AND tags.run.key = '{key}'"
     if not finished:
         where += " AND attributes.status != 'FINISHED'"
@@ -77,21 +102,8 @@ def newest_run(
     return runs[0] if runs else None
 
 
-def find_runs(uri: str, experiment: str, where: str = "") -> list[Run]:
-    """Search the runs of an experiment by its name, the newest first.
-
-    ``where`` is MLflow's filter, such as ``dataset.digest = '...'``.
-    """
-    client = connect(uri)
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id], where)) if found else []
-
-
 def read_curves(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-    """Read the (step, value) points of a run's curves; a name that was never logged has none.
-
-    StorageUnavailable if there is no such run, or the server does not answer.
-    """
+    """Read the (step, value) points of a run's curves; a name that was never logged has none."""
     database = database_file(uri)
     if database and not database.exists():
         raise StorageUnavailable(f"there is no MLflow database {database}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.server import find_runs
+from tests.mlflow_server import find_runs
 
 VISIT = Path(__file__).with_name("visit.cjs")
 SIZE = (1500, 1050)

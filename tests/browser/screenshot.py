@@ -7,10 +7,9 @@
 import argparse
 from pathlib import Path
 
-from pipeline.tracking.server import find_runs
 from tests.browser.mlflow_pages import Page, runs_page, visit
 from tests.loopback import free_port
-from tests.mlflow_server import mlflow_server
+from tests.mlflow_server import find_runs, mlflow_server
 
 SIZE = (1360, 1130)
 # Of some twenty charts: how good the best checkpoints are, and how they came to be.

@@ -17,9 +17,9 @@ from pipeline.results.export.contract import build_contract, check_formats
 from pipeline.results.export.measured import NETWORK, Measured
 from pipeline.stages.export import _check, plan_export, run_export
 from pipeline.storage.files import read_json, sha256_of
-from pipeline.tracking.server import find_runs
 from tests.conftest import CLASS_NAMES
 from tests.exported_programs import check_logits, clips_of
+from tests.mlflow_server import find_runs
 from tests.untrained_student import write_student
 
 pytestmark = pytest.mark.timeout(600)  # the exporters are slow to start

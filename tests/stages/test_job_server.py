@@ -16,7 +16,7 @@ import pytest
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
 from pipeline.storage.files import read_json
-from pipeline.tracking.server import find_runs
+from tests.mlflow_server import find_runs
 from tests.stages.conftest import index, write_teacher
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1500)]

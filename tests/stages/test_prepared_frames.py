@@ -15,8 +15,8 @@ from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import LOCAL
 from pipeline.stages.prepare import plan_frames, run_prepare_frames
 from pipeline.stages.train import run_training
-from pipeline.tracking.server import find_runs
 from pipeline.training.plan import plan_student, plan_teacher
+from tests.mlflow_server import find_runs
 from tests.stages.conftest import index
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -28,9 +28,9 @@ from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.storage.files import read_bytes
-from pipeline.tracking.server import find_runs
 from pipeline.training.plan import plan_student, plan_teacher
 from tests.html_page import Page
+from tests.mlflow_server import find_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -12,9 +12,9 @@ from pipeline.stages.cluster import LOCAL, ray_session
 from pipeline.stages.sweep import run_sweep
 from pipeline.stages.train import run_training
 from pipeline.storage import files
-from pipeline.tracking.server import find_runs
 from pipeline.training.plan import plan_student
 from pipeline.training.sweep import plan_sweep
+from tests.mlflow_server import find_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config.schema import DatasetConfig, ExperimentConfig, TrackingConfig
 from pipeline.tracking.run import TrackedRun, open_run
-from pipeline.tracking.server import connect, find_runs
+from pipeline.tracking.server import connect
+from tests.mlflow_server import find_runs
 
 EXPERIMENT = "shapes"
 ROOT = Path(__file__).parents[2]
@@ -24,22 +25,36 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+def database(empty_database: Path, tmp_path: Path) -> Path:
+    """A database in a folder whose name must be quoted in a URI."""
+    folder = tmp_path / "50%20 of #1?"
+    folder.mkdir()
+    return Path(shutil.copy(empty_database, folder / "mlflow.db"))
 
 
-def config_for(uri: str) -> ExperimentConfig:
+@pytest.fixture
+def uri(database: Path) -> str:
+    return config_for(None, artefacts=str(database.parent / "artefacts")).tracking_uri
+
+
+def config_for(
+    uri: str | None, *, artefacts: str = "/artefacts", **tracking: str
+) -> ExperimentConfig:
     dataset = DatasetConfig(name=EXPERIMENT, root="/videos", layout="folders", num_classes=4)
     return ExperimentConfig(
-        artefacts="/artefacts", dataset=dataset, tracking=TrackingConfig(uri=uri)
+        artefacts=artefacts, dataset=dataset, tracking=TrackingConfig(uri=uri, **tracking)
     )
 
 
 def opened(
-    uri: str, tags: Mapping[str, str] | None = None, *, reopen_finished: bool = False
+    uri: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    reopen_finished: bool = False,
+    **tracking: str,
 ) -> TrackedRun:
     return open_run(
-        config_for(uri),
+        config_for(uri, **tracking),
         stage="train_student",
         name="nano",
         key="5e1f",

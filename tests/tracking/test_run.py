@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from matplotlib.figure import Figure
@@ -17,9 +18,8 @@ from matplotlib.figure import Figure
 from pipeline.config.load import load_config
 from pipeline.tracking import run as tracked_run
 from pipeline.tracking.run import is_unfinished
-from pipeline.tracking.server import find_runs
 from tests.loopback import free_port
-from tests.mlflow_server import mlflow_server
+from tests.mlflow_server import find_runs, mlflow_server
 from tests.tracking.conftest import EXPERIMENT, ROOT, config_for, only_run, opened, steps_of
 
 # A job that logs steps 1 to 5 and works on until it is killed.
@@ -65,7 +65,7 @@ def test_a_run_says_what_was_done(uri: str) -> None:
     assert logged.data.params["loss.distill_weight"] == "0.2"
     assert {name.partition(".")[0] for name in logged.data.params} == {"loss", "student"}
     assert "student.depths" not in logged.data.params  # null: not set, so not shown
-    artifacts = Path(logged.info.artifact_uri.removeprefix("file://"))
+    artifacts = Path(unquote(logged.info.artifact_uri.removeprefix("file://")))
     assert load_config(artifacts / "config/resolved.yaml") == config_for(uri)
     assert (artifacts / "val/confusion.png").read_bytes().startswith(b"\x89PNG")
     assert (artifacts / "val/per_class.csv").read_text() == "class,top1\n"

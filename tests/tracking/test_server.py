@@ -1,7 +1,11 @@
 """Networks in MLflow load without this package; databases that two jobs open at once."""
 
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -10,8 +14,10 @@ import torch
 
 from dvflnet import build_model
 from dvflnet.deployed import ClipClassifier
-from pipeline.errors import StorageUnavailable
-from pipeline.tracking.server import register_model
+from pipeline.errors import ConfigError, StorageUnavailable
+from pipeline.tracking import run as tracked_run
+from pipeline.tracking.server import connect, is_refusal, proxy_hint, register_model
+from tests.loopback import free_port
 from tests.tracking.conftest import ROOT, only_run, opened
 
 
@@ -40,6 +46,81 @@ def test_a_run_without_a_model_is_not_registered(uri: str) -> None:
         pass
     with pytest.raises(StorageUnavailable, match="has no model in MLflow"):
         register_model(uri, only_run(uri).info.run_id, "shapes-student")
+
+
+def delete_experiment(uri: str, database: Path) -> None:
+    with opened(uri):
+        pass
+    connect(uri).delete_experiment(only_run(uri).info.experiment_id)
+
+
+def forget_the_schema(uri: str, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as tables, tables:
+        tables.execute("UPDATE alembic_version SET version_num = 'older'")
+
+
+def overwrite(uri: str, database: Path) -> None:
+    database.write_bytes(b"no database " * 1000)
+
+
+def put_a_file_there(uri: str, database: Path) -> None:
+    shutil.rmtree(database.parent)
+    database.parent.touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (delete_experiment, "deleted"),
+        (forget_the_schema, "out-of-date database schema"),
+        (overwrite, "not a database"),
+        (put_a_file_there, "File exists|Not a directory"),
+    ],
+)
+def test_what_no_waiting_mends_is_refused_at_once(uri, database, spoil, words) -> None:
+    spoil(uri, database)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=f"refuses the run: .*({words})") as caught:
+        opened(uri)
+    assert time.monotonic() - started < 15
+    assert "mlflow db upgrade" in str(caught.value)
+    assert "tracking.experiment" in str(caught.value)
+
+
+def test_a_name_that_mlflow_refuses_is_said(uri: str) -> None:
+    with pytest.raises(ConfigError, match="exceeds the maximum"):
+        opened(uri, experiment="x" * 501)
+
+
+def test_a_locked_database_is_no_refusal(uri: str, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            connect(uri)
+    assert not is_refusal(caught.value)
+
+
+def test_everything_stays_in_the_folder_of_the_database(uri: str, database: Path) -> None:
+    with opened(uri) as run:
+        run.log_text("notes.txt", "here")
+    assert [path.name for path in database.parent.parent.iterdir()] == [database.parent.name]
+    (notes,) = database.parent.rglob("notes.txt")
+    assert notes.read_text() == "here"
+
+
+def test_a_proxy_in_the_way_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(tracked_run, "SERVER_SECONDS", 0.5)
+    monkeypatch.setattr(tracked_run, "IDLE_SECONDS", 0.2)
+    with opened("http://localhost:5000"):
+        pass
+    assert f"does not answer through the proxy {proxy} (name localhost in no_proxy" in caplog.text
+    monkeypatch.setenv("no_proxy", "localhost")
+    assert proxy_hint("http://localhost:5000") == ""
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
-from pipeline.tracking.server import find_runs
+from tests.mlflow_server import find_runs
 from tests.stages.chaos.figures import FIGURES
 from tests.stages.chaos.trials import FORWARD, TRAIN_STEP, Trial, last_weights, new_folder
 from tests.stages.conftest import index, write_teacher
