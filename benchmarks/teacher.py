@@ -56,7 +56,9 @@ def main() -> None:
 def write_teacher(folder: Path) -> Path:
     torch.manual_seed(0)
     path = folder / "base.safetensors"
-    write_weights(str(path), build_model("base", NUM_CLASSES, NUM_FRAMES).state_dict(), {})
+    names = [str(number) for number in range(NUM_CLASSES)]
+    network = build_model("base", NUM_CLASSES, NUM_FRAMES)
+    write_weights(str(path), network.state_dict(), {}, class_names=names)
     return path
 
 
@@ -67,9 +69,7 @@ def load_teacher(weights: Path, formulation: str, precision: str) -> nn.Module:
         network: nn.Module = build_published("base", NUM_CLASSES, NUM_FRAMES)
         network.load_state_dict(file.state)
         return network.eval()
-    ours = load_network(
-        TeacherConfig(), file, num_classes=NUM_CLASSES, num_frames=NUM_FRAMES
-    ).eval()
+    ours = load_network(TeacherConfig(), file, num_frames=NUM_FRAMES)
     if precision != "float32":
         round_weights(ours, precision)
         ours.head.to(PRECISIONS[precision])  # the published code knows no float32 head

@@ -4,9 +4,12 @@
     python jobs/evaluate.py configs/demo.yaml --clips 4 --crops 3      as published
     python jobs/evaluate.py configs/demo.yaml --split test      videos that chose nothing
     python jobs/evaluate.py configs/demo.yaml --checkpoint A.safetensors --checkpoint B.safetensors
+    python jobs/evaluate.py configs/demo.yaml --network published.pth      that network alone
 
-Without --checkpoint: the experiment's DVFL-Net and, if it was trained, its VFL-Net. Prints a table
-with intervals, writes every prediction as Parquet, and logs a run for each network in MLflow.
+Without --checkpoint or --network: the experiment's DVFL-Net and, if it was trained, its VFL-Net. A
+network from elsewhere is the config's teacher or student, by its sizes; teacher.class_names is the
+order of its head. Prints a table with intervals, writes every prediction as Parquet, and logs a run
+for each network in MLflow.
 """
 
 from pipeline.stages.command_line import run_job
@@ -37,6 +40,17 @@ if __name__ == "__main__":
                 "default": [],
                 "metavar": "URI",
                 "help": "a network's weights file",
+            },
+            "--network": {
+                "dest": "networks",
+                "action": "append",
+                "default": [],
+                "metavar": "URI",
+                "help": "a weights file from anywhere, evaluated without the experiment's own",
+            },
+            "--register": {
+                "metavar": "NAME",
+                "help": "make the last network a version of this registered model in MLflow",
             },
             "--split": {
                 "choices": ["train", "val", "test"],

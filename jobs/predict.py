@@ -3,10 +3,12 @@
     python jobs/predict.py last.safetensors video.mp4 folder/ s3://bucket/more/
     python jobs/predict.py last.safetensors long.mp4 --window-seconds 2 --output looked-at
     python jobs/predict.py last.safetensors video.mp4 --json
+    python jobs/predict.py published.pth video.mp4 --config configs/ucf101_published.yaml
 
 Classes, clips and preprocessing are in the weights file; no config, no data set and no Ray are
-needed. A video may be of any length; --max-seconds and its like refuse some. A video that cannot be
-read is named, and the others are still predicted (exit code 3). Files that are left out are listed.
+needed. A file from elsewhere takes them from the experiment in --config. A video may be of any
+length; --max-seconds and its like refuse some. A video that cannot be read is named, and the others
+are still predicted (exit code 3). Files that are left out are listed.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("weights", help="best.safetensors or last.safetensors of a run")
     parser.add_argument("videos", nargs="+", help="files, folders or URIs")
+    parser.add_argument("--config", help="the experiment that describes a file from elsewhere")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown (3)")
     parser.add_argument("--clips", type=int, default=1, help="views in time (1)")
     parser.add_argument("--crops", type=int, default=1, help="views in space (1)")
@@ -46,10 +49,10 @@ def parse() -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from pipeline.networks.trained import load_trained
     from pipeline.results.prediction import (
         Predictor,
         find_videos,
+        load_described,
         look_at_all,
         plan_limits,
         plan_looks,
@@ -62,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     limits = plan_limits(arguments.max_seconds, arguments.max_bytes, arguments.decode_seconds)
     uris, left_out = find_videos(arguments.videos)
     print(left_out_table(left_out), end="", file=sys.stderr)
-    trained = load_trained(arguments.weights)
+    trained = load_described(arguments.weights, arguments.config)
     with Predictor(
         trained, protocol=protocol, windows=windows, limits=limits, device=arguments.device
     ) as predictor:

@@ -6,39 +6,53 @@ from dataclasses import replace
 
 import torch
 
-from dvflnet.videofocalnet import VideoFocalNet, build_model
+from dvflnet.videofocalnet import VARIANTS, VideoFocalNet
 from dvflnet.weights import LoadReport, adopt_state, load_image_state, load_state, state_digest
 from pipeline.config.schema import ModelConfig
 from pipeline.errors import WeightsMismatch
+from pipeline.networks.published import check_described
 from pipeline.networks.weight_files import WeightFile, read_weights
 
 
 def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> VideoFocalNet:
     """Build the network that a config section describes, freshly initialised."""
-    return build_model(
-        model.variant,
-        num_classes,
-        num_frames,
-        model.drop_path_rate,
-        embed_dim=model.embed_dim,
-        depths=model.depths,
+    embed_dim, depths = sizes_of(model)
+    return VideoFocalNet(
+        num_classes=num_classes,
+        num_frames=num_frames,
+        embed_dim=embed_dim,
+        depths=depths,
+        drop_path_rate=model.drop_path_rate,
     )
 
 
-def load_network(
-    model: ModelConfig, file: WeightFile, *, num_classes: int, num_frames: int
-) -> VideoFocalNet:
+def sizes_of(model: ModelConfig) -> tuple[int, tuple[int, ...]]:
+    """Return the width of the first stage, and the blocks of each stage."""
+    sizes = VARIANTS[model.variant]
+    return model.embed_dim or sizes.embed_dim, model.depths or sizes.depths
+
+
+def load_network(model: ModelConfig, file: WeightFile, *, num_frames: int) -> VideoFocalNet:
     """Build the network that a config section describes around the tensors of a file.
 
     Nothing is drawn at random or copied: the parameters are the file's tensors.
 
     Raises:
-        ValueError: naming every tensor that is missing, unexpected or of another shape.
+        WeightsMismatch: naming every tensor that is missing, unexpected or of another shape, or
+            each setting of a published checkpoint that contradicts the section.
     """
-    with torch.device("meta"):
-        network = build_network(model, num_classes=num_classes, num_frames=num_frames)
-    adopt_state(network, file.state)
-    return network
+    embed_dim, depths = sizes_of(model)
+    num_classes = len(file.class_names)
+    try:
+        check_described(
+            file.described, model, num_frames=num_frames, embed_dim=embed_dim, depths=depths
+        )
+        with torch.device("meta"):
+            network = build_network(model, num_classes=num_classes, num_frames=num_frames)
+        adopt_state(network, file.state)
+    except ValueError as error:
+        raise WeightsMismatch(f"{file.uri}: {error}") from error
+    return network.eval()
 
 
 def init_digest(model: ModelConfig) -> str:

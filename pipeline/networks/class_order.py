@@ -7,10 +7,18 @@ confidently wrong target for each video of the classes that changed places, so i
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
+
+from pipeline.config.schema import AS_DATASET, ExperimentConfig
+from pipeline.dataset.classes import read_classes
+from pipeline.errors import ConfigError, WeightsMismatch
+from pipeline.networks.weight_files import WeightFile, read_weights
+from pipeline.storage.files import exists
 
 HEAD = ("head.weight", "head.bias")
 
@@ -68,6 +76,54 @@ def in_order(
     if rows == list(range(count)):
         return dict(state)
     return {name: tensor[rows] if name in HEAD else tensor for name, tensor in state.items()}
+
+
+def read_ordered(uri: str, config: ExperimentConfig, class_names: Sequence[str]) -> WeightFile:
+    """Read weights, with the rows of the head in the order of the data set.
+
+    Without ``class_names`` the head's own order stays.
+
+    Raises:
+        WeightsMismatch: if the file names other classes, or the same in another order; or if it
+            names none, and ``teacher.class_names`` is not given or does not fit.
+    """
+    file, wanted = read_weights(uri), tuple(class_names)
+    if file.class_names:
+        if wanted and file.class_names != wanted:
+            pairs = enumerate(zip(file.class_names, wanted, strict=False))
+            first = [f"class {i}: {a!r} there, {b!r} here; " for i, (a, b) in pairs if a != b][:1]
+            raise WeightsMismatch(
+                f"{uri} was trained on other classes or in another order ({''.join(first)}"
+                f"{len(file.class_names)} there, {len(wanted)} here). "
+                "Use the teacher of this data set."
+            )
+        return file
+    try:
+        head = head_names(uri, config, wanted)
+        state = in_order(file.state, head, wanted or head)
+    except ValueError as error:
+        raise WeightsMismatch(f"{uri} and teacher.class_names: {error}") from error
+    named = {"class_names": json.dumps(wanted or list(head))}
+    return replace(file, state=state, metadata={**file.metadata, **named})
+
+
+def head_names(uri: str, config: ExperimentConfig, class_names: Sequence[str]) -> Sequence[str]:
+    """Return the class names of a head whose file names none, as the config has them."""
+    given = config.teacher.class_names
+    if given is None or (given == AS_DATASET and not class_names):
+        missing = "" if given is None else "\n  There is no manifest here that names them."
+        raise WeightsMismatch(
+            f"{uri} names no classes, so the order of its head is not known.{missing}"
+            "\n  Set teacher.class_names to the names in the head's order: a list, or a text file "
+            f"with a name a line.\n  '{AS_DATASET}' claims that the order is the data set's."
+        )
+    if given == AS_DATASET:
+        return class_names
+    if not isinstance(given, str):
+        return given
+    if not exists(given):
+        raise ConfigError(f"teacher.class_names: there is no file {given}")
+    return tuple(read_classes(given).values())
 
 
 def _folded(name: str) -> str:

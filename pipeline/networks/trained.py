@@ -1,13 +1,13 @@
-"""A trained network with its recipe, config and classes, from its weights file alone.
+"""A network ready to run, with its recipe, config and classes, from its weights file.
 
 Training writes the resolved config and the class names into the file, for evaluation, prediction
-and export. The file of a teacher that was trained elsewhere has no config; the experiment's own
-describes it.
+and export. A file that was trained elsewhere has neither; an experiment's config describes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import torch
 
@@ -16,20 +16,22 @@ from dvflnet.weights import state_digest
 from pipeline.config.load import parse_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import load_network
+from pipeline.networks.build import load_network, sizes_of
+from pipeline.networks.class_order import read_ordered
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
-from pipeline.networks.teacher import read_teacher
 from pipeline.networks.weight_files import WeightFile, read_weights
+
+TEACHER = "teacher"  # the name of the network whose logits the others are compared with
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
     """A network in evaluation mode, and the run that trained it.
 
-    ``config`` and ``recipe`` are those of training; the recipe also cuts the network's clips.
-    ``name`` is the run's, ``root_digest`` that of the store that it learned from (empty for a
-    teacher), ``digest`` that of the weights.
+    ``config`` and ``recipe`` are those of training, or those that describe a file from elsewhere;
+    the recipe also cuts the network's clips. ``name`` is the run's, ``root_digest`` that of the
+    store that it learned from (empty for a teacher), ``digest`` that of the weights.
     """
 
     name: str
@@ -39,7 +41,7 @@ class TrainedNetwork:
     recipe: Recipe
     class_names: tuple[str, ...]
     digest: str
-    root_digest: str
+    root_digest: str = ""
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         if self.class_names != class_names:
@@ -49,32 +51,44 @@ class TrainedNetwork:
             )
 
     def on(self, device: torch.device, *, precision: str | None = None) -> ClipNetwork:
-        """Move the network to a device, to run there in its own precision or in another one."""
-        return ClipNetwork(
-            self.network.to(device),
-            device,
-            precision or self.recipe.train.precision,
-            self.recipe.motion_only,
-        )
+        """Move the network to a device, to run there in its own precision or in another one.
+
+        A teacher's own precision is that of its cached logits, and not that of its training.
+        """
+        teacher, recipe = self.config.teacher, self.recipe
+        own = teacher.precision if recipe.role == "teacher" else recipe.train.precision
+        return ClipNetwork(self.network.to(device), device, precision or own, recipe.motion_only)
 
 
-def load_trained(uri: str) -> TrainedNetwork:
-    """Load a student, or a teacher that was trained here.
+def load_trained(
+    uri: str, config: ExperimentConfig | None = None, class_names: tuple[str, ...] = ()
+) -> TrainedNetwork:
+    """Load a network by its file alone, or one that was trained elsewhere by the experiment's help.
+
+    ``config`` and ``class_names``, of the data set, serve files that do not describe themselves.
+    Teacher or student of the experiment: the one whose sizes the tensors have.
 
     Raises:
-        WeightsMismatch: if the file is missing or damaged, or does not describe its network.
+        WeightsMismatch: if the file is missing or damaged, or nothing describes its network.
     """
     file = read_weights(uri)
-    if "config" not in file.metadata or not file.class_names:
+    if "config" in file.metadata and file.class_names:
+        own = parse_config(file.metadata["config"], source=uri)
+        root_digest = file.metadata.get("root_digest", "")
+        # Students learn from a store, also those that learn from labels alone; teachers from none.
+        recipe = student_recipe(own) if root_digest else teacher_recipe(own)
+        return _build(file.metadata.get("run", uri), file, own, recipe, root_digest)
+    if config is None:
         raise WeightsMismatch(
             f"{uri} does not say how it was trained: there is no config or no class names in it. "
-            "Give a best.safetensors or last.safetensors that train_student or train_teacher wrote."
+            "Give a best.safetensors or last.safetensors that train_student or train_teacher "
+            "wrote, or the config of an experiment whose teacher or student it is."
         )
-    config = parse_config(file.metadata["config"], source=uri)
-    root_digest = file.metadata.get("root_digest", "")
-    # Students learn from a store, also those that learn from labels alone; teachers from none.
-    recipe = student_recipe(config) if root_digest else teacher_recipe(config)
-    return _build(file.metadata.get("run", uri), uri, file, config, recipe, root_digest)
+    if _is_teacher(file, config):
+        teacher = config.teacher.model_copy(update={"weights": uri})
+        return load_teacher(config.model_copy(update={"teacher": teacher}), class_names)
+    file = read_ordered(uri, config, class_names)
+    return _build(PurePosixPath(uri).stem, file, config, student_recipe(config))
 
 
 def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> TrainedNetwork:
@@ -83,34 +97,30 @@ def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> Trai
     Raises:
         WeightsMismatch: if its weights are not there or do not fit, or their classes do not.
     """
-    uri = config.teacher_weights_uri
-    file = read_teacher(config, class_names)
-    return _build("teacher", uri, file, config, teacher_recipe(config), "", class_names)
+    file = read_ordered(config.teacher_weights_uri, config, class_names)
+    return _build(TEACHER, file, config, teacher_recipe(config))
 
 
 def _build(
-    name: str,
-    uri: str,
-    file: WeightFile,
-    config: ExperimentConfig,
-    recipe: Recipe,
-    root_digest: str,
-    class_names: tuple[str, ...] = (),
+    name: str, file: WeightFile, config: ExperimentConfig, recipe: Recipe, root_digest: str = ""
 ) -> TrainedNetwork:
-    names = class_names or file.class_names
-    try:
-        network = load_network(
-            recipe.model, file, num_classes=len(names), num_frames=recipe.clip_num_frames
+    network = load_network(recipe.model, file, num_frames=recipe.clip_num_frames)
+    names, digest = file.class_names, state_digest(file.state)
+    return TrainedNetwork(name, file.uri, network, config, recipe, names, digest, root_digest)
+
+
+def _is_teacher(file: WeightFile, config: ExperimentConfig) -> bool:
+    """Return whether the tensors have the sizes of the teacher, and not those of the student."""
+    stem = file.state.get("patch_embed.proj.weight")
+    blocks = {tuple(name.split(".")[1:4:2]) for name in file.state if ".blocks." in name}
+    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(4))
+    sizes = (0 if stem is None else len(stem), depths)
+    if sizes == sizes_of(config.student):
+        return file.uri == config.teacher_weights_uri
+    if sizes != sizes_of(config.teacher):
+        raise WeightsMismatch(
+            f"{file.uri} has the sizes {sizes} (width of the first stage, blocks of each stage); "
+            f"the experiment's teacher has {sizes_of(config.teacher)} and its student "
+            f"{sizes_of(config.student)}. Set teacher.variant or student.variant."
         )
-    except ValueError as error:
-        raise WeightsMismatch(f"{uri}: {error}") from error
-    return TrainedNetwork(
-        name=name,
-        uri=uri,
-        network=network.eval(),
-        config=config,
-        recipe=recipe,
-        class_names=names,
-        digest=state_digest(file.state),
-        root_digest=root_digest,
-    )
+    return True

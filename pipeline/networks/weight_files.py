@@ -2,7 +2,8 @@
 
 A published ``.pth`` is a zip with a pickle inside, and a pickle runs every function that it names.
 Here an unpickler reads it that builds tensors alone. What is usual beside them (a config, paths,
-arrays) becomes an inert dict that nothing reads, and every other name is refused.
+arrays) becomes an inert dict, of which only the config's plain values are read; every other name is
+refused.
 
 Formats: github.com/huggingface/safetensors; pytorch.org/docs/stable/notes/serialization.html.
 """
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import safetensors.torch
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from dvflnet.weights import published_state, state_crc, state_digest
 from pipeline.errors import WeightsMismatch
+from pipeline.networks.published import described_network
 from pipeline.storage.files import local_copy, parse_json, read_bytes, write_bytes
 
 _FOLDER_MARK = 0x10  # MS-DOS's folder bit in the attributes of a zip's member
@@ -40,11 +42,14 @@ class WeightFile:
     """Tensors by name, and the file's own text entries (none in a published checkpoint).
 
     ``stripped`` is the prefix that every name had in the file: ``module.`` and the like.
+    ``described`` is the config inside a published checkpoint, by dotted key.
     """
 
+    uri: str
     state: dict[str, Tensor]
     metadata: dict[str, str]
     stripped: str = ""
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,7 +126,7 @@ def _read_safetensors(uri: str) -> WeightFile:
                 f"{uri} is damaged: its {_CRC} is {found}, and its metadata says {expected}. "
                 "Fetch it or write it again."
             )
-    weights = WeightFile(state, metadata)
+    weights = WeightFile(uri, state, metadata)
     try:
         sound = all(isinstance(name, str) for name in weights.class_names)
     except (ValueError, TypeError):
@@ -152,7 +157,11 @@ def _read_published(uri: str, content: bytes) -> WeightFile:
             f"{uri} is not a published checkpoint: {error}. Nothing of it was run. Only a state "
             "dict, bare or under 'model' or the like, can be read."
         ) from error
-    return WeightFile(state, metadata={}, stripped=stripped)
+    try:
+        described = described_network(checkpoint, state)
+    except ValueError as error:
+        raise WeightsMismatch(f"{uri}: {error}") from error
+    return WeightFile(uri, state, metadata={}, stripped=stripped, described=described)
 
 
 def _check_archive(uri: str, content: bytes) -> None:

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from dvflnet.metrics import CalibrationBins, calibration_bins, confusion_matrix, evaluate_logits
+from pipeline.networks.trained import TEACHER
 from pipeline.results.bootstrap import CONFIDENCE, Interval, Units, bootstrap_interval, units_of
 from pipeline.text_table import text_table
 
-TEACHER = "teacher"
 SMALLEST = 1e-300  # A probability that came out as zero still needs a finite logarithm.
 
 

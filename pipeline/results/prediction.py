@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from pipeline.config.load import load_config
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.folders import is_video_name, why_no_video
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import ConfigError, DatasetError, VideoDecodeError
-from pipeline.networks.trained import TrainedNetwork
-from pipeline.storage.files import join_uri, list_tree
+from pipeline.frames.source import read_videos
+from pipeline.networks.trained import TrainedNetwork, load_trained
+from pipeline.storage.files import exists, join_uri, list_tree
 from pipeline.tracking.progress import Progress
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import Protocol, View, evaluation_views
@@ -158,6 +160,19 @@ class Predictor:
         ):
             frames = tuple(span.start + index for index in view.frame_indices)
             yield replace(view, frame_indices=frames).every(recipe.frame_stride)
+
+
+def load_described(uri: str, config_file: str | None) -> TrainedNetwork:
+    """Load a network by its file, and by an experiment's config where the file says too little.
+
+    The classes of such a file are those of the experiment's manifest in their order; without a
+    manifest they are those of its head, which ``teacher.class_names`` lists.
+    """
+    if config_file is None:
+        return load_trained(uri)
+    config = load_config(config_file)
+    there = exists(config.manifest_uri)
+    return load_trained(uri, config, read_videos(config).class_names if there else ())
 
 
 def plan_looks(

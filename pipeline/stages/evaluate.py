@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from dvflnet.deployed import ClipClassifier
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
 from pipeline.dataset.seen import seen_by_teacher
-from pipeline.errors import ConfigError, DatasetError, Status
+from pipeline.errors import ConfigError, DatasetError, Status, StorageUnavailable
 from pipeline.frames.source import read_source
 from pipeline.logits.spec import TRANSFORM_VERSION
-from pipeline.networks.trained import TrainedNetwork, load_teacher, load_trained
-from pipeline.results.evaluation import TEACHER, Evaluation
+from pipeline.networks.trained import TEACHER, TrainedNetwork, load_teacher, load_trained
+from pipeline.results.evaluation import Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.evaluate_steps import (
@@ -51,6 +52,7 @@ from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import open_run
+from pipeline.tracking.server import register_model
 from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 
@@ -106,7 +108,7 @@ class EvaluationPlan:
                 network.uri,
                 network.digest,
                 Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side),
-                teacher_of=self.config if network.name == TEACHER else None,
+                network.config,
             )
             for network in self.networks
             for recipe in [network.recipe]
@@ -126,6 +128,7 @@ def plan_evaluation(
     num_clips: int = 1,
     num_crops: int = 1,
     checkpoints: Sequence[str] = (),
+    networks: Sequence[str] = (),
     with_teacher: bool = True,
     split: str = "val",
 ) -> EvaluationPlan:
@@ -134,8 +137,8 @@ def plan_evaluation(
     A video has ``num_clips`` views in time, and each of them ``num_crops`` in space.
     ``checkpoints`` are URIs of weights that train_student or train_teacher wrote; if empty, those
     of the experiment's own students: DVFL-Net and, if it was trained, VFL-Net. ``with_teacher``
-    evaluates the teacher, too, if its weights are here. ``split`` names the
-    videos: ``train``, ``val`` or ``test``.
+    evaluates the teacher, too, if its weights are here. ``networks`` are weights from anywhere,
+    which are evaluated alone. ``split`` names the videos: ``train``, ``val`` or ``test``.
 
     Raises:
         StoreIncomplete: if there is no manifest, or no student was trained yet.
@@ -144,14 +147,17 @@ def plan_evaluation(
     """
     protocol = _protocol(config, num_clips, num_crops)
     manifest = read_source(config)
-    networks = [load_trained(uri) for uri in checkpoints or own_students(config)]
-    if with_teacher and exists(config.teacher_weights_uri):
-        networks.insert(0, load_teacher(config, manifest.class_names))
-    elif with_teacher:
+    names = manifest.class_names
+    uris = [*networks, *checkpoints] or own_students(config)
+    found = [load_trained(uri, config, names) for uri in uris]
+    if with_teacher and not networks and exists(config.teacher_weights_uri):
+        found.append(load_teacher(config, names))
+    elif with_teacher and not networks:
         print(f"the teacher is left out: there are no weights at {config.teacher_weights_uri}")
-    for network in networks:
-        network.check_classes(manifest.class_names)
-    names = [network.name for network in networks]
+    found.sort(key=lambda network: network.name != TEACHER)
+    for network in found:
+        network.check_classes(names)
+    names = tuple(network.name for network in found)
     if len(set(names)) < len(names):
         raise ConfigError(f"the same network is given twice: {', '.join(names)}")
     if not manifest.rows_of(split):
@@ -159,7 +165,7 @@ def plan_evaluation(
         raise DatasetError(
             f"{config.manifest_uri} has no good video of split {split}; it has {there or 'none'}"
         )
-    return EvaluationPlan(config, manifest, protocol, tuple(networks), split)
+    return EvaluationPlan(config, manifest, protocol, tuple(found), split)
 
 
 def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Protocol:
@@ -171,11 +177,21 @@ def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Proto
         raise ConfigError(str(error)) from error
 
 
-def run_evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
+def run_evaluate(
+    plan: EvaluationPlan, ray_address: str, *, register: str | None = None
+) -> dict[str, Any]:
     """Evaluate, publish and return the summary.
 
+    With ``register`` the last network becomes a version of that registered model in MLflow.
     TooManyFailedVideos before anything is published, if too many of its videos are bad.
     """
+    summary = _evaluate(plan, ray_address)
+    if register:
+        _register(plan, plan.networks[-1], register)
+    return summary
+
+
+def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     config = plan.config
     print(plan.as_text(), flush=True)
     summary_uri = join_uri(plan.folder, SUMMARY)
@@ -254,6 +270,28 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
         for table in stream(blocks, cut, score):
             progress.advance(table.num_rows // len(candidates))
             yield from table.to_pylist()
+
+
+def _register(plan: EvaluationPlan, network: TrainedNetwork, name: str) -> None:
+    """Log a network as a model of a run of its own, and make it a registered version."""
+    recipe, config = network.recipe, plan.config
+    with open_run(
+        config,
+        stage="evaluate",
+        name=f"register {network.name}",
+        key=sha256_of(f"{network.digest} {name}".encode()),
+        sections=(),
+        tags={"evaluated": network.name, "evaluated.sha256": network.digest},
+    ) as run:
+        run.log_model(
+            ClipClassifier(network.network, motion_only=recipe.motion_only).eval(),
+            clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
+            metadata={"class_names": list(network.class_names), "run": network.name},
+        )
+    if run.run_id is None:
+        raise StorageUnavailable(f"MLflow at {config.tracking_uri} is away; nothing is registered")
+    version = register_model(config.tracking_uri, run.run_id, name)
+    print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
 
 
 def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:

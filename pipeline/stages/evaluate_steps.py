@@ -41,13 +41,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to evaluate, by its file; ``teacher_of`` for one whose file has no config."""
+    """A network to evaluate, by its file; ``config`` describes one whose file does not."""
 
     name: str
     uri: str
     digest: str
     look: Look
-    teacher_of: ExperimentConfig | None = None
+    config: ExperimentConfig
 
 
 CLIPS_SCHEMA = pa.schema(
@@ -162,20 +162,18 @@ class Scorer:
         return flat.reshape(-1, *look.clip_shape)
 
     def _load(self, candidate: Candidate) -> ClipNetwork:
-        from pipeline.networks.trained import load_teacher, load_trained
+        from pipeline.networks.trained import TEACHER, load_teacher, load_trained
 
-        precision = None
-        if candidate.teacher_of is not None:
-            loaded = load_teacher(candidate.teacher_of, self._class_names)
-            precision = candidate.teacher_of.teacher.precision  # the cache's, not that of training
+        if candidate.name == TEACHER:
+            loaded = load_teacher(candidate.config, self._class_names)
         else:
-            loaded = load_trained(candidate.uri)
+            loaded = load_trained(candidate.uri, candidate.config, self._class_names)
         if loaded.digest != candidate.digest:
             raise WeightsMismatch(
                 f"{candidate.uri} holds other weights here than those that the evaluation began "
                 "with. Run it again."
             )
-        return loaded.on(self._device, precision=precision)
+        return loaded.on(self._device)
 
 
 def looks_of(candidates: Sequence[Candidate]) -> list[Look]:

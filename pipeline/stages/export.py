@@ -147,8 +147,8 @@ def plan_export(
     found = check_formats(formats)
     if num_calibration_clips < 1:
         raise ConfigError(f"--calibration-clips must be at least 1, got {num_calibration_clips}")
-    trained = load_trained(weights or own_students(config)[-1])
     manifest = read_source(config)
+    trained = load_trained(weights or own_students(config)[-1], config, manifest.class_names)
     trained.check_classes(manifest.class_names)
     for split in ("train", "val"):
         if not manifest.rows_of(split):

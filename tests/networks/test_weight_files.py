@@ -153,6 +153,7 @@ def test_a_published_container(tmp_path, state, yacs_node, monkeypatch):
     found = read_weights(str(path))
     assert_same(found.state, state)
     assert "yacs" not in sys.modules
+    assert found.described == {"MODEL.NUM_CLASSES": 5, "AUG.MIXUP": 0.8}
 
 
 @pytest.mark.parametrize(

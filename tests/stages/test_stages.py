@@ -94,8 +94,11 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     runs = find_runs(config.tracking_uri, "tiny", "tags.stage = 'evaluate'")
     assert {run.data.tags["evaluated"] for run in runs} == {"teacher", vflnet, dvflnet}
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
-    assert run_evaluate(plan_evaluation(config), LOCAL)["networks"] == summary["networks"]
-    assert "evaluated already, nothing to do" in capsys.readouterr().out
+    again = run_evaluate(plan_evaluation(config), LOCAL, register="evaluated")
+    assert again["networks"] == summary["networks"]
+    printed = capsys.readouterr().out
+    assert "evaluated already, nothing to do" in printed
+    assert "registered: models:/evaluated/1" in printed
 
 
 @pytest.mark.parametrize("name", ["teacher", "vflnet", "dvflnet"])
