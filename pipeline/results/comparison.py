@@ -11,32 +11,23 @@ from pipeline.tracking.progress import duration
 def compare_results(
     teacher: dict[str, Any], vflnet: dict[str, Any], dvflnet: dict[str, Any]
 ) -> str:
-    """Lay three results out as a table, with the verdict in a sentence.
+    """Lay the results of three training runs out as a table, with the verdict in a sentence.
 
-    Args:
-        teacher: result of ``run_training``. Its scores are taken from the student's run, so
-            that they are those of the logits that were distilled.
-        vflnet: result of ``run_training`` for labels alone.
-        dvflnet: result of ``run_training`` with the cache.
+    The teacher's scores are those of the logits that were distilled, from the student's run.
     """
-    runs = {"teacher": teacher, "VFL-Net (labels)": vflnet, "DVFL-Net (cache)": dvflnet}
     which = dvflnet.get("selection", "last")  # older results name none
-    scores = [
-        _scores(dvflnet, "teacher/"),
-        _scores(vflnet, f"{which}/"),
-        _scores(dvflnet, f"{which}/"),
-    ]
-    header = ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE")
+    vfl, dvfl = _scores(vflnet, f"{which}/"), _scores(dvflnet, f"{which}/")
     rows = [
-        _row(name, run["metrics"], score)
-        for (name, run), score in zip(runs.items(), scores, strict=True)
+        ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE", "agreement", "train time"),
+        _row("teacher", teacher["metrics"], _scores(dvflnet, "teacher/")),
+        _row("VFL-Net (labels)", vflnet["metrics"], vfl),
+        _row("DVFL-Net (cache)", dvflnet["metrics"], dvfl),
     ]
-    _, vfl, dvfl = scores
     gain = 100 * (dvfl["top1"] - vfl["top1"])
     return "\n".join(
         [
             "",
-            text_table([(*header, "agreement", "train time"), *rows]),
+            text_table(rows),
             "",
             f"Distillation changed the student's top-1 on val by {gain:+.1f} points, its negative "
             f"log-likelihood from {vfl['nll']:.2f} to {dvfl['nll']:.2f} and its calibration "

@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,25 +31,12 @@ from pipeline.storage.files import write_json
 from pipeline.text_table import markdown_table
 from pipeline.tracking.progress import Progress
 
-NUM_CALLS = 50  # that are timed; after MAX_SECONDS fewer will do
+NUM_CALLS = 50  # timed calls; after MAX_SECONDS fewer will do
 MIN_CALLS = 5
 MAX_SECONDS = 20.0
-NUM_FRAMES, SIDE, NUM_CLASSES = 8, 224, 101  # that papers count with
-
-
-class Claim(NamedTuple):
-    """A published variant: parameters in millions, and multiply-adds in billions if they say so."""
-
-    params_millions: float
-    gmacs: float | None
-
-
-CLAIMS = {
-    "nano": Claim(22, None),
-    "tiny": Claim(49, 63),
-    "small": Claim(88, 124),
-    "base": Claim(157, 149),
-}
+NUM_FRAMES, SIDE, NUM_CLASSES = 8, 224, 101  # of the published counts
+# variant -> parameters in millions, and multiply-adds in billions if they are published
+CLAIMS = {"nano": (22, None), "tiny": (49, 63), "small": (88, 124), "base": (157, 149)}
 CLAIMED_RATIO = 7.0  # the abstract calls the student "about 7x" smaller than the teacher
 NOTES = (
     'The papers\' "GFLOPs" are multiply-adds (GMAC); GFLOP are twice that.',
@@ -71,11 +57,8 @@ class Subject:
     side: int
 
     def build(self) -> VideoFocalNet:
-        """Build the network; costs do not depend on its weights."""
-        network = build_network(
-            self.model, num_classes=self.num_classes, num_frames=self.num_frames
-        )
-        return network.eval()
+        sizes = {"num_classes": self.num_classes, "num_frames": self.num_frames}
+        return build_network(self.model, **sizes).eval()
 
 
 @dataclass(frozen=True)
@@ -101,15 +84,13 @@ class ModelCost:
 
     @property
     def num_flops(self) -> int:
-        """Floating point operations: a multiply-add is two."""
         return FLOPS_PER_MAC * self.num_macs
 
 
 def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str | None) -> None:
-    """Measure and print what the experiment's networks cost, and what papers claim.
+    """Measure and print the costs of the experiment's networks, beside those that papers claim.
 
-    With ``published``, measure the published variants, too: base needs 1 GiB and minutes. Costs are
-    written to ``json_uri``, if there is one.
+    With ``published``, measure the published variants, too: base needs 1 GiB and minutes.
     """
     subjects = own_subjects(config) + (published_subjects() if published else [])
     num_threads = config.cluster.worker_threads
@@ -173,10 +154,7 @@ def measure_latency(call: Callable[[], object]) -> Latency:
 
 
 def memory_bytes(field: str) -> int:
-    """Read a size of this process from Linux.
-
-    Not ``getrusage``: its peak is inherited from the process that started this one.
-    """
+    """Read a size of this process from Linux; the peak of ``getrusage`` is the parent's, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -185,7 +163,6 @@ def memory_bytes(field: str) -> int:
 
 
 def costs_table(costs: Sequence[ModelCost]) -> str:
-    """Lay costs out as a Markdown table."""
     memory, latency = ("network MiB", "process MiB"), ("p50 ms", "p95 ms")
     header = ("", "clip", "params (M)", "GMAC", "GFLOP", *memory, *latency)
     return markdown_table(header, [_line(cost) for cost in costs])
@@ -195,16 +172,12 @@ def claims_table() -> str:
     """Lay the published costs beside the counted ones, with notes."""
     header = ("", "params (M)", "published", "GMAC", 'published "GFLOPs"', "off by")
     counted = {subject.name: count_costs(subject) for subject in published_subjects()}
-    lines = [
-        (
-            name,
-            f"{num_parameters / 1e6:.2f}",
-            f"{CLAIMS[name].params_millions:g}",
-            f"{num_macs / 1e9:.1f}",
-            *_claimed_gmacs(CLAIMS[name].gmacs, num_macs / 1e9),
-        )
-        for name, (num_parameters, num_macs) in counted.items()
-    ]
+    lines = []
+    for name, (num_parameters, num_macs) in counted.items():
+        params, gmacs = CLAIMS[name]
+        claim = (f"{gmacs:g}", f"{num_macs / 1e9 / gmacs - 1:+.1%}") if gmacs else ("-", "-")
+        own = (name, f"{num_parameters / 1e6:.2f}", f"{params:g}", f"{num_macs / 1e9:.1f}")
+        lines.append((*own, *claim))
     (params, macs), (nano_params, nano_macs) = counted["base"], counted["nano"]
     ratio = (
         f"base / nano: {params / nano_params:.2f} in parameters, {macs / nano_macs:.2f} in "
@@ -216,7 +189,9 @@ def claims_table() -> str:
 
 def _measure(subject: Subject, num_threads: int) -> ModelCost:
     torch.set_num_threads(num_threads)
-    _start_kernels()
+    # PyTorch loads its kernels, which are the same for every network.
+    nn.functional.conv2d(torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 3, 3))
+    nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
     before = memory_bytes("VmRSS")
     network = subject.build()
     clip = torch.zeros((1, subject.num_frames, 3, subject.side, subject.side))
@@ -236,12 +211,6 @@ def _measure(subject: Subject, num_threads: int) -> ModelCost:
     )
 
 
-def _start_kernels() -> None:
-    """Let PyTorch load its kernels, which are the same for every network."""
-    nn.functional.conv2d(torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 3, 3))
-    nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))
-
-
 def _line(cost: ModelCost) -> tuple[str, ...]:
     mebibyte = 2**20
     return (
@@ -255,7 +224,3 @@ def _line(cost: ModelCost) -> tuple[str, ...]:
         f"{cost.latency.p50_ms:.1f}",
         f"{cost.latency.p95_ms:.1f}",
     )
-
-
-def _claimed_gmacs(claimed: float | None, found: float) -> tuple[str, str]:
-    return ("-", "-") if claimed is None else (f"{claimed:g}", f"{found / claimed - 1:+.1%}")

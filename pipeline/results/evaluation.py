@@ -5,7 +5,7 @@ A prediction is the mean of the probabilities of a video's views; the published 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,23 @@ from numpy.typing import NDArray
 
 from dvflnet.metrics import CalibrationBins, calibration_bins, confusion_matrix, evaluate_logits
 from pipeline.networks.trained import TEACHER
-from pipeline.results.bootstrap import CONFIDENCE, Interval, Units, bootstrap_interval, units_of
+from pipeline.results.intervals import Interval, Units, bootstrap_interval, units_of
 from pipeline.text_table import text_table
 
 SMALLEST = 1e-300  # A probability that came out as zero still needs a finite logarithm.
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("sample_id", pa.string()),
+        ("class", pa.string()),
+        ("network", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("probability", pa.float32()),
+        ("probabilities", pa.list_(pa.float32())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -35,19 +48,13 @@ class Evaluation:
     labels: NDArray[np.int64]
     probabilities: Mapping[str, NDArray[np.float64]]  # name of the network -> (N, K)
     failures: Mapping[str, str]  # sample_id -> reason, of videos that could not be evaluated
-    weights: Mapping[str, str]  # name of the network -> which weights of its run: last or best
+    weights: Mapping[str, str]  # name of the network -> name of its weights file: last, best, ...
     split: str = "val"
-    seen: tuple[str, ...] = ()  # what the teacher has seen of the videos, in words
+    seen: tuple[str, ...] = ()  # sentences: how many of the videos the teacher was trained on
 
     @cached_property
     def units(self) -> Units:
-        """What is drawn again for an interval."""
         return units_of(self.groups)
-
-    @property
-    def interval(self) -> str:
-        """The kind of every interval, in words."""
-        return f"{100 * CONFIDENCE:.0f} % over {self.units}"
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return a network's metrics; with agreement and KL if the teacher is there to compare."""
@@ -64,11 +71,9 @@ class Evaluation:
         return np.asarray(confusion_matrix(_log(self.probabilities[name]), labels))
 
     def calibration(self, name: str) -> CalibrationBins:
-        """Return a network's videos by confidence."""
         return calibration_bins(_log(self.probabilities[name]), torch.from_numpy(self.labels))
 
     def top1(self, name: str) -> Interval:
-        """Return a network's top-1 with its interval."""
         return bootstrap_interval(self._correct(name), self.units)
 
     def difference(self, name: str, other: str) -> dict[str, Interval]:
@@ -80,23 +85,22 @@ class Evaluation:
 
     def predictions(self) -> pa.Table:
         """Return a row for each video and network: the predicted class and all probabilities."""
-        columns: dict[str, list[Any]] = {name: [] for name in PREDICTION_SCHEMA.names}
-        for name, probabilities in self.probabilities.items():
-            for number, row in enumerate(probabilities):
-                predicted = int(row.argmax())
-                values = (
-                    self.rows[number],
-                    self.sample_ids[number],
-                    self.class_names[self.labels[number]],
-                    name,
-                    self.class_names[predicted],
-                    predicted == self.labels[number],
-                    float(row[predicted]),
-                    row.astype(np.float32).tolist(),
-                )
-                for column, value in zip(columns.values(), values, strict=True):
-                    column.append(value)
-        return pa.table(columns, schema=PREDICTION_SCHEMA)
+        rows = [
+            {
+                "row": self.rows[number],
+                "sample_id": self.sample_ids[number],
+                "class": self.class_names[self.labels[number]],
+                "network": name,
+                "predicted": self.class_names[predicted],
+                "correct": predicted == self.labels[number],
+                "probability": row[predicted],
+                "probabilities": row,
+            }
+            for name, probabilities in self.probabilities.items()
+            for number, row in enumerate(probabilities)
+            for predicted in [row.argmax()]
+        ]
+        return pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -117,7 +121,8 @@ class Evaluation:
             "differences": [
                 {"network": name, "against": other}
                 | {metric: it._asdict() for metric, it in self.difference(name, other).items()}
-                for name, other in pairs(names)
+                for number, name in enumerate(names)
+                for other in names[:number]
             ],
         }
 
@@ -125,11 +130,11 @@ class Evaluation:
     def text(self) -> str:
         """The metrics as a table, and a sentence for each difference."""
         scores = ("top-5", "NLL", "ECE", "agreement", "KL to teacher")
-        header = ("", "weights", "top-1", self.interval, *scores)
+        header = ("", "weights", "top-1", self.units.interval, *scores)
         table = text_table([header, *(_line(*item) for item in self.summary["networks"].items())])
         views = f"{self.protocol} clips x crops"
         title = f"{len(self.rows)} videos of {self.split}, {views}, {len(self.failures)} failed"
-        verdicts = [f"{_verdict(it)}; {self.interval}" for it in self.summary["differences"]]
+        verdicts = [f"{_verdict(it)}; {self.units.interval}" for it in self.summary["differences"]]
         return "\n".join([title, table, *verdicts, *filter(None, [self.units.note]), *self.seen])
 
     def _correct(self, name: str) -> NDArray[np.float64]:
@@ -140,33 +145,13 @@ class Evaluation:
         return np.asarray(-np.log(np.maximum(right, SMALLEST)))
 
 
-PREDICTION_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("sample_id", pa.string()),
-        ("class", pa.string()),
-        ("network", pa.string()),
-        ("predicted", pa.string()),
-        ("correct", pa.bool_()),
-        ("probability", pa.float32()),
-        ("probabilities", pa.list_(pa.float32())),
-    ]
-)
-
-
-def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair each network with every one before it."""
-    return [(name, other) for number, name in enumerate(names) for other in names[:number]]
-
-
 def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = metrics["top1_interval"]
     agreement, kl = metrics.get("agreement"), metrics.get("kl_to_teacher")
     return (
         name,
         str(metrics["weights"]),
         f"{metrics['top1']:.1%}",
-        f"{low:.1%} to {high:.1%}",
+        Interval(metrics["top1"], *metrics["top1_interval"]).bounds("{:.1%}"),
         f"{metrics['top5']:.1%}",
         f"{metrics['nll']:.3f}",
         f"{metrics['ece']:.1%}",
@@ -177,12 +162,12 @@ def _line(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _verdict(difference: Mapping[str, Any]) -> str:
     top1, nll = Interval(**difference["top1"]), Interval(**difference["nll"])
+    points = top1.scaled(100)
     sure = "" if top1.excludes_zero else ", which may be chance"
     return (
         f"{difference['network']} against {difference['against']}: "
-        f"top-1 {100 * top1.mean:+.1f} points "
-        f"({100 * top1.low:+.1f} to {100 * top1.high:+.1f}){sure}; "
-        f"NLL {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})"
+        f"top-1 {points.mean:+.1f} points ({points.bounds('{:+.1f}')}){sure}; "
+        f"NLL {nll.mean:+.3f} ({nll.bounds('{:+.3f}')})"
     )
 
 

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from dvflnet.metrics import CalibrationBins
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell them apart, too
-COLOURS = {"student": BLUE, "teacher": ORANGE}
 RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
+COLOURS = {"student": BLUE, "teacher": ORANGE, "baseline": QUIET}
 MAX_NUMBERED_CLASSES = 25  # a confusion matrix of more has colours only
 SHEET_COLUMNS = 4
 FRAMES_SHOWN = 3
@@ -42,7 +42,6 @@ class Prediction(NamedTuple):
 class ShownVideo:
     """A video of the sample sheet."""
 
-    sample_id: str
     frames: NDArray[np.uint8]  # (T, H, W, 3)
     class_name: str  # the true one
     predictions: Mapping[str, Prediction]  # by role, student or teacher or both
@@ -51,9 +50,7 @@ class ShownVideo:
 def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Draw a confusion matrix: right answers in blue, mistakes in orange.
 
-    Args:
-        confusion: ``(K, K)``, videos by true class (rows) and predicted class (columns).
-        class_names: in label order.
+    ``confusion`` is ``(K, K)``, videos by true class (rows) and predicted class (columns).
     """
     num_classes = len(class_names)
     side = float(np.clip(0.14 * num_classes + 3.0, 4.0, 18.0))
@@ -76,15 +73,9 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     axes.spines[:].set_visible(False)
     if num_classes <= MAX_NUMBERED_CLASSES:
         for true, predicted in np.argwhere(confusion):
-            axes.text(
-                predicted,
-                true,
-                str(confusion[true, predicted]),
-                ha="center",
-                va="center",
-                color="white" if shares[true, predicted] > 0.5 else QUIET,
-                fontsize=font_size,
-            )
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": font_size}
+            colour = "white" if shares[true, predicted] > 0.5 else QUIET
+            axes.text(predicted, true, str(confusion[true, predicted]), color=colour, **style)
     return figure
 
 
@@ -98,17 +89,27 @@ def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) ->
     mistakes = confusion - np.diag(num_correct)
     for label in np.argsort(top1, kind="stable"):
         worst = int(mistakes[label].argmax())
-        table.writerow(
-            [
-                class_names[label],
-                label,
-                num_videos[label],
-                num_correct[label],
-                f"{top1[label]:.4f}" if num_videos[label] else "",
-                class_names[worst] if mistakes[label, worst] else "",
-            ]
-        )
+        share = f"{top1[label]:.4f}" if num_videos[label] else ""
+        taken_for = class_names[worst] if mistakes[label, worst] else ""
+        counts = (num_videos[label], num_correct[label])
+        table.writerow([class_names[label], label, *counts, share, taken_for])
     return buffer.getvalue()
+
+
+def curves_figure(points_of: Mapping[str, Sequence[tuple[int, float]]], *, percent: bool) -> Figure:
+    """Draw points (step, value) of runs by role, each from its start to its end."""
+    figure = Figure(figsize=(4.2, 2.4), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for role, points in points_of.items():
+        steps, values = np.array(points).T
+        axes.plot(steps / steps[-1], values, color=COLOURS[role], linewidth=2)
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xticks([0, 0.5, 1], ["start", "half", "end"])
+    axes.tick_params(colors=QUIET)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(QUIET)
+    return figure
 
 
 def reliability_figure(bins_of: Mapping[str, CalibrationBins]) -> Figure:
@@ -169,14 +170,6 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
         text = f"{role}: {prediction.class_name}  {prediction.probability:.0%}"
         lines.append((text, colour, "normal"))
     for number, (text, colour, weight) in enumerate(lines):
-        axes.annotate(
-            text,
-            (0.0, 0.0),
-            (0, -4 - 13 * number),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            color=colour,
-            weight=weight,
-            fontsize=9,
-        )
+        style: dict[str, Any] = {"va": "top", "color": colour, "weight": weight, "fontsize": 9}
+        below = (0, -4 - 13 * number)
+        axes.annotate(text, (0, 0), below, "axes fraction", "offset points", **style)

@@ -21,16 +21,11 @@ CPUS = "CPUs"  # the bottleneck if decoding and the network share the CPUs, and 
 class UnitCosts:
     """Seconds per clip: of one core, or for networks of one device, which is a GPU or a core."""
 
-    decode_seconds: float
-    """Decoding in stage one, where all views of a video come from one pass."""
-    teacher_seconds: float
-    """The teacher's forward pass."""
-    journal_seconds: float
-    """Writing the logits, and passing a unit on through Ray, on a core."""
-    student_decode_seconds: float
-    """Decoding in stage two: one view of a video a visit."""
-    student_step_seconds: float
-    """Forward, backward and optimiser of a step with cached targets."""
+    decode_seconds: float  # of stage one, where all views of a video come from one pass
+    teacher_seconds: float  # forward
+    journal_seconds: float  # writing the logits, and passing a unit on through Ray, on a core
+    student_decode_seconds: float  # of stage two: one view of a video a visit
+    student_step_seconds: float  # forward, backward and optimiser, with cached targets
 
 
 @dataclass(frozen=True)
@@ -40,19 +35,15 @@ class ClusterShape:
     num_nodes: int
     cpus_per_node: float
     gpus_per_node: int
-    max_decoders: int | None = None
-    """Decoding actors of the whole cluster; none: as many as there are CPUs."""
-    max_devices: int | None = None
-    """Teacher actors, or training workers; none: one a GPU, or one a CPU."""
+    max_decoders: int | None = None  # of the whole cluster; none: as many as there are CPUs
+    max_devices: int | None = None  # teachers, or training workers; none: one a GPU, or one a CPU
 
     @property
     def num_cpus(self) -> float:
-        """Cores of the whole cluster."""
         return self.num_nodes * self.cpus_per_node
 
     @property
     def num_gpus(self) -> int:
-        """GPUs of the whole cluster."""
         return self.num_nodes * self.gpus_per_node
 
 
@@ -63,8 +54,7 @@ class Workload:
     num_cached_clips: int
     num_classes: int
     num_frames: int
-    num_train_clips: int
-    """Clips of one epoch."""
+    num_train_clips: int  # of one epoch
     num_epochs: int
 
     @property
@@ -87,6 +77,10 @@ class Rate:
     def hours(self, num_clips: int) -> float:
         return num_clips / self.clips_per_second / SECONDS_PER_HOUR
 
+    def as_text(self, num_clips: int) -> str:
+        bound = "all CPUs busy" if self.bottleneck == CPUS else f"{self.bottleneck}-bound"
+        return f"{self.clips_per_second:,.1f} clips/s, {self.hours(num_clips):,.2f} h, {bound}"
+
 
 @dataclass(frozen=True)
 class RunForecast:
@@ -95,26 +89,20 @@ class RunForecast:
     workload: Workload
     stage_one: Rate
     cached_training: Rate
-    live_training: Rate
-    """The same student with the teacher in its loop."""
-    teacher_cores: float | None
-    """Cores that decode for one GPU of stage one; none without GPUs."""
-    student_cores: float | None
-    """The same for one GPU of cached training."""
+    live_training: Rate  # of the same student with the teacher in its loop
+    teacher_cores: float | None  # cores that decode for one GPU of stage one; none without GPUs
+    student_cores: float | None  # the same for one GPU of cached training
 
     @property
     def stage_one_hours(self) -> float:
-        """Wall time of stage one."""
         return self.stage_one.hours(self.workload.num_cached_clips)
 
     @property
-    def cached_hours(self) -> float:
-        """Wall time of one student on the cache."""
+    def cached_hours(self) -> float:  # of one student
         return self.cached_training.hours(self.workload.num_trained_clips)
 
     @property
-    def live_hours(self) -> float:
-        """Wall time of one student with a live teacher."""
+    def live_hours(self) -> float:  # of one student
         return self.live_training.hours(self.workload.num_trained_clips)
 
     @property
@@ -130,20 +118,23 @@ class RunForecast:
 
     def as_text(self) -> str:
         """Return the forecast as one table."""
+        cores = "there is no GPU"
+        if self.teacher_cores is not None:
+            cores = f"{self.teacher_cores:.1f} in stage one"
+            cores += f", {self.student_cores:.1f} in cached training"
+        paid = f"{self.break_even_epochs:.1f} epochs, {self.break_even_students:.2f} students"
+        if math.isinf(self.break_even_students):
+            paid = "never: training is no slower with a live teacher; decoding is what to speed up"
+        num_clips = self.workload.num_trained_clips
         rows = [
             ("store", f"{self.workload.num_bytes / 1e6:,.1f} MB before compression"),
-            ("stage one", _describe(self.stage_one, self.stage_one_hours)),
-            ("student, cached", _describe(self.cached_training, self.cached_hours)),
-            ("student, live teacher", _describe(self.live_training, self.live_hours)),
-            ("cores to feed a GPU", _describe_cores(self.teacher_cores, self.student_cores)),
-            ("cache is paid after", self._describe_break_even()),
+            ("stage one", self.stage_one.as_text(self.workload.num_cached_clips)),
+            ("student, cached", self.cached_training.as_text(num_clips)),
+            ("student, live teacher", self.live_training.as_text(num_clips)),
+            ("cores to feed a GPU", cores),
+            ("cache is paid after", paid),
         ]
         return text_table(rows, align="<")
-
-    def _describe_break_even(self) -> str:
-        if math.isinf(self.break_even_students):
-            return "never: training is no slower with a live teacher; decoding is what to speed up"
-        return f"{self.break_even_epochs:.1f} epochs, {self.break_even_students:.2f} students"
 
 
 def forecast(costs: UnitCosts, shape: ClusterShape, workload: Workload) -> RunForecast:
@@ -152,7 +143,11 @@ def forecast(costs: UnitCosts, shape: ClusterShape, workload: Workload) -> RunFo
     Raises:
         ValueError: if a cost is not positive, or the cluster has no CPU.
     """
-    _check(costs, shape)
+    for name, seconds in vars(costs).items():
+        if not seconds > 0:
+            raise ValueError(f"{name} must be positive, got {seconds}")
+    if not shape.num_cpus > 0:
+        raise ValueError("a cluster needs CPUs: videos are decoded there")
     step, teacher = costs.student_step_seconds, costs.teacher_seconds
     on_gpu = shape.num_gpus > 0
     return RunForecast(
@@ -191,28 +186,7 @@ def _stream(
     rates = [
         Rate(devices / network_seconds, network),
         Rate(decoders / decode_seconds, "decode"),
-        Rate(shape.num_cpus / core_seconds, CPUS),
+        # With GPUs, the CPUs mostly decode.
+        Rate(shape.num_cpus / core_seconds, "decode" if shape.num_gpus else CPUS),
     ]
-    slowest = min(rates, key=lambda rate: rate.clips_per_second)
-    if slowest.bottleneck == CPUS and shape.num_gpus:
-        return Rate(slowest.clips_per_second, "decode")  # With GPUs, CPUs mostly decode.
-    return slowest
-
-
-def _check(costs: UnitCosts, shape: ClusterShape) -> None:
-    for name, seconds in vars(costs).items():
-        if not seconds > 0:
-            raise ValueError(f"{name} must be positive, got {seconds}")
-    if not shape.num_cpus > 0:
-        raise ValueError("a cluster needs CPUs: videos are decoded there")
-
-
-def _describe(rate: Rate, hours: float) -> str:
-    bound = "all CPUs busy" if rate.bottleneck == CPUS else f"{rate.bottleneck}-bound"
-    return f"{rate.clips_per_second:,.1f} clips/s, {hours:,.2f} h, {bound}"
-
-
-def _describe_cores(teacher: float | None, student: float | None) -> str:
-    if teacher is None or student is None:
-        return "there is no GPU"
-    return f"{teacher:.1f} in stage one, {student:.1f} in cached training"
+    return min(rates, key=lambda rate: rate.clips_per_second)

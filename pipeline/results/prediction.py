@@ -44,11 +44,7 @@ class Windows:
     stride_seconds: float
 
     def spans(self, num_frames: int, frame_rate: float) -> list[range]:
-        """Return the frames of each window; the last one ends where the video does.
-
-        Raises:
-            ConfigError: if the frame rate is not known.
-        """
+        """Return the frames of each window; the last one ends where the video does."""
         if not frame_rate > 0:
             raise ConfigError("windows in seconds need a frame rate, and this video names none")
         length = min(max(1, round(self.window_seconds * frame_rate)), num_frames)
@@ -71,13 +67,11 @@ class VideoPrediction:
         """The mean over the windows, float64 ``(K,)``."""
         return np.asarray(self.probabilities.mean(axis=0))
 
-    def top(self, count: int) -> list[tuple[str, float]]:
-        """Return the likeliest classes of the whole video with their probabilities."""
-        return self._top(self.overall, count)
-
-    def top_of_window(self, window: int, count: int) -> list[tuple[str, float]]:
-        """Return the likeliest classes of a window."""
-        return self._top(self.probabilities[window], count)
+    def top(self, count: int, window: int | None = None) -> list[tuple[str, float]]:
+        """Return the likeliest classes, of one window or the whole video, with probabilities."""
+        values = self.overall if window is None else self.probabilities[window]
+        likeliest = np.argsort(-values, kind="stable")[:count]
+        return [(self.class_names[label], float(values[label])) for label in likeliest]
 
     def seconds(self, frame: int) -> float | None:
         """Return the time of a frame, if the frame rate is known."""
@@ -85,25 +79,22 @@ class VideoPrediction:
 
     def as_dict(self, count: int) -> dict[str, Any]:
         """Return the ``count`` likeliest classes, overall and by window, as plain JSON values."""
-        answer: dict[str, Any] = {
-            "uri": self.record.uri,
-            "num_frames": self.record.num_frames,
-            "predictions": _named(self.top(count)),
-        }
+
+        def named(window: int | None = None) -> list[dict[str, Any]]:
+            return [{"class": name, "probability": p} for name, p in self.top(count, window)]
+
+        answer: dict[str, Any] = {"uri": self.record.uri, "num_frames": self.record.num_frames}
+        answer["predictions"] = named()
         if len(self.spans) > 1:
             answer["windows"] = [
                 {
                     "start_seconds": self.seconds(span.start),
                     "end_seconds": self.seconds(span.stop),
-                    "predictions": _named(self.top_of_window(window, count)),
+                    "predictions": named(window),
                 }
                 for window, span in enumerate(self.spans)
             ]
         return answer
-
-    def _top(self, probabilities: NDArray[np.float64], count: int) -> list[tuple[str, float]]:
-        likeliest = np.argsort(-probabilities, kind="stable")[:count]
-        return [(self.class_names[label], float(probabilities[label])) for label in likeliest]
 
 
 class Predictor:
@@ -130,11 +121,7 @@ class Predictor:
         self._decoder.close()
 
     def predict(self, uri: str) -> VideoPrediction:
-        """Predict one video.
-
-        Raises:
-            VideoDecodeError: if it cannot be decoded, or exceeds the limits.
-        """
+        """Predict one video; VideoDecodeError if it cannot be decoded, or exceeds the limits."""
         record = VideoRecord(sample_id=PurePosixPath(uri).stem, uri=uri, label=0, split="val")
         record = self._decoder.probe(record, self.limits)
         spans = [range(record.num_frames)]
@@ -178,11 +165,7 @@ def load_described(uri: str, config_file: str | None) -> TrainedNetwork:
 def plan_looks(
     num_clips: int, num_crops: int, window_seconds: float | None, stride_seconds: float | None
 ) -> tuple[Protocol, Windows | None]:
-    """Check the settings of ``predict``.
-
-    Raises:
-        ConfigError: if there is no such protocol, or no such window.
-    """
+    """Check the settings of ``predict``; ConfigError for a protocol or window that cannot be."""
     try:
         protocol = Protocol(num_clips, num_crops)
     except ValueError as error:
@@ -214,11 +197,7 @@ def look_at_all(
 def plan_limits(
     max_seconds: float | None, max_bytes: int | None, decode_seconds: float | None
 ) -> VideoLimits:
-    """Return the limits of prediction; None leaves one as it is.
-
-    Raises:
-        ConfigError: if one is not positive.
-    """
+    """Return the limits of prediction; None leaves one as it is, ConfigError if not positive."""
     given = {
         "max_duration_seconds": max_seconds,
         "max_bytes": max_bytes,
@@ -232,13 +211,10 @@ def plan_limits(
 
 
 def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return each video that is named and all videos of each folder, sorted.
+    """Return each named video and all videos of each folder, sorted; and left-out files.
 
-    Returns:
-        The videos; and the files in the folders that are left out, with the reason.
-
-    Raises:
-        DatasetError: if at one URI nothing is, or a folder without a video.
+    The files of the folders that are left out come with the reason. DatasetError if a URI is
+    nothing, or a folder without a video.
     """
     videos: list[str] = []
     left_out: dict[str, str] = {}
@@ -255,7 +231,3 @@ def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         videos += found
         left_out |= {file: reason for file, reason in reasons.items() if reason}
     return videos, left_out
-
-
-def _named(likeliest: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"class": name, "probability": probability} for name, probability in likeliest]

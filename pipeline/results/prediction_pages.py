@@ -29,7 +29,13 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 def prediction_table(predictions: Sequence[VideoPrediction], count: int) -> str:
     """Lay predictions out as aligned text: a line a video, or a line a window."""
-    lines = (line for prediction in predictions for line in _lines(prediction, count))
+    lines = []
+    for prediction in predictions:
+        lines.append((printable(prediction.record.uri), _classes(prediction.top(count))))
+        for window, span in enumerate(prediction.spans if len(prediction.spans) > 1 else ()):
+            start, end = prediction.seconds(span.start), prediction.seconds(span.stop)
+            times = f"  {start:7.2f} to {end:7.2f} s"
+            lines.append((times, _classes(prediction.top(count, window))))
     return text_table(lines, align="<")
 
 
@@ -45,8 +51,7 @@ def write_pages(
 ) -> list[Path]:
     """Write a timeline of each video that has several windows, and an annotated video if asked.
 
-    Returns:
-        Paths of the written files, named after the videos; equal names are numbered.
+    Files are named after the videos; equal names are numbered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, names = [], Counter[str]()
@@ -84,11 +89,7 @@ def timeline_figure(prediction: VideoPrediction) -> Figure:
 
 
 def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits) -> None:
-    """Write the video as H.264 without sound, with the answer below each picture.
-
-    Raises:
-        VideoDecodeError: if the video cannot be decoded any more.
-    """
+    """Write the video as H.264 without sound, with the answer below each picture."""
     record = prediction.record
     wanted = range(record.num_frames)
     with av.open(str(path), "w") as container:
@@ -104,16 +105,6 @@ def write_annotated(prediction: VideoPrediction, path: Path, limits: VideoLimits
         container.mux(stream.encode())
 
 
-def _lines(prediction: VideoPrediction, count: int) -> list[tuple[str, str]]:
-    lines = [(printable(prediction.record.uri), _classes(prediction.top(count)))]
-    if len(prediction.spans) > 1:
-        for window, span in enumerate(prediction.spans):
-            start, end = prediction.seconds(span.start), prediction.seconds(span.stop)
-            likeliest = _classes(prediction.top_of_window(window, count))
-            lines.append((f"  {start:7.2f} to {end:7.2f} s", likeliest))
-    return lines
-
-
 def _classes(likeliest: Sequence[tuple[str, float]]) -> str:
     return "   ".join(f"{name} {probability:.1%}" for name, probability in likeliest)
 
@@ -125,8 +116,9 @@ def _annotated(
     height, width, bar_height = _sizes(*picture.shape[:2])
     canvas = np.zeros((height + bar_height, width, 3), np.uint8)
     canvas[:height] = picture[:height, :width]
-    window = _window_at(prediction, index)
-    ((name, probability),) = prediction.top_of_window(window, 1)
+    # The window whose middle is nearest.
+    middles = np.array([(span.start + span.stop) / 2 for span in prediction.spans])
+    ((name, probability),) = prediction.top(1, int(np.abs(middles - index).argmin()))
     cv2.rectangle(canvas, (0, height), (round(width * probability), height + 3), GREEN, -1)
     text, scale = f"{name} {probability:.0%}", bar_height / 40
     (text_width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
@@ -139,9 +131,3 @@ def _annotated(
 def _sizes(height: int, width: int) -> tuple[int, int, int]:
     """Return height and width of the picture, and height of its bar. H.264 wants them even."""
     return 2 * (height // 2), 2 * (width // 2), 2 * max(10, round(BAR_SHARE * height / 2))
-
-
-def _window_at(prediction: VideoPrediction, index: int) -> int:
-    """Return the window whose middle is nearest to a frame."""
-    middles = np.array([(span.start + span.stop) / 2 for span in prediction.spans])
-    return int(np.abs(middles - index).argmin())

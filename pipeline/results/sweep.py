@@ -1,8 +1,7 @@
 """Results of a sweep: cells with intervals, as a table, a CSV and a heat map.
 
-An interval is Student's t over the seeds, at 95 %. It tells how far other seeds would move the
-mean; val is the same for all of them, so it tells nothing about other videos. The best of many
-cells is also the luckiest one, so that its mean is too high.
+An interval says how far other seeds and other videos would move the mean. The best of many cells is
+also the luckiest one, so that its mean is too high.
 """
 
 from __future__ import annotations
@@ -10,32 +9,34 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.results.figures import DPI, QUIET
+from pipeline.results.intervals import CONFIDENCE, Interval, Units, seeds_interval, units_of
 from pipeline.text_table import text_table
 from pipeline.training.sweep import Point, point_at
 
-CONFIDENCE = 0.95
-# A trial keeps no answer to a single video, so there is nothing to draw groups or videos from.
-INTERVAL = (
-    f"{100 * CONFIDENCE:.0f} % over n seeds only, Student's t; all see the same videos of val"
-)
 BASELINE_WEIGHT = 0.0  # VFL-Net: labels alone
 CSV_METRICS = ("top1", "top5", "nll", "ece", "agreement", "kl_to_teacher")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a trial; ``metrics`` are those of val after the last epoch, without prefix."""
+    """The end of a trial.
+
+    ``metrics`` are those of val after the last epoch, without prefix; ``answers`` are what
+    ``answers_by_video`` returns, and empty in results of versions that did not keep them.
+    """
 
     name: str
     distill_weight: float
@@ -45,6 +46,7 @@ class Outcome:
     epoch: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    answers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reason: str = ""  # of a failure
     run_id: str | None = None  # MLflow's
 
@@ -53,171 +55,145 @@ class Outcome:
         return Point(self.distill_weight, self.temperature)
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds, with the half width of its interval (None for a single seed)."""
-
-    mean: float
-    half_width: float | None
-    num_seeds: int
-
-
 @dataclass(frozen=True)
 class Cell:
     """A point of the grid, over the seeds that were trained to the end."""
 
     point: Point
-    top1: Estimate
-    nll: Estimate
-    ece: Estimate
-    gain: Estimate | None  # of top-1 over labels alone, seed by seed; none without that baseline
+    num_seeds: int
+    top1: Interval
+    nll: Interval
+    ece: float  # without interval: it is no mean over videos
+    gain: Interval | None  # of top-1 over labels alone, seed by seed; none without that baseline
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean with the half width of its t interval."""
-    from scipy import stats
+@dataclass(frozen=True)
+class SweepResult:
+    """The outcomes of all trials on the same videos of val, with the units of these."""
 
-    num_seeds, mean = len(values), float(np.mean(values))
-    if num_seeds < 2:
-        return Estimate(mean, None, num_seeds)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, num_seeds - 1))
-    return Estimate(
-        mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(num_seeds), num_seeds
-    )
+    outcomes: Sequence[Outcome]
+    val_units: Units
+
+    @property
+    def _finished(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state == "finished"]
+
+    @cached_property
+    def _units(self) -> Units | None:
+        """The units of intervals beside the seeds; None if a trial kept no answers by video."""
+        return self.val_units if all(trial.answers for trial in self._finished) else None
+
+    @property
+    def interval(self) -> str:
+        """The kind of every interval, in words."""
+        over = "n seeds only" if self._units is None else f"n seeds and {self._units}"
+        return f"{100 * CONFIDENCE:.0f} % over {over}"
+
+    @cached_property
+    def cells(self) -> dict[Point, Cell]:
+        by_point: dict[Point, dict[int, Outcome]] = {}
+        for outcome in self._finished:
+            by_point.setdefault(outcome.point, {})[outcome.seed] = outcome
+        baseline = next((t for p, t in by_point.items() if p.distill_weight == BASELINE_WEIGHT), {})
+        return {point: self._cell(by_point[point], baseline) for point in sorted(by_point)}
+
+    @property
+    def best(self) -> Cell | None:
+        """The cell with the highest mean top-1; of equal ones that with the lower NLL."""
+        cells = self.cells.values()
+        return max(cells, key=lambda cell: (cell.top1.mean, -cell.nll.mean), default=None)
+
+    @property
+    def table(self) -> str:
+        """Cells as aligned text, the best one marked, and the names of failed trials."""
+        header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
+        rows = [_row(cell, best=cell is self.best) for cell in self.cells.values()]
+        lines = [text_table([header, *rows], align=">"), f"±: {self.interval}, of the last epoch"]
+        if self._units is not None:
+            lines += filter(None, [self._units.note])
+        failed = [outcome for outcome in self.outcomes if outcome.state == "failed"]
+        if failed:
+            lines.append(f"{len(failed)} of {len(self.outcomes)} trials failed:")
+            lines += [f"  {trial.name}: {trial.reason.splitlines()[0]}" for trial in failed]
+        return "\n".join(lines)
+
+    @property
+    def csv(self) -> str:
+        """A line for each trial."""
+        buffer = io.StringIO()
+        names = ("name", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow([*names, *CSV_METRICS, "reason"])
+        for outcome in self.outcomes:
+            values = vars(outcome)
+            metrics = [outcome.metrics.get(name, "") for name in CSV_METRICS]
+            table.writerow([*(values[name] for name in names), *metrics, outcome.reason])
+        return buffer.getvalue()
+
+    def as_values(self) -> dict[str, Any]:
+        """Return trials, cells and the best cell as plain JSON values."""
+        return {
+            "trials": [asdict(outcome) for outcome in self.outcomes],
+            "cells": [_cell_values(cell) for cell in self.cells.values()],
+            "best": None if self.best is None else _cell_values(self.best),
+            "interval": self.interval,
+        }
+
+    def _cell(self, trials: Mapping[int, Outcome], baseline: Mapping[int, Outcome]) -> Cell:
+        units = self._units or units_of(["all of val"])
+        seeds = [seed for seed in trials if seed in baseline]
+        (point, *_) = (trial.point for trial in trials.values())
+        gain = None
+        if seeds and point.distill_weight != BASELINE_WEIGHT:
+            ours, theirs = (
+                self._by_video([of[seed] for seed in seeds], "top1") for of in (trials, baseline)
+            )
+            gain = seeds_interval(ours - theirs, units)
+        top1, nll = (
+            seeds_interval(self._by_video(list(trials.values()), name), units)
+            for name in ("top1", "nll")
+        )
+        ece = float(np.mean([trial.metrics["ece"] for trial in trials.values()]))
+        return Cell(point, len(trials), top1, nll, ece, gain)
+
+    def _by_video(self, trials: Sequence[Outcome], metric: str) -> NDArray[np.float64]:
+        """Return ``(S, N)``, or the means over val, ``(S, 1)``, where answers are not there."""
+        if self._units is None:
+            return np.array([[trial.metrics[metric]] for trial in trials])
+        return np.array([trial.answers[metric] for trial in trials], np.float64)
 
 
-def cells_of(outcomes: Iterable[Outcome]) -> dict[Point, Cell]:
-    """Gather the finished trials by point."""
-    by_point: dict[Point, dict[int, Mapping[str, float]]] = {}
-    for outcome in outcomes:
-        if outcome.state == "finished":
-            by_point.setdefault(outcome.point, {})[outcome.seed] = outcome.metrics
-    baseline = next((m for p, m in by_point.items() if p.distill_weight == BASELINE_WEIGHT), {})
-    return {point: _cell(point, by_point[point], baseline) for point in sorted(by_point)}
+def answers_by_video(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Return each video's ``top1`` (0 or 1) and ``nll``, from logits ``(N, K)`` and labels."""
+    nll = -logits.double().log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    right = (logits.argmax(dim=1) == labels).int()
+    return {"top1": right.tolist(), "nll": [round(value, 6) for value in nll.tolist()]}
 
 
-def best_cell(cells: Mapping[Point, Cell]) -> Cell | None:
-    """Return the cell with the highest mean top-1; of equal ones that with the lower NLL."""
-    return max(cells.values(), key=lambda cell: (cell.top1.mean, -cell.nll.mean), default=None)
-
-
-def sweep_table(outcomes: Sequence[Outcome]) -> str:
-    """Lay the cells out as aligned text, mark the best one, and name the failed trials."""
-    cells = cells_of(outcomes)
-    best = best_cell(cells)
-    header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
-    rows = [_row(cell, best=cell is best) for cell in cells.values()]
-    lines = [text_table([header, *rows], align=">"), f"±: {INTERVAL}; scores of the last epoch"]
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if failed:
-        lines.append(f"{len(failed)} of {len(outcomes)} trials failed:")
-        lines += [f"  {trial.name}: {trial.reason.splitlines()[0]}" for trial in failed]
-    return "\n".join(lines)
-
-
-def sweep_csv(outcomes: Iterable[Outcome]) -> str:
-    """Write one CSV line for each trial."""
-    buffer = io.StringIO()
-    names = ("name", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow([*names, *CSV_METRICS, "reason"])
-    for outcome in outcomes:
-        values = asdict(outcome)
-        metrics = [outcome.metrics.get(name, "") for name in CSV_METRICS]
-        table.writerow([*(values[name] for name in names), *metrics, outcome.reason])
-    return buffer.getvalue()
-
-
-def sweep_values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return trials, cells and the best cell as plain JSON values."""
-    cells = cells_of(outcomes)
-    best = best_cell(cells)
-    return {
-        "trials": [asdict(outcome) for outcome in outcomes],
-        "cells": [_cell_values(cell) for cell in cells.values()],
-        "best": None if best is None else _cell_values(best),
-        "interval": INTERVAL,
-    }
-
-
-def heatmap_figure(config: ExperimentConfig, outcomes: Sequence[Outcome]) -> Figure:
+def heatmap_figure(config: ExperimentConfig, result: SweepResult) -> Figure:
     """Draw top-1 and NLL over the grid: mean, interval and number of seeds in each cell."""
-    sweep, cells = config.sweep, cells_of(outcomes)
-    best = best_cell(cells)
-    num_rows, num_columns = len(sweep.distill_weights), len(sweep.temperatures)
+    num_rows, num_columns = len(config.sweep.distill_weights), len(config.sweep.temperatures)
     size = (2 * max(3.2, 1.25 * num_columns) + 1.2, max(2.8, 0.95 * num_rows + 1.4))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, 2, squeeze=False)[0]
-    _panel(panels[0], config, cells, best, "top1", "Blues")
-    _panel(panels[1], config, cells, best, "nll", "Oranges_r")
-    seeds = len(sweep.seeds)
-    figure.suptitle(
-        f"Students from one logit store, {seeds} seed{'s' if seeds > 1 else ''} a cell, "
-        f"± {100 * CONFIDENCE:.0f} % over seeds only",
-        fontsize=10,
-        x=0.01,
-        ha="left",
-    )
+    left, right = figure.subplots(1, 2)
+    _panel(left, config, result, "top1", "Blues")
+    _panel(right, config, result, "nll", "Oranges_r")
+    title = f"Students from one logit store, ± {result.interval}"
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return figure
-
-
-def _cell(
-    point: Point,
-    metrics_of: Mapping[int, Mapping[str, float]],
-    baseline: Mapping[int, Mapping[str, float]],
-) -> Cell:
-    def over_seeds(name: str) -> Estimate:
-        return estimate([metrics[name] for metrics in metrics_of.values()])
-
-    paired = [
-        metrics["top1"] - baseline[seed]["top1"]
-        for seed, metrics in metrics_of.items()
-        if seed in baseline
-    ]
-    distilled = point.distill_weight != BASELINE_WEIGHT
-    gain = estimate(paired) if paired and distilled else None
-    return Cell(point, over_seeds("top1"), over_seeds("nll"), over_seeds("ece"), gain)
-
-
-def _cell_values(cell: Cell) -> dict[str, Any]:
-    estimates = {"top1": cell.top1, "nll": cell.nll, "ece": cell.ece, "gain": cell.gain}
-    return asdict(cell.point) | {
-        name: None if value is None else value._asdict() for name, value in estimates.items()
-    }
-
-
-def _row(cell: Cell, *, best: bool) -> tuple[str, ...]:
-    weight, temperature = cell.point.distill_weight, cell.point.temperature
-    return (
-        "best" if best else "",
-        f"{weight:g}",
-        f"{temperature:g}" if weight else "any",
-        str(cell.top1.num_seeds),
-        _text(cell.top1, 100, 1),
-        _text(cell.nll, 1, 3),
-        _text(cell.ece, 100, 1),
-        "-" if cell.gain is None else _text(cell.gain, 100, 1, sign="+"),
-    )
-
-
-def _text(value: Estimate, scale: float, digits: int, sign: str = "") -> str:
-    mean = f"{scale * value.mean:{sign}.{digits}f}"
-    if value.half_width is None:
-        return mean
-    return f"{mean} ± {scale * value.half_width:.{digits}f}"
 
 
 def _panel(
     axes: Axes,
     config: ExperimentConfig,
-    cells: Mapping[Point, Cell],
-    best: Cell | None,
+    result: SweepResult,
     metric: Literal["top1", "nll"],
     colours: str,
 ) -> None:
     scale, digits, title = (100, 1, "top-1, %") if metric == "top1" else (1, 2, "NLL, nats")
     sweep = config.sweep
     grid = [
-        [cells.get(point_at(config, weight, temperature)) for temperature in sweep.temperatures]
+        [result.cells.get(point_at(config, weight, temp)) for temp in sweep.temperatures]
         for weight in sweep.distill_weights
     ]
     means = np.array(
@@ -225,18 +201,16 @@ def _panel(
     )
     image = axes.imshow(means, cmap=colours, aspect="auto")
     for row, column in np.ndindex(means.shape):
-        cell = grid[row][column]
-        text = "-" if cell is None else _cell_text(getattr(cell, metric), scale, digits)
-        axes.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            weight="bold" if cell is not None and cell is best else "normal",
-            color=QUIET if cell is None else _ink(image.to_rgba(means[row, column])),
-        )
+        cell, text, colour = grid[row][column], "-", QUIET
+        if cell is not None:
+            value = _text(getattr(cell, metric), scale, digits).replace(" ±", "\n±")
+            text = f"{value}\nn = {cell.num_seeds}"
+            red, green, blue, _ = image.to_rgba(means[row, column])
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue <= 0.55
+            colour = "white" if dark else "black"
+        weight = "bold" if cell is not None and cell is result.best else "normal"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
+        axes.text(column, row, text, weight=weight, color=colour, **style)
     axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in sweep.temperatures])
     axes.set_yticks(range(means.shape[0]), [f"{value:g}" for value in sweep.distill_weights])
     axes.set_xlabel("loss.temperature")
@@ -246,12 +220,28 @@ def _panel(
     axes.spines[:].set_visible(False)
 
 
-def _cell_text(value: Estimate, scale: float, digits: int) -> str:
-    half = "" if value.half_width is None else f"\n± {scale * value.half_width:.{digits}f}"
-    return f"{scale * value.mean:.{digits}f}{half}\nn = {value.num_seeds}"
+def _cell_values(cell: Cell) -> dict[str, Any]:
+    intervals = {"top1": cell.top1, "nll": cell.nll, "gain": cell.gain}
+    values = asdict(cell.point) | {"num_seeds": cell.num_seeds, "ece": cell.ece}
+    return values | {name: it and it._asdict() for name, it in intervals.items()}
 
 
-def _ink(rgba: NDArray[np.float64] | tuple[float, ...]) -> str:
-    """Return black or white, the one that is easier to read on a colour."""
-    red, green, blue = rgba[:3]
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+def _row(cell: Cell, *, best: bool) -> tuple[str, ...]:
+    weight, temperature = cell.point.distill_weight, cell.point.temperature
+    return (
+        "best" if best else "",
+        f"{weight:g}",
+        f"{temperature:g}" if weight else "any",
+        str(cell.num_seeds),
+        _text(cell.top1, 100, 1),
+        _text(cell.nll, 1, 3),
+        f"{100 * cell.ece:.1f}",
+        "-" if cell.gain is None else _text(cell.gain, 100, 1, sign="+"),
+    )
+
+
+def _text(value: Interval, scale: float, digits: int, sign: str = "") -> str:
+    mean = f"{scale * value.mean:{sign}.{digits}f}"
+    if value.high is None:
+        return mean
+    return f"{mean} ± {scale * (value.high - value.mean):.{digits}f}"

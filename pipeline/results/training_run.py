@@ -52,11 +52,8 @@ def publish_result(
 ) -> dict[str, Any]:
     """Publish best and last weights, log scores and pages, and return the result.
 
-    Args:
-        plan: the run.
-        checkpoints: Ray Train checkpoints with their metrics, best and last among them.
-        mirror: the store that the run learned from, if any.
-        run: the run in MLflow.
+    ``checkpoints`` are Ray Train's with their metrics, best and last among them; ``mirror`` is that
+    of the store that the run learned from, if any.
     """
     best_pair = max(checkpoints, key=lambda pair: pair[1][SCORE])
     last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])
@@ -88,7 +85,6 @@ def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:
 
 
 def val_scores(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of val, under their MLflow names."""
     return {name: value for name, value in report.items() if name.startswith("val/")}
 
 
@@ -108,8 +104,7 @@ def store_tags(plan: TrainPlan) -> dict[str, str]:
 
 def log_store(run: TrackedRun, plan: TrainPlan) -> None:
     """Log the store that a run learns from as its data set, if there is one."""
-    if plan.store is not None:
-        store = plan.store
+    if (store := plan.store) is not None:
         run.log_dataset("logit-store", digest=store.root_digest, uri=store.uri, context="training")
 
 
@@ -131,14 +126,10 @@ def _summary(
         labels = torch.tensor(plan.labels(plan.val_rows))
         teacher = evaluate_logits(val_teacher_logits(plan, mirror), labels)
         summary |= {f"teacher/{name}": value for name, value in teacher.items()}
-    return summary | _cost(plan)
-
-
-def _cost(plan: TrainPlan) -> dict[str, float]:
-    """Count the network's parameters and multiply-adds for one clip."""
     network = plan.build_network()
+    summary["model/params_millions"] = count_parameters(network) / 1e6
     macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
-    return {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
+    return summary | {"model/gmacs": macs / 1e9}  # of one clip
 
 
 def _log_pages(
@@ -159,28 +150,20 @@ def _log_pages(
 
 def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVideo]:
     """Pick videos of val at even distances, with their evaluation views."""
-    step = max(1, len(plan.val_rows) // NUM_SHOWN)
+    names, limits = plan.manifest.class_names, plan.config.dataset.limits
+    step, side = max(1, len(plan.val_rows) // NUM_SHOWN), max(plan.recipe.side, SHOWN_SIDE)
+    shown = []
     with closing(DecodeProcess()) as decoder:
-        return [
-            _shown(plan, index, logits_of, decoder)
-            for index in range(0, len(plan.val_rows), step)[:NUM_SHOWN]
-        ]
-
-
-def _shown(
-    plan: TrainPlan, index: int, logits_of: dict[str, Tensor], decoder: DecodeProcess
-) -> ShownVideo:
-    record = plan.manifest.records[plan.val_rows[index]]
-    names = plan.manifest.class_names
-    view, limits = plan.recipe.evaluation_view(record), plan.config.dataset.limits
-    clip = decoder.clips(
-        record, [view], limits, side=max(plan.recipe.side, SHOWN_SIDE), prove=False
-    )
-    predictions = {}
-    for role, logits in logits_of.items():
-        probability, label = logits[index].softmax(dim=0).max(dim=0)
-        predictions[role] = Prediction(names[int(label)], float(probability))
-    return ShownVideo(record.sample_id, clip[0].frames, names[record.label], predictions)
+        for index in range(0, len(plan.val_rows), step)[:NUM_SHOWN]:
+            record = plan.manifest.records[plan.val_rows[index]]
+            view = plan.recipe.evaluation_view(record)
+            (clip,) = decoder.clips(record, [view], limits, side=side, prove=False)
+            predictions = {}
+            for role, logits in logits_of.items():
+                probability, label = logits[index].softmax(dim=0).max(dim=0)
+                predictions[role] = Prediction(names[int(label)], float(probability))
+            shown.append(ShownVideo(clip.frames, names[record.label], predictions))
+    return shown
 
 
 def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:

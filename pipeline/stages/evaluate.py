@@ -309,7 +309,7 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         "weights": evaluation.weights[name],
         "split": plan.split,
         "protocol": evaluation.protocol,
-        "interval": evaluation.interval,
+        "interval": evaluation.units.interval,
         "mlflow.runColor": COLOURS[role],
     }
     title, sections = f"{name} {evaluation.protocol}", ("evaluate",)
@@ -324,7 +324,8 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         reopen_finished=True,
     ) as run:
         metrics = evaluation.metrics(name)
-        metrics |= dict(zip(("top1_low", "top1_high"), evaluation.top1(name)[1:], strict=True))
+        _, low, high = evaluation.top1(name)
+        metrics |= {} if low is None or high is None else {"top1_low": low, "top1_high": high}
         run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
         confusion = evaluation.confusion(name)
         run.log_figure(

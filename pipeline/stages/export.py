@@ -37,7 +37,6 @@ from pipeline.results.export.contract import (
     Contract,
     Format,
     Program,
-    build_contract,
     build_material,
     check_formats,
 )
@@ -79,9 +78,12 @@ class ExportPlan:
     config: ExperimentConfig
     manifest: Manifest
     trained: TrainedNetwork
-    contract: Contract
     formats: tuple[Format, ...]
     num_calibration_clips: int
+
+    @property
+    def contract(self) -> Contract:
+        return Contract(self.trained)
 
     @property
     def val_rows(self) -> list[int]:
@@ -153,8 +155,7 @@ def plan_export(
     for split in ("train", "val"):
         if not manifest.rows_of(split):
             raise DatasetError(f"there is no good video of {split}; export measures every file")
-    contract = build_contract(trained)
-    return ExportPlan(config, manifest, trained, contract, found, num_calibration_clips)
+    return ExportPlan(config, manifest, trained, found, num_calibration_clips)
 
 
 def run_export(plan: ExportPlan) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def run_export(plan: ExportPlan) -> dict[str, Any]:
 def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
     """Write the files; return their paths by name, such as ``onnx int8``."""
     calibration_clips = np.concatenate(list(_clips(plan, plan.calibration_rows)))
-    material = build_material(plan.trained, plan.contract, calibration_clips)
+    material = build_material(plan.contract, calibration_clips)
     paths: dict[str, Path] = {}
     for name in plan.formats:
         print(f"writing {name}", flush=True)

@@ -23,15 +23,8 @@ import torch
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import PipelineError, TrialsFailed
-from pipeline.results.sweep import (
-    Outcome,
-    best_cell,
-    cells_of,
-    heatmap_figure,
-    sweep_csv,
-    sweep_table,
-    sweep_values,
-)
+from pipeline.results.intervals import units_of
+from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
 from pipeline.stages.cluster import ray_session
 from pipeline.stages.workers import Follower, Message, ReportingWorker
@@ -46,8 +39,9 @@ from pipeline.storage.files import (
 )
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
-from pipeline.training.loop import run_worker
+from pipeline.training.loop import EpochResult, run_worker
 from pipeline.training.plan import TrainPlan
+from pipeline.training.step import Training
 from pipeline.training.sweep import SweepPlan, Trial
 
 if TYPE_CHECKING:
@@ -73,7 +67,7 @@ def run_sweep(plan: SweepPlan, ray_address: str) -> dict[str, Any]:
     if exists(result_uri):
         print("swept already, nothing to do")
         result = dict(read_json(result_uri))
-        print(sweep_table([Outcome(**values) for values in result["trials"]]))
+        print(_result(plan, [Outcome(**values) for values in result["trials"]]).table)
         return result
     with _open_parent(plan) as run:
         outcomes = _train(plan, run, ray_address)
@@ -148,10 +142,22 @@ def _work(setup: dict[str, Any], plans: Mapping[str, TrainPlan], queue: Any) -> 
     plan = plans[setup["trial"]]
     device = torch.device("cuda" if plan.config.cluster.use_gpu else "cpu")
     try:
-        run_worker(plan, ReportingWorker(device, plan.name, queue))
+        run_worker(plan, TrialWorker(device, plan, queue))
     except PipelineError as error:
         # Raised, Ray Tune would start the trial again, and it would fail again.
         queue.put({"run": plan.name, "failure": str(error)})
+
+
+class TrialWorker(ReportingWorker):
+    """The worker of a trial, which also reports the answers to single videos of val."""
+
+    def __init__(self, device: torch.device, plan: TrainPlan, queue: Any) -> None:
+        super().__init__(device, plan.name, queue)
+        self._labels = torch.tensor(plan.labels(plan.val_rows))
+
+    def report(self, epoch: EpochResult, training: Training) -> None:
+        answers = answers_by_video(epoch.val_logits, self._labels)
+        self._queue.put({"run": self._run, "answers": answers, **epoch.as_report()})
 
 
 class TrialRuns:
@@ -230,31 +236,39 @@ def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:
         epoch=message.get("epoch", 0),
         seconds=message.get("seconds", 0.0),
         metrics={name.removeprefix("val/"): value for name, value in val_scores(message).items()},
+        answers=message.get("answers", {}),
         reason=message.get("failure", ""),
         run_id=run_id,
     )
 
 
+def _result(plan: SweepPlan, outcomes: list[Outcome]) -> SweepResult:
+    any_trial = plan.trials[0].plan  # all have the same videos of val
+    records = any_trial.manifest.records
+    return SweepResult(outcomes, units_of([records[row].group for row in any_trial.val_rows]))
+
+
 def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[str, Any]:
     """Publish table and heat map in the folder and in MLflow; return what ``sweep.json`` holds."""
-    table, figure = sweep_table(outcomes), heatmap_figure(plan.config, outcomes)
-    values = sweep_values(outcomes) | {
+    swept = _result(plan, outcomes)
+    table, figure = swept.table, heatmap_figure(plan.config, swept)
+    values = swept.as_values() | {
         "name": plan.name,
         "root_digest": plan.root_digest,
         "grid": plan.config.sweep.model_dump(mode="json"),
         "run_id": run.run_id,
         "link": run.link,
     }
-    write_bytes(join_uri(plan.folder, "sweep.csv"), sweep_csv(outcomes).encode())
+    write_bytes(join_uri(plan.folder, "sweep.csv"), swept.csv.encode())
     write_bytes(join_uri(plan.folder, "heatmap.png"), figure_png(figure))
     run.log_text("sweep/table.txt", table)
-    run.log_text("sweep/trials.csv", sweep_csv(outcomes))
+    run.log_text("sweep/trials.csv", swept.csv)
     run.log_text("sweep/sweep.json", readable_json(values).decode())
     run.log_figure("sweep/heatmap.png", figure)
     print(f"{table}\n{plan.folder}/heatmap.png")
     num_failed = sum(outcome.state == "failed" for outcome in outcomes)
     summary: dict[str, float] = {"sweep/trials": len(outcomes), "sweep/failed": num_failed}
-    if (best := best_cell(cells_of(outcomes))) is not None:
+    if (best := swept.best) is not None:
         weight, temperature = best.point.distill_weight, best.point.temperature
         summary |= {"best/top1": best.top1.mean, "best/nll": best.nll.mean}
         summary |= {"best/distill_weight": weight, "best/temperature": temperature}

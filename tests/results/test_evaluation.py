@@ -81,6 +81,13 @@ def test_where_a_group_is_not_known_intervals_are_over_videos_and_say_so(evaluat
     assert "groups of some videos are not known" in text
 
 
+def test_of_one_group_there_is_no_interval(evaluation):
+    one = replace(evaluation, groups=("g1",) * 4)
+    assert "1 group: no interval" in one.text
+    assert "top-1 +0.0 points (-), which may be chance" in one.text
+    assert one.summary["networks"]["student"]["top1_interval"] == [None, None]
+
+
 def test_predictions_have_a_row_for_each_video_and_network(evaluation):
     table = evaluation.predictions().to_pylist()
     assert len(table) == 8

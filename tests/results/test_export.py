@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
 from pipeline.networks.trained import load_trained
 from pipeline.results.costs import Latency, measure_latency
 from pipeline.results.export import contract, onnx, pt2
-from pipeline.results.export.contract import build_contract, check_formats
+from pipeline.results.export.contract import Contract, check_formats
 from pipeline.results.export.measured import NETWORK, Measured
 from pipeline.stages.export import _check, plan_export, run_export
 from pipeline.storage.files import read_json, sha256_of
@@ -186,10 +186,10 @@ def test_numbers_weights_and_classes_are_checked(config, weights, tmp_path):
 
 def test_contract_of_whole_pictures(config, weights):
     trained = load_trained(weights)
-    assert "centred square of 224/256" in build_contract(trained).picture
+    assert "centred square of 224/256" in Contract(trained).metadata()["picture"]
     squashed = trained.recipe.policy.model_copy(update={"squash": True})
     whole = replace(trained, recipe=replace(trained.recipe, policy=squashed))
-    assert "whole picture" in build_contract(whole).picture
+    assert "whole picture" in Contract(whole).metadata()["picture"]
 
 
 def test_latency_counts_calls():

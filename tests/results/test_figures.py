@@ -73,7 +73,7 @@ def test_reliability_names_the_calibration_error() -> None:
 def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
     frames = np.zeros((8, 20, 30, 3), np.uint8)
     predictions = {"student": Prediction("right", 0.7), "teacher": Prediction("left", 0.99)}
-    video = ShownVideo("v", frames, "left", predictions)
+    video = ShownVideo(frames, "left", predictions)
     figure = predictions_figure([video] * num_videos)
     expected = ["true: left", "student: right  70%", "teacher: left  99%"]
     assert texts_of(figure) == expected * num_videos

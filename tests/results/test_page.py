@@ -15,7 +15,6 @@ from tests.html_page import Page
 SECTIONS = [
     "result",
     "comparison",
-    "efficiency",
     "disagreements",
     "confusion",
     "curves",
@@ -55,7 +54,7 @@ def test_what_is_there_is_shown(config: ExperimentConfig, page: Page) -> None:
     assert store.root_digest in page.sections["store"]
     assert "sound" in page.sections["store"]
     assert "64 of 64" in page.sections["store"]  # 20 videos x 3 views and 4 of val
-    assert "20 videos" in page.sections["dataset"]
+    assert "20 good videos" in page.sections["dataset"]
     assert "Archery" in page.sections["dataset"]
     assert store.spec.fingerprint[:16] in page.sections["lineage"]
     assert "95 % over" in page.sections["result"]

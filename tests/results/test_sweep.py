@@ -2,21 +2,18 @@
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from dvflnet.metrics import evaluate_logits
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
-from pipeline.results.sweep import (
-    Outcome,
-    best_cell,
-    cells_of,
-    estimate,
-    heatmap_figure,
-    sweep_csv,
-    sweep_table,
-)
+from pipeline.results.intervals import seeds_interval, units_of
+from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure
 from pipeline.training.plan import plan_student
 from pipeline.training.sweep import Point, SweepPlan, plan_sweep
 
@@ -39,19 +36,30 @@ def plan(config: ExperimentConfig) -> SweepPlan:
     return plan_sweep(config)
 
 
-def outcome(weight: float, temperature: float, seed: int, top1: float) -> Outcome:
+UNITS = units_of(["a", "a", "b", "c", "d", "d", "e", "f", "g", "h"])  # of ten videos
+
+
+def outcome(weight: float, temperature: float, seed: int, num_right: int) -> Outcome:
+    right = [1.0] * num_right + [0.0] * (len(UNITS.unit_of) - num_right)
+    answers = {"top1": right, "nll": [1 - value for value in right]}
+    top1 = num_right / len(right)
     metrics = {"top1": top1, "nll": 1 - top1, "ece": 0.1}
     name = f"w{weight}-t{temperature}-s{seed}"
-    return Outcome(name, weight, temperature, seed, "finished", 3, 9.0, metrics)
+    return Outcome(name, weight, temperature, seed, "finished", 3, 9.0, metrics, answers)
 
 
-OUTCOMES = [
-    outcome(0.0, OWN_TEMPERATURE, 3, 0.5),
-    outcome(0.0, OWN_TEMPERATURE, 5, 0.7),
-    outcome(0.5, 2.0, 3, 0.6),
-    outcome(0.5, 2.0, 5, 0.9),
-    Outcome("broken", 0.5, 4.0, 5, "failed", reason="the loss of step 0 is nan\n  Its batch: a"),
-]
+RESULT = SweepResult(
+    [
+        outcome(0.0, OWN_TEMPERATURE, 3, 5),
+        outcome(0.0, OWN_TEMPERATURE, 5, 7),
+        outcome(0.5, 2.0, 3, 6),
+        outcome(0.5, 2.0, 5, 9),
+        Outcome(
+            "broken", 0.5, 4.0, 5, "failed", reason="the loss of step 0 is nan\n  Its batch: a"
+        ),
+    ],
+    UNITS,
+)
 
 
 def test_labels_alone_are_trained_once_for_all_temperatures(plan: SweepPlan) -> None:
@@ -91,36 +99,52 @@ def test_what_cannot_be_swept_is_refused(
         plan_sweep(config.model_copy(update={section: changed}))
 
 
-def test_intervals_are_students_t() -> None:
-    # 4.302653 is the 0.975 quantile of t with two degrees of freedom; s = 1, n = 3.
-    assert estimate([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / 3**0.5, 3), rel=1e-6)
-    assert estimate([0.5]) == (0.5, None, 1)
-
-
-def test_gains_are_paired_by_seed() -> None:
-    cell = cells_of(OUTCOMES)[Point(0.5, 2.0)]
-    assert cell.gain == estimate([0.6 - 0.5, 0.9 - 0.7])
-    assert cells_of(OUTCOMES)[Point(0.0, OWN_TEMPERATURE)].gain is None
+def test_gains_are_paired_by_seed_and_video() -> None:
+    cell = RESULT.cells[Point(0.5, 2.0)]
+    differences = np.zeros((2, 10))
+    differences[0, 5] = differences[1, 7:9] = 1.0  # right in the one, wrong in the other
+    assert cell.gain == seeds_interval(differences, UNITS)
+    assert cell.gain.mean == pytest.approx(0.15)
+    assert RESULT.cells[Point(0.0, OWN_TEMPERATURE)].gain is None
 
 
 def test_only_finished_trials_count_and_the_others_are_named() -> None:
-    cells = cells_of(OUTCOMES)
-    assert Point(0.5, 4.0) not in cells
-    best = best_cell(cells)
-    assert best is not None
-    assert best.point == Point(0.5, 2.0)
-    table = sweep_table(OUTCOMES)
+    assert Point(0.5, 4.0) not in RESULT.cells
+    assert RESULT.best is not None
+    assert RESULT.best.point == Point(0.5, 2.0)
+    table = RESULT.table
     assert "1 of 5 trials failed:\n  broken: the loss of step 0 is nan\n" in table + "\n"
     assert [line for line in table.splitlines() if line.startswith("best")] == [
         line for line in table.splitlines() if "75.0 ±" in line
     ]
-    rows = list(csv.DictReader(io.StringIO(sweep_csv(OUTCOMES))))
-    assert [row["state"] for row in rows] == [outcome.state for outcome in OUTCOMES]
+    rows = list(csv.DictReader(io.StringIO(RESULT.csv)))
+    assert [row["state"] for row in rows] == [outcome.state for outcome in RESULT.outcomes]
     assert float(rows[3]["top1"]) == 0.9
 
 
+def test_the_table_says_the_units_of_its_intervals() -> None:
+    assert "±: 95 % over n seeds and 8 groups" in RESULT.table
+    assert "8 groups are few" in RESULT.table
+    assert RESULT.as_values()["interval"] == "95 % over n seeds and 8 groups"
+
+
+def test_trials_of_before_kept_no_answers_and_their_intervals_are_over_seeds() -> None:
+    old = SweepResult([replace(trial, answers={}) for trial in RESULT.outcomes], UNITS)
+    assert "±: 95 % over n seeds only" in old.table
+    _, low, high = old.cells[Point(0.5, 2.0)].top1
+    # 12.7062 is the 0.975 quantile of t with one degree of freedom; s = 0.15 * sqrt(2), n = 2.
+    assert (low, high) == pytest.approx((0.75 - 12.7062 * 0.15, 0.75 + 12.7062 * 0.15), rel=1e-5)
+
+
+def test_answers_are_those_of_the_metrics() -> None:
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    labels, metrics = torch.arange(50) % 4, evaluate_logits(logits, torch.arange(50) % 4)
+    for name, values in answers_by_video(logits, labels).items():
+        assert np.mean(values) == pytest.approx(metrics[name], abs=1e-6)
+
+
 def test_the_heat_map_says_mean_and_number_of_seeds(config: ExperimentConfig) -> None:
-    top1, nll = heatmap_figure(config, OUTCOMES).axes
+    top1, nll = heatmap_figure(config, RESULT).axes
     # Labels alone fill their row; the cell without a finished trial stays empty.
     assert [text.get_text().partition("\n")[0] for text in top1.texts] == [
         "60.0",

@@ -31,53 +31,39 @@ Program = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Contract:
-    """Input and output of an exported student."""
+    """Input and output of an exported student, in words that need none of this code."""
 
-    name: str
-    class_names: tuple[str, ...]
-    clip_shape: tuple[int, int, int, int]  # (T, H, W, 3)
-    frames: str  # which frames of a video make a clip
-    picture: str  # which part of a frame is seen, and how it is resized
-    weights_digest: str
-    root_digest: str
+    trained: TrainedNetwork
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:  # (T, H, W, 3)
+        recipe = self.trained.recipe
+        return recipe.clip_num_frames, recipe.side, recipe.side, 3
 
     def metadata(self, batch: str = "batch") -> dict[str, str]:
         """Return text entries for a file; ``batch`` is "1" if it takes one clip at a time."""
+        trained, recipe = self.trained, self.trained.recipe
         shape = ", ".join(map(str, (batch, *self.clip_shape)))
+        stride = recipe.frame_stride
+        kept = f", of which every {stride}th is kept" if stride > 1 else ""
+        part, whole = EVALUATION_CROP
+        seen = f"the centred square of {part}/{whole} of the short side"
+        if recipe.policy.squash:
+            seen = "the whole picture, its aspect ignored"
         return {
-            "name": self.name,
-            "class_names": json.dumps(list(self.class_names)),
+            "name": trained.name,
+            "class_names": json.dumps(list(trained.class_names)),
             "input": f"clip: uint8 ({shape}), RGB, 0 to 255, frames in the order of time; "
             "normalisation is inside",
-            "output": f"logits: float32 ({batch}, {len(self.class_names)}), before softmax, in the "
-            "order of class_names",
-            "frames": self.frames,
-            "picture": self.picture,
-            "weights_digest": self.weights_digest,
-            "root_digest": self.root_digest,
+            "output": f"logits: float32 ({batch}, {len(trained.class_names)}), before softmax, in "
+            "the order of class_names",
+            "frames": f"the middle frame of each of {recipe.num_frames} equal parts of the video"
+            f"{kept}",
+            "picture": f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it "
+            "shrinks, bilinear where it grows",
+            "weights_digest": trained.digest,
+            "root_digest": trained.root_digest,
         }
-
-
-def build_contract(trained: TrainedNetwork) -> Contract:
-    """Describe the input of a trained network without reference to this code."""
-    recipe = trained.recipe
-    kept = f", of which every {recipe.frame_stride}th is kept" if recipe.frame_stride > 1 else ""
-    part, whole = EVALUATION_CROP
-    seen = (
-        "the whole picture, its aspect ignored"
-        if recipe.policy.squash
-        else f"the centred square of {part}/{whole} of the short side"
-    )
-    return Contract(
-        name=trained.name,
-        class_names=trained.class_names,
-        clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
-        frames=f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
-        picture=f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it shrinks, "
-        "bilinear where it grows",
-        weights_digest=trained.digest,
-        root_digest=trained.root_digest,
-    )
 
 
 @dataclass(frozen=True)
@@ -90,13 +76,12 @@ class Material:
     clips: npt.NDArray[np.uint8]  # (N, T, H, W, 3), of train, to calibrate int8 with
 
 
-def build_material(
-    trained: TrainedNetwork, contract: Contract, clips: npt.NDArray[np.uint8]
-) -> Material:
+def build_material(contract: Contract, clips: npt.NDArray[np.uint8]) -> Material:
     """Trace a trained network and fold it."""
+    trained, shape = contract.trained, contract.clip_shape
     classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only).eval()
-    module = folded(trace(classifier, contract.clip_shape))
-    return Material(contract, module, trace(module, contract.clip_shape), clips)
+    module = folded(trace(classifier, shape))
+    return Material(contract, module, trace(module, shape), clips)
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:

@@ -18,7 +18,6 @@ from pipeline.text_table import markdown_table
 
 NETWORK = "network"  # the row of the network itself, in PyTorch; the others are compared with it
 MODEL_CARD = "MODEL_CARD.md"
-_HEADER = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,7 @@ def measure(
     labels: Tensor,
     clip_shape: tuple[int, int, int, int],
 ) -> Measured:
-    """Compare a program's logits with the network's, and time it on one clip.
-
-    Args:
-        program: the file, loaded.
-        logits: float32 ``(N, K)``, the program's.
-        reference: float32 ``(N, K)``, the network's.
-        labels: int64 ``(N,)``.
-        clip_shape: ``(T, H, W, 3)``.
-    """
+    """Compare a program's logits with the network's, both ``(N, K)``, and time it on one clip."""
     scores = evaluate_logits(logits, labels)
     clip = np.zeros((1, *clip_shape), np.uint8)
     return Measured(
@@ -71,40 +62,30 @@ def measure(
 
 
 def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Measured]) -> str:
-    """Lay the files out as a Markdown table, the network itself first.
-
-    Args:
-        files: name, such as ``onnx int8`` -> ``file`` and ``num_bytes``.
-        measured: the same names, and ``NETWORK``.
-    """
-    lines = [_line(name, files.get(name), values) for name, values in measured.items()]
-    return markdown_table(_HEADER, lines, align="<<>")
-
-
-def _line(name: str, entry: Mapping[str, Any] | None, values: Measured) -> tuple[str, ...]:
-    same = name == NETWORK
-    return (
-        "(PyTorch)" if entry is None else entry["file"],
-        name,
-        "-" if entry is None else f"{entry['num_bytes'] / 1e6:.2f}",
-        f"{values.top1:.1%}",
-        f"{values.nll:.3f}",
-        "-" if same else f"{values.agreement:.1%}",
-        "-" if same else f"{values.max_difference:.1e}",
-        f"{values.latency.p50_ms:.2f}",
-        f"{values.latency.p95_ms:.2f}",
-    )
+    """Lay the network and the files out as a Markdown table; files have their size and name."""
+    header = ("file", "", "MB", "top-1", "NLL", "agreement", "max difference", "p50 ms", "p95 ms")
+    lines = []
+    for name, values in measured.items():
+        file, megabytes, like, off = "(PyTorch)", "-", "-", "-"
+        if name != NETWORK:
+            file, megabytes = files[name]["file"], f"{files[name]['num_bytes'] / 1e6:.2f}"
+            like, off = f"{values.agreement:.1%}", f"{values.max_difference:.1e}"
+        scores = (f"{values.top1:.1%}", f"{values.nll:.3f}", like, off)
+        latency = (f"{values.latency.p50_ms:.2f}", f"{values.latency.p95_ms:.2f}")
+        lines.append((file, name, megabytes, *scores, *latency))
+    return markdown_table(header, lines, align="<<>")
 
 
 def model_card(contract: Contract, facts: Mapping[str, str], table: str) -> str:
     """Write the card of an export, with facts about its data, lineage and quality by name."""
     said = contract.metadata()
-    names = "\n".join(f"{label}. {name}" for label, name in enumerate(contract.class_names))
+    class_names = contract.trained.class_names
+    names = "\n".join(f"{label}. {name}" for label, name in enumerate(class_names))
     lineage = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    return f"""# {contract.name}
+    return f"""# {said["name"]}
 
 A video classifier: a Video-FocalNet student (arXiv 2507.12426, 2307.06947) that tells
-{len(contract.class_names)} classes apart.
+{len(class_names)} classes apart.
 
 ## Input and output
 

@@ -1,41 +1,34 @@
-"""The reader of artefacts and MLflow that gathers the facts of the page.
+"""The facts of the page, gathered from artefacts and MLflow; ``page.py`` renders them.
 
-Without indexed videos there is nothing to report on. Every other part is gathered on its own.
+Without indexed videos there is nothing to report on. Any other part may be missing, for a reason.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.dataset.seen import seen_by_teacher
-from pipeline.errors import Status, StoreIncomplete, VideoDecodeError
+from pipeline.errors import PipelineError, Status, StoreIncomplete, VideoDecodeError
 from pipeline.frames.pictures import encode_jpeg
 from pipeline.frames.source import read_source, read_videos
-from pipeline.logits.examine import examine
+from pipeline.logits.examine import Diagnosis, examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.store import LogitStore
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.costs import count_costs, own_subjects
 from pipeline.results.evaluation import Evaluation
-from pipeline.results.page.facts import (
-    CURVES,
-    Dataset,
-    Disagreement,
-    Facts,
-    Model,
-    Part,
-    Run,
-    Store,
-    Strip,
-)
 from pipeline.storage.files import exists, read_json
 from pipeline.tracking.server import read_curves
 from pipeline.training.checkpoint import checkpoint_name
@@ -50,10 +43,128 @@ from pipeline.training.plan import (
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
+T = TypeVar("T")
 SPLITS = ("train", "val", "test")
+CURVES = {  # metric -> title
+    "val/top1": "Top-1 on val",
+    "val/nll": "NLL on val, nats",
+    "train/loss": "Training loss, each run its own",
+}
+Curves = Mapping[str, Sequence[tuple[int, float]]]  # points (step, value) by metric
 MAX_CLASS_STRIPS = 12
 MAX_DISAGREEMENTS = 9
 STRIP_FRAMES, STRIP_SIDE, STRIP_QUALITY = 5, 96, 82
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A part of the page; one without a value is missing for a reason."""
+
+    value: T | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, make: Callable[[], T]) -> Part[T]:
+        """Make a part. It is missing if a stage has not run yet, or an artefact is damaged."""
+        try:
+            return cls(make())
+        except PipelineError as error:
+            return cls(None, str(error))
+
+    def get(self) -> T:
+        """Return the value. Where it is missing, a part made from it is missing for its reason."""
+        if self.value is None:
+            raise PipelineError(self.reason)
+        return self.value
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A film strip and its caption. ``image`` is a data URI, empty if the video is unreadable."""
+
+    image: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The videos; ``class_counts`` are the good ones of each class, by split."""
+
+    manifest: Manifest
+    source: str
+    class_counts: Mapping[str, Sequence[int]]
+    strips: Sequence[Strip]
+
+    @property
+    def good(self) -> list[VideoRecord]:
+        return [record for record in self.manifest.records if record.good]
+
+    @property
+    def seconds(self) -> float:
+        return sum(r.num_frames / r.frame_rate for r in self.good if r.frame_rate)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(record.num_bytes for record in self.good)
+
+    @property
+    def bad(self) -> list[str]:
+        """The number of bad videos by reason."""
+        reasons = Counter(Status(r.status).name for r in self.manifest.records if not r.good)
+        return [f"{count} {name}" for name, count in sorted(reasons.items())]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The logit store and its health."""
+
+    store: LogitStore
+    diagnosis: Diagnosis
+    num_wanted: int  # cells
+
+    @property
+    def num_good(self) -> int:
+        return sum(shard.num_good for shard in self.diagnosis.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self.store.seal.files)
+
+    @property
+    def top1(self) -> float:
+        """The teacher's, over all good cells."""
+        return sum(shard.num_hits for shard in self.diagnosis.shards) / max(self.num_good, 1)
+
+    @property
+    def hardest_classes(self) -> list[tuple[str, float]]:
+        pairs = zip(self.store.spec.class_names, self.diagnosis.class_top1, strict=True)
+        known = [(name, top1) for name, top1 in pairs if not math.isnan(top1)]
+        return sorted(known, key=lambda pair: pair[1])[:3]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of the comparison; its scores are in the evaluation, under its role."""
+
+    role: str  # teacher, baseline or student
+    num_parameters: int
+    num_macs: int  # of one clip
+    run: Part[dict[str, Any]]  # the run's result.json
+    weights_digest: str
+    curves: Part[Curves]
+    unscored: str  # why it has no scores
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All parts of the page."""
+
+    config: ExperimentConfig
+    dataset: Part[Dataset]
+    store: Part[Store]
+    models: tuple[Model, ...]  # teacher, VFL-Net, DVFL-Net
+    evaluation: Evaluation  # of those that have scores, by role
+    disagreements: Part[list[dict[str, Any]]]
 
 
 def gather_facts(config: ExperimentConfig) -> Facts:
@@ -79,7 +190,7 @@ def gather_facts(config: ExperimentConfig) -> Facts:
         "student": Part.of(lambda: _selected_logits(student.get())),
     }
 
-    def disagreements() -> tuple[Disagreement, ...]:
+    def disagreements() -> list[dict[str, Any]]:
         both = logits["teacher"].get(), logits["student"].get()
         return _disagreements(student.get(), *both, decoder)
 
@@ -95,54 +206,31 @@ def gather_facts(config: ExperimentConfig) -> Facts:
 
 
 def _dataset(config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess) -> Dataset:
-    records = manifest.records
-    splits = [name for name in SPLITS if manifest.rows_of(name, good=False)]
-    good = [record for record in records if record.good]
-    reasons = [Status(record.status).name for record in records if not record.good]
-    return Dataset(
-        name=manifest.dataset,
-        digest=manifest.digest,
-        source=config.frames.source,
-        class_names=manifest.class_names,
-        num_videos={
-            split: (len(manifest.rows_of(split)), len(manifest.rows_of(split, good=False)))
-            for split in splits
-        },
-        class_counts={
-            split: np.bincount(
-                [record.label for record in good if record.split == split],
-                minlength=len(manifest.class_names),
-            ).tolist()
-            for split in splits
-        },
-        seconds=sum(r.num_frames / r.frame_rate for r in good if r.frame_rate),
-        num_bytes=sum(record.num_bytes for record in good),
-        bad=tuple(f"{reasons.count(name)} {name}" for name in sorted(set(reasons))),
-        strips=tuple(_class_strips(config, manifest, decoder)),
-    )
-
-
-def _class_strips(
-    config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess
-) -> list[Strip]:
-    """Show a video of each class, or of some where there are many, as evaluation sees it."""
-    num_classes = len(manifest.class_names)
-    labels = np.linspace(0, num_classes - 1, min(num_classes, MAX_CLASS_STRIPS)).round()
-    firsts = {
-        record.label: row
-        for row, record in reversed(list(enumerate(manifest.records)))
-        if record.good and record.split == "train"
+    names, records = manifest.class_names, manifest.records
+    counts = {
+        split: np.bincount(
+            [records[row].label for row in manifest.rows_of(split)], minlength=len(names)
+        ).tolist()
+        for split in SPLITS
+        if manifest.rows_of(split, good=False)
     }
-    shown = [int(label) for label in labels if int(label) in firsts]
-    return [_strip(config, manifest, firsts[n], decoder, manifest.class_names[n]) for n in shown]
+    # A video of each class, or of some classes where there are many, as evaluation sees it.
+    labels = np.linspace(0, len(names) - 1, min(len(names), MAX_CLASS_STRIPS)).round().astype(int)
+    firsts = {records[row].label: row for row in reversed(manifest.rows_of("train"))}
+    strips = [
+        _strip(config, records[firsts[label]], decoder, names[label])
+        for label in labels
+        if label in firsts
+    ]
+    return Dataset(manifest, config.frames.source, counts, strips)
 
 
 def _strip(
-    config: ExperimentConfig, manifest: Manifest, row: int, decoder: DecodeProcess, caption: str
+    config: ExperimentConfig, record: VideoRecord, decoder: DecodeProcess, caption: str
 ) -> Strip:
     """Lay a few frames of a video side by side, time going right."""
-    record, limits = manifest.records[row], config.dataset.limits
     view = build_view(config.views, record, EVALUATION_VIEW, num_frames=config.clip.num_frames)
+    limits = config.dataset.limits
     try:
         (clip,) = decoder.clips(record, [view], limits, side=STRIP_SIDE, prove=False)
     except VideoDecodeError as error:
@@ -155,35 +243,10 @@ def _strip(
 
 def _store(config: ExperimentConfig, manifest: Manifest) -> Store:
     store = open_experiment_store(config, manifest)
-    diagnosis = examine(store, manifest.records, config.views)
-    num_good = sum(shard.num_good for shard in diagnosis.shards)
-    known = [
-        (name, top1)
-        for name, top1 in zip(manifest.class_names, diagnosis.class_top1, strict=True)
-        if not math.isnan(top1)
-    ]
-    return Store(
-        fingerprint=store.spec.fingerprint,
-        root_digest=store.root_digest,
-        format=store.spec.format,
-        num_files=len(store.seal.files),
-        num_bytes=sum(entry.num_bytes for entry in store.seal.files),
-        num_good=num_good,
-        num_wanted=_num_wanted(store, manifest),
-        num_views=config.views.num_views,
-        sealed_at=str(store.seal.provenance.get("sealed_at", "")),
-        run_id=str(store.seal.provenance.get("run_id", "")),
-        teacher=store.spec.identity["teacher"],
-        top1=sum(shard.num_hits for shard in diagnosis.shards) / max(num_good, 1),
-        findings=diagnosis.findings,
-        hardest_classes=tuple(sorted(known, key=lambda pair: pair[1])[:3]),
-    )
-
-
-def _num_wanted(store: LogitStore, manifest: Manifest) -> int:
-    num_train = sum(record.split == "train" for record in manifest.records)
-    num_train_views = len(store.spec.view_indices) - 1  # all but the evaluation view
-    return num_train * num_train_views + len(manifest.records) - num_train
+    num_train = len(manifest.rows_of("train", good=False))
+    num_views = len(store.spec.view_indices) - 1  # of training: all but the evaluation view
+    num_wanted = num_train * num_views + len(manifest.records) - num_train
+    return Store(store, examine(store, manifest.records, config.views), num_wanted)
 
 
 def _model(
@@ -193,28 +256,29 @@ def _model(
     num_parameters, num_macs = count_costs(teacher if role == "teacher" else student)
 
     def weights_digest() -> str:
-        if role == "teacher":  # it may have been trained elsewhere
-            return read_weights(config.teacher_weights_uri).metadata.get("digest", "")
-        return read_weights(plan.get().selected).metadata.get("digest", "")
+        # The teacher may have been trained elsewhere.
+        uri = config.teacher_weights_uri if role == "teacher" else plan.get().selected
+        return read_weights(uri).metadata.get("digest", "")
 
-    run = Part.of(lambda: _run(plan.get()))
+    run = Part.of(lambda: _result(plan.get()))
     return Model(
         role=role,
         num_parameters=num_parameters,
         num_macs=num_macs,
         run=run,
         weights_digest=Part.of(weights_digest).value or "",
-        curves=Part.of(lambda: read_curves(config.tracking_uri, run.get().run_id, CURVES)),
+        curves=Part.of(
+            lambda: read_curves(config.tracking_uri, str(run.get()["run_id"]), list(CURVES))
+        ),
         unscored=logits.reason,
     )
 
 
-def _run(plan: TrainPlan) -> Run:
+def _result(plan: TrainPlan) -> dict[str, Any]:
     if not exists(plan.files.result):
         job = f"python jobs/train_{plan.recipe.role}.py"
         raise StoreIncomplete(f"{plan.name} is not trained yet ({job})")
-    result = dict(read_json(plan.files.result))
-    return Run(result["name"], str(result["run_id"]), result["metrics"]["train/seconds"])
+    return dict(read_json(plan.files.result))
 
 
 def _teacher_logits(plan: TrainPlan) -> Tensor:
@@ -225,7 +289,7 @@ def _teacher_logits(plan: TrainPlan) -> Tensor:
 
 def _selected_logits(plan: TrainPlan) -> Tensor:
     """Read the logits of val by the selected weights, float32 ``(N, K)``."""
-    _run(plan)  # raises if the run is not finished
+    _result(plan)  # raises if the run is not finished
     epoch = int(read_weights(plan.selected).metadata["epoch"])
     uri = plan.files.checkpoint(checkpoint_name(epoch)).val_logits
     if not exists(uri):
@@ -237,12 +301,15 @@ def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> E
     """Put the networks that have logits side by side; without a plan there are none."""
     if plan is None:
         return Evaluation("", (), (), (), (), np.zeros(0, np.int64), {}, {}, {})
+    config, records = plan.config, plan.manifest.records
+    seen = Part.of(lambda: seen_by_teacher(config.teacher.seen, records, ("val",)))
+    teacher = PurePosixPath(config.teacher_weights_uri).stem
     return Evaluation(
         protocol=Protocol().name,
         class_names=plan.manifest.class_names,
         rows=plan.val_rows,
-        sample_ids=tuple(plan.manifest.records[row].sample_id for row in plan.val_rows),
-        groups=tuple(plan.manifest.records[row].group for row in plan.val_rows),
+        sample_ids=tuple(records[row].sample_id for row in plan.val_rows),
+        groups=tuple(records[row].group for row in plan.val_rows),
         labels=np.array(plan.labels(plan.val_rows), np.int64),
         probabilities={
             role: part.value.double().softmax(dim=1).numpy()
@@ -250,15 +317,15 @@ def _evaluation(plan: TrainPlan | None, logits: Mapping[str, Part[Tensor]]) -> E
             if part.value is not None
         },
         failures={},
-        weights=dict.fromkeys(logits, plan.recipe.train.selection),
-        seen=tuple(seen_by_teacher(plan.config.teacher.seen, plan.manifest.records, ("val",))),
+        weights=dict.fromkeys(logits, config.train.selection) | {"teacher": teacher},
+        seen=(f"teacher.seen: {seen.reason}",) if seen.value is None else tuple(seen.value),
     )
 
 
 def _disagreements(
     plan: TrainPlan, teacher_logits: Tensor, student_logits: Tensor, decoder: DecodeProcess
-) -> tuple[Disagreement, ...]:
-    """Find the videos whose arg-max differs, those with the largest KL first."""
+) -> list[dict[str, Any]]:
+    """Find the videos whose arg-max differs, the largest KL(teacher || student) first."""
     teacher = teacher_logits.double().log_softmax(dim=1)
     student = student_logits.double().log_softmax(dim=1)
     kl = (teacher.exp() * (teacher - student)).sum(dim=1)
@@ -271,17 +338,15 @@ def _disagreements(
 
     found = []
     for number in kl.argsort(descending=True)[:MAX_DISAGREEMENTS].tolist():
-        if kl[number] < 0:
-            break
-        row = plan.val_rows[number]
-        record = plan.manifest.records[row]
-        found.append(
-            Disagreement(
-                _strip(plan.config, plan.manifest, row, decoder, record.sample_id),
-                names[record.label],
-                likeliest(teacher[number]),
-                likeliest(student[number]),
-                float(kl[number]),
+        if kl[number] >= 0:
+            record = plan.manifest.records[plan.val_rows[number]]
+            found.append(
+                {
+                    "strip": _strip(plan.config, record, decoder, record.sample_id),
+                    "true": names[record.label],
+                    "teacher": likeliest(teacher[number]),
+                    "student": likeliest(student[number]),
+                    "kl": float(kl[number]),
+                }
             )
-        )
-    return tuple(found)
+    return found

@@ -5,49 +5,33 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pipeline.config.load import resolved_yaml
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import num_classes_of
-from pipeline.results.figures import confusion_figure
-from pipeline.results.page.facts import CURVES, Facts, Model
-from pipeline.results.page.gather import gather_facts
+from pipeline.results.figures import confusion_figure, curves_figure
+from pipeline.results.intervals import Interval
+from pipeline.results.page.gather import CURVES, Facts, Model, gather_facts
 from pipeline.storage.files import join_uri, write_bytes
 from pipeline.tracking.progress import duration
 
 HERE = Path(__file__).parent
 LABELS = {"teacher": "Teacher", "baseline": "VFL-Net (labels)", "student": "DVFL-Net (cache)"}
-CURVE_TITLES = {
-    "val/top1": "Top-1 on val",
-    "val/nll": "NLL on val, nats",
-    "train/loss": "Training loss, each run its own",
-}
-
-
-class Column(NamedTuple):
-    """A metric of the comparison."""
-
-    name: str
-    title: str
-    form: str
-    best: Any = max  # of the values of all networks
-
-
-COLUMNS = (
-    Column("top1", "top-1", "{:.1%}"),
-    Column("top5", "top-5", "{:.1%}"),
-    Column("nll", "NLL", "{:.3f}", min),
-    Column("ece", "calibration error", "{:.1%}", min),
-    Column("agreement", "agrees with teacher", "{:.1%}"),
+# Columns of the comparison: metric, title, form, and which value of all networks is the best.
+COLUMNS: tuple[tuple[str, str, str, Callable[[Iterable[float]], float]], ...] = (
+    ("top1", "top-1", "{:.1%}", max),
+    ("top5", "top-5", "{:.1%}", max),
+    ("nll", "NLL", "{:.3f}", min),
+    ("ece", "calibration error", "{:.1%}", min),
+    ("agreement", "agrees with teacher", "{:.1%}", max),
 )
 
 
@@ -79,8 +63,10 @@ def render(facts: Facts) -> str:
         headline=headline(facts),
         verdict=verdict(facts),
         num_val=len(evaluation.rows),
-        interval=evaluation.interval,
+        interval=evaluation.units.interval,
         selection=facts.config.train.selection,
+        teacher_weights=evaluation.weights.get("teacher"),
+        num_views=facts.config.views.num_views,
         interval_note=" ".join([evaluation.units.note, *(f"{line}." for line in evaluation.seen)]),
         accuracy=_accuracy(facts),
         dataset=facts.dataset,
@@ -92,8 +78,7 @@ def render(facts: Facts) -> str:
             role: _image(confusion_figure(evaluation.confusion(role), evaluation.class_names))
             for role in evaluation.probabilities
         },
-        efficiency=_efficiency(facts),
-        curves=[_curves(name, facts.models) for name in CURVES],
+        curves={title: _curves(name, facts.models) for name, title in CURVES.items()},
         disagreements=facts.disagreements,
         disagreements_text=_disagreements_text(facts),
         teacher_title=f"Teacher, Video-FocalNet {teacher.variant}{width}{depths}",
@@ -128,8 +113,8 @@ def verdict(facts: Facts) -> str:
     gain = facts.evaluation.difference("student", "baseline")["top1"]
     told = (
         f"Beside the same student from labels alone, the cache changed top-1 by "
-        f"{100 * gain.mean:+.1f} points ({facts.evaluation.interval}: {100 * gain.low:+.1f} to "
-        f"{100 * gain.high:+.1f})"
+        f"{100 * gain.mean:+.1f} points ({facts.evaluation.units.interval}: "
+        f"{gain.scaled(100).bounds('{:+.1f}')})"
     )
     if not gain.excludes_zero:
         told += f", which {facts.evaluation.units} cannot tell from none"
@@ -148,26 +133,17 @@ def _scores(facts: Facts) -> dict[str, dict[str, Any]]:
 def _accuracy(facts: Facts) -> dict[str, Any]:
     """Place top-1 of each network with its interval on one scale, in percent of its length."""
     scores, chance = _scores(facts), 1 / num_classes_of(facts.config)
-    floor = min([chance, *(metrics["top1_interval"][0] for metrics in scores.values())])
+    top1 = {role: Interval(it["top1"], *it["top1_interval"]) for role, it in scores.items()}
+    floor = min([chance, *(it.mean if it.low is None else it.low for it in top1.values())])
     tenths = math.floor(10 * floor)
 
-    def at(value: float) -> Any:
-        return round(100 * (10 * value - tenths) / (10 - tenths), 1)
+    def at(value: float | None) -> Any:
+        return value and round(100 * (10 * value - tenths) / (10 - tenths), 1)
 
     return {
         "chance": at(chance),
         "ticks": [(at(n / 10), f"{n / 10:.0%}") for n in range(10, tenths - 1, -2)],
-        "rows": [
-            {
-                "role": role,
-                "label": LABELS[role],
-                "top1": metrics["top1"],
-                "mean": at(metrics["top1"]),
-                "low": at(metrics["top1_interval"][0]),
-                "high": at(metrics["top1_interval"][1]),
-            }
-            for role, metrics in scores.items()
-        ],
+        "rows": {role: (it, Interval(*map(at, it))) for role, it in top1.items()},
     }
 
 
@@ -175,18 +151,17 @@ def _comparison(facts: Facts) -> dict[str, Any]:
     """Return the titles of the columns, and the cells of each role."""
     scores = _scores(facts)
     cells: dict[str, list[dict[str, Any]]] = {model.role: [] for model in facts.models}
-    for column in COLUMNS:
-        values = {
-            role: metrics[column.name] for role, metrics in scores.items() if column.name in metrics
-        }
-        best = column.best(values.values()) if len(values) > 1 else None
+    for name, _, form, best_of in COLUMNS:
+        values = {role: metrics[name] for role, metrics in scores.items() if name in metrics}
+        best = best_of(values.values()) if len(values) > 1 else None
         for role, row in cells.items():
             value, below = values.get(role), ""
-            if column.name == "top1" and value is not None:
-                below = " to ".join(f"{100 * end:.1f}" for end in scores[role]["top1_interval"])
-            text = "-" if value is None else column.form.format(value)
+            if name == "top1" and value is not None:
+                interval = Interval(value, *scores[role]["top1_interval"])
+                below = interval.scaled(100).bounds("{:.1f}")
+            text = "-" if value is None else form.format(value)
             row.append({"text": text, "best": value is not None and value == best, "below": below})
-    return {"header": [column.title for column in COLUMNS], **cells}
+    return {"header": [title for _, title, _, _ in COLUMNS], **cells}
 
 
 def _image(figure: Figure) -> str:
@@ -196,70 +171,13 @@ def _image(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _efficiency(facts: Facts) -> list[dict[str, Any]]:
-    teacher, _, student = facts.models
-    charts = [
-        _bars(
-            title,
-            [
-                ("teacher", "teacher", more, f"{more:.3g}"),
-                ("student", "student", less, f"{less:.3g}"),
-            ],
-            f"{more / less:.1f} times less in the student",
-        )
-        for title, more, less in (
-            ("Parameters, millions", teacher.num_parameters / 1e6, student.num_parameters / 1e6),
-            ("GMAC a clip", teacher.num_macs / 1e9, student.num_macs / 1e9),
-        )
-    ]
-    if (dataset := facts.dataset.value) and (store := facts.store.value):
-        sizes = [
-            ("baseline", "videos", dataset.num_bytes, _bytes(dataset.num_bytes)),
-            ("student", "store", store.num_bytes, _bytes(store.num_bytes)),
-        ]
-        charts.append(
-            _bars("Bytes", sizes, f"{store.view_bytes:.0f} bytes a view, proofs included")
-        )
-    return charts
-
-
-def _bars(title: str, bars: Sequence[tuple[str, str, float, str]], note: str) -> dict[str, Any]:
-    longest = max(value for _, _, value, _ in bars)
-    return {
-        "title": title,
-        "note": note,
-        "bars": [
-            {"role": role, "label": label, "percent": f"{100 * value / longest:.1f}", "text": text}
-            for role, label, value, text in bars
-        ],
-    }
-
-
-def _curves(name: str, models: Sequence[Model]) -> dict[str, Any]:
-    """Place a metric of each run, from its start to its end, in a drawing of 420 x 230."""
+def _curves(name: str, models: Iterable[Model]) -> str:
     points_of = {
         model.role: points
         for model in models
         if model.curves.value and len(points := model.curves.value[name]) > 1
     }
-    values = [value for points in points_of.values() for _, value in points]
-    ticks = (
-        MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(min(values), max(values))
-        if values
-        else []
-    )
-
-    def y(value: float) -> Any:
-        return round(200 - 184 * (value - ticks[0]) / (ticks[-1] - ticks[0]), 1)
-
-    return {
-        "title": CURVE_TITLES[name],
-        "ticks": [(y(tick), f"{tick:.0%}" if "top1" in name else f"{tick:.3g}") for tick in ticks],
-        "lines": [
-            (role, " ".join(f"{46 + 362 * step / points[-1][0]:.1f},{y(v)}" for step, v in points))
-            for role, points in points_of.items()
-        ],
-    }
+    return _image(curves_figure(points_of, percent="top1" in name)) if points_of else ""
 
 
 def _disagreements_text(facts: Facts) -> str:
@@ -286,17 +204,20 @@ def _lineage(facts: Facts) -> list[tuple[str, str, dict[str, str]]]:
         run = model.run.value
         if run is None:
             return title, "not trained here", {"weights": digest, "run": ""}
-        return title, run.name, {"weights": digest, "run": run.run_id}
+        return title, run["name"], {"weights": digest, "run": run["run_id"] or ""}
 
     videos = ("Videos", "not indexed", {"manifest": ""})
     if dataset:
-        videos = ("Videos", f"{dataset.num_good} good ones", {"manifest": dataset.digest})
+        digests = {"manifest": dataset.manifest.digest}
+        videos = ("Videos", f"{len(dataset.good)} good ones", digests)
     cache = ("Logit store", "not sealed", {"root": ""})
     made_by = teacher.weights_digest
     if store:
-        made_by = str(store.teacher["weights_sha256"])
-        digests = {"fingerprint": store.fingerprint, "root": store.root_digest}
-        cache = ("Logit store", f"{store.num_good:,} views", digests | {"run": store.run_id})
+        sealed = store.store
+        made_by = str(sealed.spec.identity["teacher"]["weights_sha256"])
+        run_id = str(sealed.seal.provenance.get("run_id", ""))
+        digests = {"fingerprint": sealed.spec.fingerprint, "root": sealed.root_digest}
+        cache = ("Logit store", f"{store.num_good:,} views", digests | {"run": run_id})
     return [
         videos,
         link("Teacher", teacher, made_by),

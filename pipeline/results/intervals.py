@@ -1,10 +1,11 @@
-"""Bootstrap intervals of a mean over videos, and of a difference of networks on the same videos.
+"""95 % intervals of a mean over videos, of one network or of the difference of two.
 
-Clips of one recording are not independent, so whole groups are drawn again with replacement where
-groups are known; a mean is then a ratio of two sums, since groups differ in size. A difference is
-taken video by video, so the draws are paired. Sources: Efron and Tibshirani, An Introduction to the
-Bootstrap (1993), chapters 8, 13 and 16; Hesterberg, What Teachers Should Know About the Bootstrap
-(arXiv 1411.5279), section 4.4, for the expanded percentiles.
+Clips of one recording are not independent, so the units are groups where groups are known. One
+network: whole units are drawn again (bootstrap), and a mean is a ratio of two sums, since groups
+differ in size. Several seeds on the same videos: the variance of seeds and that of units are added.
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8, 13 and 16;
+Hesterberg (arXiv 1411.5279), section 4.4, for the expanded percentiles; Satterthwaite (1946) for
+the degrees of freedom of a sum of variances.
 """
 
 from __future__ import annotations
@@ -24,23 +25,30 @@ _BLOCK_CELLS = 2_000_000  # most values in memory at once
 
 
 class Interval(NamedTuple):
-    """A mean over videos and the bounds of its 95 % percentile interval."""
+    """A mean and the bounds of its 95 % interval; None where one unit allows none."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low > 0 or self.high < 0
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    def bounds(self, form: str) -> str:
+        """Write both bounds, each in ``form``."""
+        return "-" if self.low is None else f"{form.format(self.low)} to {form.format(self.high)}"
+
+    def scaled(self, factor: float) -> Interval:
+        bounds = (None if end is None else factor * end for end in self[1:])
+        return Interval(factor * self.mean, *bounds)
 
 
 @dataclass(frozen=True)
 class Units:
     """The units of resampling; ``unit_of`` is the number of each video's unit, int64 ``(N,)``."""
 
-    name: str  # groups or videos
+    name: str  # group or video
     unit_of: NDArray[np.int64]
 
     @property
@@ -48,36 +56,43 @@ class Units:
         return len(np.unique(self.unit_of))
 
     @property
+    def interval(self) -> str:
+        """The kind of every interval, in words."""
+        if self.num_units == 1:
+            return f"{self}: no interval"
+        return f"{100 * CONFIDENCE:.0f} % over {self}"
+
+    @property
     def note(self) -> str:
         """A sentence on what the intervals leave out; empty if they hold."""
         sentences = []
-        if self.name == "videos":
+        if self.name == "video":
             sentences.append(
                 "The groups of some videos are not known (dataset.groups), so every video counts "
                 "as independent: with several clips of one recording the intervals are too narrow."
             )
-        if self.num_units < FEW_UNITS:
+        if 1 < self.num_units < FEW_UNITS:
             sentences.append(f"{self} are few: intervals over under {FEW_UNITS} are too narrow.")
         return " ".join(sentences)
 
     def __str__(self) -> str:
-        return f"{self.num_units} {self.name}"
+        return f"{self.num_units} {self.name}{'s' if self.num_units != 1 else ''}"
 
     def as_values(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        values = {"confidence": CONFIDENCE, "unit": self.name, "num_units": self.num_units}
+        values = {"confidence": CONFIDENCE, "unit": f"{self.name}s", "num_units": self.num_units}
         return values | {"note": self.note}
 
 
 def units_of(groups: Sequence[str]) -> Units:
     """Return groups as units if every video's is known (not empty), else the videos themselves."""
     if all(groups):
-        return Units("groups", np.unique(groups, return_inverse=True)[1].astype(np.int64))
-    return Units("videos", np.arange(len(groups), dtype=np.int64))
+        return Units("group", np.unique(groups, return_inverse=True)[1].astype(np.int64))
+    return Units("video", np.arange(len(groups), dtype=np.int64))
 
 
 def bootstrap_interval(values: NDArray[np.float64], units: Units, *, seed: int = 0) -> Interval:
-    """Return the interval of one number per video; see ``bootstrap_intervals``."""
+    """Return the mean and interval of one number per video, ``(N,)``."""
     return bootstrap_intervals(values[None], units, seed=seed)[0]
 
 
@@ -97,6 +112,8 @@ def bootstrap_intervals(
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"expected finite values (M, N) with N above 0, got shape {values.shape}")
     random, num_units = np.random.default_rng(seed), units.num_units
+    if num_units < 2:
+        return [Interval(float(row.mean())) for row in values]
     sums = np.array([np.bincount(units.unit_of, row) for row in values]).T  # (units, M)
     sizes = np.bincount(units.unit_of)
     block = max(1, _BLOCK_CELLS // num_units)
@@ -123,7 +140,37 @@ def _tail(num_units: int) -> float:
     """
     from scipy import stats
 
-    if num_units < 2:
-        return 0.0
     quantile = stats.t.ppf((1 - CONFIDENCE) / 2, num_units - 1)
     return float(stats.norm.cdf(quantile * math.sqrt(num_units / (num_units - 1))))
+
+
+def seeds_interval(values: NDArray[np.float64], units: Units) -> Interval:
+    """Return the mean over S seeds on the same N videos, with its t interval over both.
+
+    It says how far other seeds *and* other units would move the mean. One seed leaves the interval
+    over units, one unit that over seeds; there is none for one of each.
+
+    Args:
+        values: ``(S, N)``, a number for each seed and video.
+        units: of the same N videos.
+    """
+    from scipy import stats
+
+    sizes = np.bincount(units.unit_of)
+    sums = np.array([np.bincount(units.unit_of, row) for row in values])  # (S, units)
+    mean = float(values.mean())
+    moved = (sums - mean * sizes) / sizes.mean()  # by each cell, as the ratio's first derivative
+    num_seeds, num_units = moved.shape
+    free = np.array([num_seeds - 1, num_units - 1])
+    parts = np.array([np.square(moved.mean(axis=axis)).sum() for axis in (1, 0)])
+    parts /= np.maximum(free, 1) * moved.shape  # variances of the mean: by seeds, by units
+    if not free.any():
+        return Interval(mean)
+    cells = moved - moved.mean(axis=1, keepdims=True) - moved.mean(axis=0)
+    both = np.square(cells).sum() / (max(free.prod(), 1) * cells.size)  # counted in each of them
+    variance = max(parts.max(), parts.sum() - both)
+    if not variance:
+        return Interval(mean, mean, mean)
+    freedom = variance**2 / (np.square(parts) / np.maximum(free, 1)).sum()
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance))
+    return Interval(mean, mean - half, mean + half)

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.results.bootstrap import bootstrap_interval, bootstrap_intervals, units_of
+from pipeline.results.intervals import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    seeds_interval,
+    units_of,
+)
 
 ACCURACY, NUM_GROUPS, NUM_TRIALS = 0.88, 200, 1000
 
@@ -27,7 +32,7 @@ def test_the_interval_of_a_share_is_that_of_the_normal_approximation():
 def test_it_covers_the_truth_by_group_as_often_as_it_says_and_not_by_video(
     monkeypatch, correlation
 ):
-    monkeypatch.setattr("pipeline.results.bootstrap.NUM_RESAMPLES", 1_000)
+    monkeypatch.setattr("pipeline.results.intervals.NUM_RESAMPLES", 1_000)
     random = np.random.default_rng(int(10 * correlation))
     sizes = 1 + random.poisson(4, NUM_GROUPS)  # clips of a recording
     groups = units_of([f"g{group}" for group in np.repeat(np.arange(NUM_GROUPS), sizes)])
@@ -45,6 +50,49 @@ def test_it_covers_the_truth_by_group_as_often_as_it_says_and_not_by_video(
 
     assert 0.92 <= coverage(correct, groups) <= 0.98
     assert coverage(correct[:200], units_of([""] * correct.shape[1])) < 0.9
+
+
+@pytest.mark.parametrize("correlation", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.1, 0.3])
+def test_over_seeds_and_groups_it_covers_the_truth_of_other_seeds_and_groups(
+    correlation, seed_deviation
+):
+    random = np.random.default_rng(int(10 * correlation + 100 * seed_deviation))
+    num_seeds, num_groups, covered = 5, 40, []
+    for _ in range(NUM_TRIALS):
+        sizes = 1 + random.poisson(3, num_groups)
+        group_of = np.repeat(np.arange(num_groups), sizes)
+        values = (
+            seed_deviation * random.normal(size=(num_seeds, 1))
+            + math.sqrt(correlation) * random.normal(size=num_groups)[group_of]
+            + 0.3 * random.normal(size=(num_seeds, num_groups))[:, group_of]
+            + math.sqrt(1 - correlation) * random.normal(size=len(group_of))
+            + 0.3 * random.normal(size=(num_seeds, len(group_of)))
+        )
+        _, low, high = seeds_interval(values, units_of([f"g{group}" for group in group_of]))
+        covered.append(low <= 0 <= high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_over_seeds_of_one_unit_it_is_students_t_and_one_of_each_has_none():
+    one = units_of(["g", "g"])
+    values = np.array([[1.0, 1.0], [2.0, 2.0], [2.0, 4.0]])
+    # 4.302653 is the 0.975 quantile of t with two degrees of freedom; s = 1, n = 3.
+    half = 4.302653 / 3**0.5
+    assert seeds_interval(values, one) == pytest.approx((2.0, 2.0 - half, 2.0 + half), rel=1e-6)
+    assert seeds_interval(values[2:], one) == (3.0, None, None)
+    of_groups = seeds_interval(values[2:], units_of(["g", "h"]))  # 12.7062 with one degree
+    assert of_groups == pytest.approx((3.0, 3.0 - 12.7062, 3.0 + 12.7062), rel=1e-5)
+
+
+def test_one_group_has_no_interval():
+    units = units_of(["g", "g", "g"])
+    assert bootstrap_interval(np.array([1.0, 1.0, 0.0]), units) == (
+        pytest.approx(2 / 3),
+        None,
+        None,
+    )
+    assert (units.interval, units.note) == ("1 group: no interval", "")
 
 
 def test_a_group_of_many_clips_counts_by_its_clips():
@@ -84,7 +132,7 @@ def test_the_same_seed_gives_the_same_interval():
 def test_blocks_change_nothing_but_memory(monkeypatch):
     values = np.arange(50.0)
     whole = over_videos(values)
-    monkeypatch.setattr("pipeline.results.bootstrap._BLOCK_CELLS", 700)
+    monkeypatch.setattr("pipeline.results.intervals._BLOCK_CELLS", 700)
     assert over_videos(values) == whole
 
 
