@@ -28,7 +28,6 @@ QUESTIONS = (
     "student_step",
     "stage_one",
     "stage_memory",
-    "base_teacher",
     "epoch_rate",
     "sweep_cost",
     "run_model",

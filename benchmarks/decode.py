@@ -11,12 +11,12 @@ torchcodec and decord with ``pip install -e .[bench]``, and either may be missin
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from benchmarks.section import say
+from benchmarks.section import options, print_section, say
+from benchmarks.timing import paired_ratio, take_turns
 from pipeline.config.schema import VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.video import frames_of, probe_video
@@ -39,11 +40,11 @@ Reader = Callable[[VideoRecord, Sequence[int]], Frames]
 
 WIDTH, HEIGHT, NUM_FRAMES = 340, 256, 300
 NUM_WANTED, NUM_VIEWS = (8, 16, 32), 4
+GRAIN = 2  # of 255
 # Readers convert colours in their own ways, which differ by a level or so; another frame of the
-# scene differs by ten and more.
+# scene differs by eight and more.
 SAME_FRAME = 3.0  # mean difference, in grey levels
 LIMITS = VideoLimits()
-MISSING, WRONG = "-", "wrong"
 
 
 @dataclass(frozen=True)
@@ -70,41 +71,36 @@ VIDEOS = (
 # --- videos ---------------------------------------------------------------------------------------
 
 
-def draw_scene() -> Iterator[Frames]:
-    """A camera that wanders over a textured wall while five patches of texture move before it."""
-    draws = np.random.RandomState(0)
-    wall = texture(draws, 2 * HEIGHT, 2 * WIDTH)
-    patches = [texture(draws, 70, 50) for _ in range(5)]
-    phases = draws.uniform(0, 6.28, (len(patches), 2))
-    for number in range(NUM_FRAMES):
-        seconds = number / 30
-        picture = seen(wall, seconds)
-        for patch, (across, down) in zip(patches, phases, strict=True):
-            left = int((WIDTH - 50) * (0.5 + 0.5 * np.sin(1.3 * seconds + across)))
-            top = int((HEIGHT - 70) * (0.5 + 0.5 * np.sin(1.9 * seconds + down)))
-            picture[top : top + 70, left : left + 50] = patch
-        noise = draws.normal(0, 2.5, picture.shape)
-        yield np.clip(picture + noise, 0, 255).astype(np.uint8)
+def draw_scene(seed: int = 0) -> Iterator[Frames]:
+    """Yield a shaky pan over a textured scene, with things that move in it, and with grain."""
+    draws = np.random.default_rng(seed)
+    scene, thing = texture(draws, 512, 680), texture(draws, 96, 96)
+    for number in itertools.count():
+        angle = number / 40
+        top = 128 + 90 * np.sin(angle) + 3 * np.sin(7 * angle)
+        left = 170 + 120 * np.cos(0.7 * angle) + 3 * np.cos(9 * angle)
+        pan = np.array([[1, 0, -left], [0, 1, -top]])
+        picture = cv2.warpAffine(scene, pan, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+        for place in range(3):
+            row = int(80 + 70 * np.sin(2 * angle + 2 * place))
+            column = int(120 + 110 * np.cos(1.3 * angle + place))
+            picture[row : row + 96, column : column + 96] = np.roll(thing, 5 * number, axis=1)
+        grain = draws.integers(-GRAIN, GRAIN + 1, picture.shape, dtype=np.int16)
+        yield np.clip(picture + grain, 0, 255).astype(np.uint8)
 
 
-def texture(draws: np.random.RandomState, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Noise at every scale, as strong at each as in photographs."""
-    result = np.full((height, width, 3), 128, np.float32)
-    for scale in (2, 4, 8, 16, 32, 64):
-        coarse = draws.normal(0, 4 + scale / 3, (height // scale + 2, width // scale + 2, 3))
-        result += cv2.resize(coarse.astype(np.float32), (width, height))
-    return result
+def texture(draws: np.random.Generator, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Draw noise with contrast at every scale, most of it in brightness, as filmed scenes have."""
+    rows, columns = np.fft.fftfreq(height)[:, None, None], np.fft.rfftfreq(width)[:, None]
+    falloff = 1 / np.maximum(np.hypot(rows, columns), 1 / width) ** 1.6
+    shape = (height, width // 2 + 1, 4)
+    noise = draws.normal(size=shape) + 1j * draws.normal(size=shape)
+    pattern = np.fft.irfft2(noise * falloff, s=(height, width), axes=(0, 1))
+    pattern /= pattern.std(axis=(0, 1))
+    return np.clip(128 + 50 * (pattern[..., :1] + 0.3 * pattern[..., 1:]), 0, 255).astype(np.uint8)
 
 
-def seen(wall: npt.NDArray[np.float32], seconds: float) -> npt.NDArray[np.float32]:
-    """What the camera sees: the wall shifted, turned and scaled, by parts of a pixel."""
-    angle, scale = 4 * np.sin(0.5 * seconds), 1 + 0.1 * np.sin(0.8 * seconds)
-    matrix = cv2.getRotationMatrix2D((WIDTH, HEIGHT), angle, scale)
-    matrix[:, 2] += -WIDTH / 2 + 60 * np.sin(0.4 * seconds), -HEIGHT / 2 + 40 * np.cos(seconds)
-    return cv2.warpAffine(wall, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
-
-
-def write_video(path: Path, video: Video, scene: Sequence[Frames]) -> VideoRecord:
+def write_video(path: Path, video: Video, scene: Iterable[Frames]) -> VideoRecord:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(video.codec, rate=30, options=video.options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -184,27 +180,6 @@ def load_readers() -> dict[str, Reader | None]:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def take_turns(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each method in each round; a first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for number in range(rounds + 1):
-        for name, method in methods.items():
-            spent = cpu_seconds(method)
-            if number:
-                seconds[name].append(spent)
-    return seconds
-
-
-def paired(slow: Sequence[float], fast: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(slow, fast, strict=True))
-
-
 def right(frames: Frames, expected: Frames) -> bool:
     if frames.shape != expected.shape:
         return False
@@ -218,8 +193,7 @@ def compare(
     record: VideoRecord,
     num_wanted: int,
     rounds: int,
-) -> str:
-    """One row of the table."""
+) -> list[object]:
     wanted = [(2 * part + 1) * record.num_frames // (2 * num_wanted) for part in range(num_wanted)]
     expected = read_sequentially(record, wanted)
     if not np.array_equal(read_ours(record, wanted), expected):
@@ -227,65 +201,60 @@ def compare(
     loaded = {name: reader for name, reader in readers.items() if reader is not None}
     exact = [name for name, reader in loaded.items() if right(reader(record, wanted), expected)]
     methods = {name: lambda r=reader: r(record, wanted) for name, reader in loaded.items()}
-    seconds = take_turns(methods, rounds)
-    cells = [f"{1000 * median(seconds['sequential']):.0f} ms"]
+    seconds = take_turns(methods, time.process_time, rounds=rounds)
+    cells: list[object] = [video.name, num_wanted]
+    cells.append(f"{1000 * median(seconds['sequential']):.0f} ms")
     for name in list(readers)[1:]:
-        ratio = f"{paired(seconds['sequential'], seconds[name]):.2f}" if name in loaded else MISSING
-        cells.append(f"{ratio} ({WRONG})" if name in loaded and name not in exact else ratio)
+        cell = "-"
+        if name in loaded:
+            cell = f"{paired_ratio(seconds['sequential'], seconds[name]):.2f}"
+            cell += "" if name in exact else " (wrong)"
+        cells.append(cell)
     peers = [name for name in exact if name not in ("sequential", "ours")]
     best = min(peers, key=lambda name: median(seconds[name]))
-    cells.append(f"{paired(seconds[best], seconds['ours']):.2f} ({best})")
-    return f"| {video.name} | {num_wanted} | " + " | ".join(cells) + " |"
+    return [*cells, f"{paired_ratio(seconds[best], seconds['ours']):.2f} ({best})"]
 
 
 def views_in_one_pass(record: VideoRecord, rounds: int) -> float:
-    """How much cheaper a view is when ``NUM_VIEWS`` come out of one pass."""
+    """Return how much cheaper a view is when ``NUM_VIEWS`` come out of one pass."""
     views = [build_view(ViewsConfig(), record, index, num_frames=8) for index in range(NUM_VIEWS)]
-    methods = {
+    methods: dict[str, Callable[[], object]] = {
         "each alone": lambda: [clips_of(record, [view], LIMITS, side=224) for view in views],
         "one pass": lambda: clips_of(record, views, LIMITS, side=224),
     }
-    return paired(*take_turns(methods, rounds).values())
+    return paired_ratio(*take_turns(methods, time.process_time, rounds=rounds).values())
 
 
 # --- the section ----------------------------------------------------------------------------------
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, default=21)
+    rounds = parser.parse_args().rounds
     readers = load_readers()
     say("drawing the scene")
-    scene = list(draw_scene())
-    rows: list[str] = []
+    scene = list(itertools.islice(draw_scene(), NUM_FRAMES))
+    rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for video in VIDEOS:
             say(video.name)
             record = write_video(Path(folder) / video.file, video, scene)
-            rows += [compare(readers, video, record, n, arguments.rounds) for n in NUM_WANTED]
+            rows += [compare(readers, video, record, n, rounds) for n in NUM_WANTED]
             if video is VIDEOS[0]:
-                gain = views_in_one_pass(record, arguments.rounds)
-    print_section(rows, list(readers)[2:], gain)
-
-
-def print_section(rows: Sequence[str], peers: Sequence[str], gain: float) -> None:
-    columns = ["video", "T", "PyAV sequential", "ours", *peers, "ours against the best exact peer"]
-    print("## Decoding with gaps (`benchmarks/decode.py`)\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    print("\n".join(rows))
-    print(
-        f"\n{NUM_FRAMES} frames of {WIDTH} x {HEIGHT}, drawn; CPU of one thread, how many times "
+                gain = views_in_one_pass(record, rounds)
+    peers = list(readers)[2:]
+    columns = ("video", "T", "PyAV sequential", "ours", *peers, "ours against the best exact peer")
+    print_section(
+        "Decoding with gaps (`benchmarks/decode.py`)",
+        columns,
+        rows,
+        f"{NUM_FRAMES} frames of {WIDTH} x {HEIGHT}, drawn; CPU of one thread, how many times "
         f"faster than PyAV's sequential decode, median of rounds in one process "
         f"(load {os.getloadavg()[0]:.0f}, {platform.machine()}, PyAV {av.__version__}).\n"
         f"{NUM_VIEWS} views of 8 frames from one pass cost {gain:.1f} times less a view than each "
-        "from its own."
+        "from its own.",
     )
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

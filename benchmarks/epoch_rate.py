@@ -17,26 +17,25 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.prepared_frames import LIMITS, drawn, write_video
-from benchmarks.section import print_section, say
+from benchmarks.decode import LIMITS, draw_scene, write_video
+from benchmarks.prepared_frames import KINETICS
+from benchmarks.section import options, print_section, say
+from benchmarks.stage_one import run_bare
 from dvflnet import build_model
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifest
 from pipeline.frames import store as frame_writer
-from pipeline.frames.video import probe_video
-from pipeline.logits import store as logit_writer
 from pipeline.logits.mirror import Mirror
-from pipeline.logits.spec import plan_shards
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
-from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.loop import LoneWorker, proven_targets, train
@@ -80,10 +79,20 @@ class Clock(LoneWorker):
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 96])
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--loaders", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        files = write_dataset(Path(folder))
+        scene, files = draw_scene(), []
+        for number in range(NUM_FILES):
+            say(f"file {number + 1} of {NUM_FILES}")
+            pictures = itertools.islice(scene, NUM_FRAMES)
+            files.append(write_video(Path(folder, f"{number}.mp4"), KINETICS, pictures))
         rows = [measure(Path(folder), files, width, arguments) for width in arguments.widths]
     side = arguments.side
     print_section(
@@ -99,7 +108,6 @@ def main() -> None:
 def measure(
     folder: Path, files: Sequence[VideoRecord], width: int, arguments: argparse.Namespace
 ) -> list[object]:
-    """Measure one row: a student of nano's depths and this width."""
     experiments = {}
     for source in SOURCES:
         say(f"width {width}, {source}: frames, teacher logits, mirror")
@@ -127,42 +135,28 @@ def measure(
     ]
 
 
-def write_dataset(folder: Path) -> list[VideoRecord]:
-    pictures = drawn()
-    probed = []
-    for number in range(NUM_FILES):
-        say(f"file {number + 1} of {NUM_FILES}")
-        path = write_video(folder / f"{number}.mp4", itertools.islice(pictures, NUM_FRAMES))
-        probed.append(probe_video(VideoRecord(path.stem, str(path), 0, "train"), LIMITS))
-    return probed
-
-
 def set_up(
     folder: Path, config: ExperimentConfig, files: Sequence[VideoRecord]
 ) -> tuple[TrainPlan, Mirror]:
     """Make everything that training needs, by the stages' own parts and without Ray."""
-    rows = [row_of(files[place % NUM_FILES], place) for place in range(NUM_VIDEOS + 1)]
+    rows = [
+        replace(
+            file, sample_id=f"v{place:03d}", uri=Path(file.uri).name, label=place % 2, split=split
+        )
+        for place, split in enumerate(["train"] * NUM_VIDEOS + ["val"])
+        for file in [files[place % NUM_FILES]]
+    ]
     manifest = build_manifest(config.dataset.name, CLASSES, rows)
     write_manifest(manifest, config.manifest_uri, root=str(folder))
     if config.frames.source == "prepared":
         prepare(config)
     network = build_network(config.teacher, num_classes=2, num_frames=config.clip.num_frames)
     write_weights(config.own_teacher_uri, network.state_dict(), {}, class_names=CLASSES)
-    cache(config)
+    run_bare(plan_cache(config))
     plan = plan_student(config)
     mirror = open_plan_mirror(plan)
     assert mirror is not None
     return plan, mirror
-
-
-def row_of(file: VideoRecord, place: int) -> VideoRecord:
-    values = vars(file) | {
-        "sample_id": f"v{place:03d}",
-        "uri": Path(file.uri).name,
-        "label": place % 2,
-        "split": "val" if place == NUM_VIDEOS else "train",
-    }
-    return VideoRecord(**values)
 
 
 def experiment(
@@ -205,23 +199,6 @@ def prepare(config: ExperimentConfig) -> None:
     frame_writer.seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance={})
 
 
-def cache(config: ExperimentConfig) -> None:
-    plan = plan_cache(config)
-    open_for_writing(plan.root, plan.spec)
-    decoder, teacher = UnitDecoder(config), TeacherActor(config, plan.spec)
-    for unit in plan.units:
-        clips = decoder(unit_block(unit, plan.records(unit.rows)))
-        journal_unit(teacher(clips), plan.root, plan.spec)
-    entries = [
-        entry
-        for shard in plan_shards(plan.spec, sorted(plan.units, key=lambda unit: unit.number))
-        for entry in logit_writer.gather_shard(
-            plan.root, plan.spec, shard, plan.records(shard.rows)
-        )
-    ]
-    logit_writer.seal_logits(plan.root, plan.spec, entries, provenance={})
-
-
 class LiveTeacher(Training):
     """A training whose every step asks a Base teacher, as without a cache."""
 
@@ -237,7 +214,6 @@ class LiveTeacher(Training):
 
 
 def epoch(plan: TrainPlan, training: Training, mirror: Mirror | None) -> float:
-    """Return the seconds of a step in the real loop."""
     clock = Clock()
     train(plan, training, clock, mirror=mirror)
     return clock.seconds
@@ -254,7 +230,6 @@ def ready_batch(plan: TrainPlan) -> ClipBatch:
 
 
 def bare_step(plan: TrainPlan, mirror: Mirror) -> float:
-    """Return the seconds of a step on a batch that is there."""
     training, batch = start(plan), ready_batch(plan)
     labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
     targets = proven_targets(batch, mirror, LIMITS)
@@ -288,16 +263,6 @@ def timed(call: Callable[[], Any], times: int) -> float:
         call()
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=112)
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 96])
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--loaders", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ PACKAGES = ("torch", "ray", "av", "numpy", "zarr")
 
 
 def has_bf16() -> bool:
-    """Return whether this CPU multiplies in bf16."""
     return any(flag in _cpu_flags() for flag in BF16_FLAGS)
 
 
@@ -49,7 +48,6 @@ def _cpu_flags() -> list[str]:
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Return what Linux says of the first CPU; nothing elsewhere."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return {}

@@ -10,7 +10,6 @@ the second, so that what they show is shrinking and JPEG and not another choice 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from benchmarks.section import say
+from benchmarks.section import options, print_section, say
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord
@@ -46,12 +45,15 @@ class Source:
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
     videos = [r for r in read_videos(config).records if r.split == "val" and r.good]
     teacher, decoder = TeacherPredictor(config), DecodeProcess()
     with tempfile.TemporaryDirectory() as folder:
-        sources = [of_videos(config, videos)]
+        sources = [Source("videos", videos, [evaluation_view(config, v) for v in videos])]
         for quality in QUALITIES:
             say(f"preparing q{quality}")
             path = Path(folder, f"q{quality}.arrow")
@@ -63,10 +65,6 @@ def main() -> None:
             logits.append(logits_of(config, source, teacher, decoder))
     decoder.close()
     report(config, sources, logits)
-
-
-def of_videos(config: ExperimentConfig, videos: Sequence[VideoRecord]) -> Source:
-    return Source("videos", videos, [evaluation_view(config, record) for record in videos])
 
 
 def prepared(
@@ -121,20 +119,22 @@ def report(
 ) -> None:
     labels = np.array([record.label for record in sources[0].records])
     truth = logits[1]
-    print(f"## JPEG quality on {config.dataset.name} (`benchmarks/jpeg_quality.py`)\n")
-    print("| frames from | kB a video | top-1 | agreement | KL, nats |")
-    print("|---|---|---|---|---|")
-    for source, answers in zip(sources, logits, strict=True):
-        kilobytes = np.mean([record.num_bytes for record in source.records]) / 1e3
-        top1 = (answers.argmax(1) == labels).mean()
-        agreement = (answers.argmax(1) == truth.argmax(1)).mean()
-        print(
-            f"| {source.name} | {kilobytes:.1f} | {top1:.2%} | {agreement:.2%} "
-            f"| {divergence(truth, answers):.5f} |"
+    rows = [
+        (
+            source.name,
+            float(np.mean([record.num_bytes for record in source.records])) / 1e3,
+            f"{(answers.argmax(1) == labels).mean():.2%}",
+            f"{(answers.argmax(1) == truth.argmax(1)).mean():.2%}",
+            f"{divergence(truth, answers):.5f}",
         )
-    print(
-        f"\nThe teacher on {len(labels)} videos of val, of which one is {1 / len(labels):.2%} of "
-        "top-1. Agreement and KL are to the second row."
+        for source, answers in zip(sources, logits, strict=True)
+    ]
+    print_section(
+        f"JPEG quality on {config.dataset.name} (`benchmarks/jpeg_quality.py`)",
+        ("frames from", "kB a video", "top-1", "agreement", "KL, nats"),
+        rows,
+        f"The teacher on {len(labels)} videos of val, of which one is {1 / len(labels):.2%} of "
+        "top-1. Agreement and KL are to the second row.",
     )
 
 
@@ -142,13 +142,6 @@ def divergence(truth: npt.NDArray[np.float32], answers: npt.NDArray[np.float32])
     """Return the mean of KL(truth || answers) at temperature 1."""
     logs = [log_softmax(torch.from_numpy(logits), dim=1) for logits in (answers, truth)]
     return float(kl_div(*logs, reduction="batchmean", log_target=True))
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

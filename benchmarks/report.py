@@ -20,14 +20,11 @@ What whole runs gave is in [results.md](results.md).
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says of one benchmark."""
-
     name: str
     text: str  # Markdown, empty if it never ran to its end
     failure: str = ""  # one line, of the last run
 
     def as_markdown(self) -> str:
-        """Return the section with the mark that it is found by."""
         parts = [f"> **Failed** {self.failure}"] if self.failure else []
         parts += [self.text] if self.text else []
         return f"<!-- {self.name} -->\n" + "\n\n".join(parts) + "\n"
@@ -52,7 +49,6 @@ def read_sections(report: str) -> dict[str, Section]:
 
 
 def write_report(sections: Iterable[Section]) -> str:
-    """Return the whole report."""
     return "\n".join([PREFACE, *(section.as_markdown() for section in sections)])
 
 

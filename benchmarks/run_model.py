@@ -78,8 +78,6 @@ class SleepingDecoder:
 
 
 class SleepingTeacher:
-    """Stands in for ``TeacherActor``."""
-
     def __init__(self, config: ExperimentConfig, spec: StoreSpec) -> None:
         self._num_classes = spec.num_classes
 

@@ -1,30 +1,31 @@
-"""What a benchmark prints: one section of the report, in Markdown, and its progress."""
+"""What benchmarks share: options, the section that one prints, and its progress."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from pipeline.text_table import markdown_table
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def print_section(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], text: str
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: str
 ) -> None:
     """Print a heading, one table and a sentence or two on how to read it."""
-    print(f"## {title}\n")
-    print(_line(columns))
-    print(_line(["---"] * len(columns)))
-    for row in rows:
-        print(_line([_cell(value) for value in row]))
-    print(f"\n{text}")
+    cells = [[_cell(value) for value in row] for row in rows]
+    print(f"## {title}\n\n{markdown_table(columns, cells, align='<>')}\n\n{text}")
 
 
 def say(progress: str) -> None:
     """Tell whoever waits how far a benchmark is; stdout is for the section."""
     print(progress, file=sys.stderr, flush=True)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(value: object) -> str:

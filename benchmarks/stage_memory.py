@@ -70,7 +70,6 @@ def main() -> None:
 
 
 def run(plan: CachePlan) -> float:
-    """Run every unit through the stage's pipeline; return how long that took."""
     open_for_writing(plan.root, plan.spec)
     started = time.monotonic()
     for _ in stream(unit_blocks(plan, plan.units, {}), *unit_steps(plan, inheriting=False)):

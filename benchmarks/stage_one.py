@@ -3,15 +3,14 @@
     python -m benchmarks.stage_one
     python -m benchmarks.stage_one CONFIG [section.key=value ...]
 
-CONFIG is an experiment that is indexed and has a teacher; without one, a small one is made. The
-bare loop calls the stage's own actors one after the other in this process, so it is what one core
-does; the stage overlaps decoding and teacher. Both write to a new place and must end in the same
-root digest.
+CONFIG is an experiment that is indexed and has a teacher. Without one, two are made with random
+weights: a small teacher, and Video-FocalNet-Base at 8 x 224 x 224 on a few clips. The bare loop
+calls the stage's own actors one after the other in this process, so it is what one core does; the
+stage overlaps decoding and teacher. Both write to a new place and must end in the same root digest.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.section import print_section, say
+from benchmarks.section import options, print_section, say
 from benchmarks.small_experiment import build_experiment
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
@@ -34,17 +33,32 @@ from pipeline.tracking.server import connect, experiment_id, newest_run
 
 # A teacher that takes more than its share of Ray, on clips that do, too.
 SMALL = ("dataset.generated.num_val_groups=1", "teacher.embed_dim=32", "clip.side=64")
+BASE = (
+    "dataset.generated={num_groups: 2, num_val_groups: 1, clips_per_group: 1}",
+    "teacher={variant: base}",
+    "clip.side=224",
+    "views.num_views=1",
+    "store.clips_per_unit=4",
+    "cluster.teacher_batch_size=1",
+)
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("config", type=Path, nargs="?")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.config is None:
-            config = build_experiment(folder, *SMALL)
-        else:
+        if arguments.config is not None:
             words = [*arguments.overrides, f"tracking.uri=sqlite:///{folder}/mlflow.db"]
             config = load_config(arguments.config, words)
-        print_comparison("Stage one against the bare loop", config, folder)
+            print_comparison(f"Stage one of {config.dataset.name}", config, folder)
+            return
+        config = build_experiment(f"{folder}/small", *SMALL)
+        print_comparison("Stage one against the bare loop", config, f"{folder}/small")
+        print()
+        config = build_experiment(f"{folder}/base", *BASE)
+        print_comparison("Video-FocalNet-Base in stage one", config, f"{folder}/base")
 
 
 def print_comparison(title: str, config: ExperimentConfig, folder: str) -> None:
@@ -109,15 +123,6 @@ def run_bare(plan: CachePlan) -> tuple[str, dict[str, float]]:
         for entry in gather_shard(plan.root, plan.spec, shard, plan.records(shard.rows))
     ]
     return seal_logits(plan.root, plan.spec, entries, provenance={}).root_digest, spent
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, nargs="?")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ one. On CPU fp32, batch 1, one thread and CPU time; on a GPU bf16, eager and com
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from statistics import median
 
@@ -20,13 +18,14 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import bf16_peak
 from benchmarks.published import build_published
-from benchmarks.section import print_section
+from benchmarks.section import options, print_section, say
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model, weighted_loss
 from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
 from pipeline.networks.forward import autocast
 
 NUM_CLASSES, NUM_FRAMES = 101, 8
+PRECISION = {"cpu": "float32", "cuda": "bfloat16"}
 STUDENTS = {"nano": 96, "half as wide": 48}  # width of the first stage, in nano's depths
 BACKWARD_FORWARDS = 2  # what a backward pass costs, in forward passes
 COLUMNS = (
@@ -43,7 +42,12 @@ COLUMNS = (
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64])
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
@@ -85,7 +89,7 @@ def measure(
     """Measure one row; ``batch`` is clips and side."""
     batch_size, side = batch
     device = next(teachers["ours"].parameters()).device
-    print(f"width {width}, batch {batch_size}, compiled {compiled}", file=sys.stderr, flush=True)
+    say(f"width {width}, batch {batch_size}, compiled {compiled}")
     student = build_model("nano", NUM_CLASSES, NUM_FRAMES, embed_dim=width).to(device)
     clips = torch.randn(batch_size, NUM_FRAMES, 3, side, side, device=device)
     step = build_step(torch.compile(student) if compiled else student, clips)
@@ -116,14 +120,13 @@ def measure(
 
 
 def build_step(student: nn.Module, clips: Tensor) -> Callable[[Callable[[], Tensor]], None]:
-    """Return a training step that takes its teacher logits from a function."""
     labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
     optimiser = torch.optim.SGD(
         student.parameters(), lr=1e-4, momentum=0.9, nesterov=True, fused=True
     )
 
     def step(teacher_logits: Callable[[], Tensor]) -> None:
-        with autocast(clips.device, precision_on(clips.device)):
+        with autocast(clips.device, PRECISION[clips.device.type]):
             student_logits = student(clips)
         parts = weighted_loss(
             student_logits,
@@ -142,25 +145,10 @@ def build_step(student: nn.Module, clips: Tensor) -> Callable[[Callable[[], Tens
 
 def live_teacher(teacher: nn.Module, clips: Tensor) -> Callable[[], Tensor]:
     def logits() -> Tensor:
-        with torch.no_grad(), autocast(clips.device, precision_on(clips.device)):
+        with torch.no_grad(), autocast(clips.device, PRECISION[clips.device.type]):
             return teacher(clips)
 
     return logits
-
-
-def precision_on(device: torch.device) -> str:
-    return "float32" if device.type == "cpu" else "bfloat16"
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64])
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 
-from benchmarks.section import print_section, say
+from benchmarks.section import options, print_section, say
 from benchmarks.small_experiment import build_experiment
 from pipeline.results.forecast import ClusterShape
 from pipeline.stages.forecast import ExperimentForecast, forecast_experiment
@@ -31,7 +31,11 @@ COLUMNS = (
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--views", type=int, default=8)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = build_experiment(
             folder,
@@ -85,16 +89,6 @@ def describe(found: ExperimentForecast, arguments: argparse.Namespace) -> str:
         f"{run.break_even_epochs:.1f} epochs; with more students the ratio goes to "
         f"{run.live_hours / run.cached_hours:.2f}, what one epoch saves."
     )
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--side", type=int, default=112)
-    parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--views", type=int, default=8)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

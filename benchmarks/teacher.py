@@ -9,13 +9,12 @@ compiled, and as a share of what it can do in bf16. Clips and weights are random
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import bf16_peak, has_bf16
 from benchmarks.published import build_published
-from benchmarks.section import print_section, say
+from benchmarks.section import options, print_section, say
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
@@ -38,16 +37,27 @@ from pipeline.results.costs import memory_bytes
 NUM_CLASSES, NUM_FRAMES = 101, 8
 GEMM_SHAPE, GEMM_REPEATS = (1568, 512, 2048), 20  # an MLP's product in the third stage
 MEMORY_BATCH_SIZE = 8
+EMULATED = "This CPU cannot multiply in bf16: PyTorch emulates it, so bf16 tells nothing here."
 
 
 def main() -> None:
-    arguments = parse()
+    parser = options(__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=list(PRECISIONS) if has_bf16() else ["float32"],
+        help="on CPU; by default those that this one has",
+    )
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64])
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        weights = arguments.weights or write_teacher(Path(folder))
-        if arguments.only:
-            print(json.dumps(measure_memory(weights, *arguments.only, arguments.side)))
-        elif arguments.device == "cpu":
+        weights = write_teacher(Path(folder))
+        if arguments.device == "cpu":
             report_cpu(weights, arguments.side, arguments.rounds, arguments.precisions)
         else:
             report_gpu(weights, arguments.side, arguments.rounds, arguments.batch_sizes)
@@ -97,12 +107,6 @@ def gemm(device: torch.device, precision: str) -> Callable[[], None]:
     return run
 
 
-def gemm_flops(seconds: Sequence[float]) -> float:
-    """Return FLOP a second of the median round, which was as disturbed as the methods' were."""
-    rows, inner, columns = GEMM_SHAPE
-    return GEMM_REPEATS * FLOPS_PER_MAC * rows * inner * columns / median(seconds)
-
-
 # --- CPU ------------------------------------------------------------------------------------------
 
 
@@ -140,7 +144,8 @@ def report_cpu(weights: Path, side: int, rounds: int, precisions: Sequence[str])
         ),
         rows,
         f"Medians of {rounds} rounds taken in turns; speed-up within a precision; the GEMM rate is "
-        f"that of {' x '.join(map(str, GEMM_SHAPE))} in the same rounds. {bf16_remark()}",
+        f"that of {' x '.join(map(str, GEMM_SHAPE))} in the same rounds. "
+        + ("" if has_bf16() else EMULATED),
     )
 
 
@@ -148,23 +153,23 @@ def cpu_row(
     weights: Path, formulation: str, precision: str, seconds: Mapping[str, list[float]], side: int
 ) -> list[object]:
     own = seconds[f"{formulation} {precision}"]
-    flops, anchor = FLOPS_PER_MAC * base_macs(side), gemm_flops(seconds[f"gemm {precision}"])
-    memory = measure_apart(weights, formulation, precision, side)
+    # FLOP a second of the median round, which was as disturbed as the methods' were.
+    gemm_flops = GEMM_REPEATS * FLOPS_PER_MAC * math.prod(GEMM_SHAPE)
+    flops, anchor = (
+        FLOPS_PER_MAC * base_macs(side),
+        gemm_flops / median(seconds[f"gemm {precision}"]),
+    )
+    say(f"memory: {formulation} {precision}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # has done nothing else
+        measured = apart.submit(measure_memory, weights, formulation, precision, side).result()
     return [
         formulation,
         precision,
         median(own),
         paired_ratio(seconds[f"published {precision}"], own),
         flops / median(own) / anchor,
-        memory["peak_mib"],
-        memory["load_seconds"],
+        *measured,
     ]
-
-
-def bf16_remark() -> str:
-    if has_bf16():
-        return ""
-    return "This CPU cannot multiply in bf16: PyTorch emulates it, so bf16 tells nothing here."
 
 
 def check_equal(published: nn.Module, ours: nn.Module, clips: Tensor) -> None:
@@ -172,21 +177,16 @@ def check_equal(published: nn.Module, ours: nn.Module, clips: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
-def measure_apart(weights: Path, formulation: str, precision: str, side: int) -> dict[str, float]:
-    """Measure memory in a process that has done nothing else."""
-    say(f"memory: {formulation} {precision}")
-    command = [sys.executable, "-m", "benchmarks.teacher", "--weights", weights]
-    command += ["--side", str(side), "--only", formulation, precision]
-    answer: dict[str, float] = json.loads(subprocess.check_output(command))
-    return answer
-
-
-def measure_memory(weights: Path, formulation: str, precision: str, side: int) -> dict[str, float]:
+def measure_memory(
+    weights: Path, formulation: str, precision: str, side: int
+) -> tuple[float, float]:
+    """Return the peak of this process in MiB, and the seconds of building and loading."""
+    torch.set_num_threads(1)
     started = time.process_time()
     network = load_teacher(weights, formulation, precision)
     load_seconds = time.process_time() - started
     forward(network, torch.randn(MEMORY_BATCH_SIZE, NUM_FRAMES, 3, side, side), precision)()
-    return {"peak_mib": memory_bytes("VmHWM") / 2**20, "load_seconds": load_seconds}
+    return memory_bytes("VmHWM") / 2**20, load_seconds
 
 
 # --- GPU ------------------------------------------------------------------------------------------
@@ -232,31 +232,6 @@ def base_macs(side: int) -> int:
     with torch.device("meta"):
         network = build_model("base", NUM_CLASSES, NUM_FRAMES)
     return count_macs(network, num_frames=NUM_FRAMES, side=side)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--precisions",
-        nargs="+",
-        choices=PRECISIONS,
-        default=list(PRECISIONS) if has_bf16() else ["float32"],
-        help="on CPU; by default those that this one has",
-    )
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64])
-    parser.add_argument("--weights", type=Path, help="a Base teacher; by default a random one")
-    parser.add_argument(
-        "--only",
-        nargs=2,
-        metavar=("FORMULATION", "PRECISION"),
-        help="measure the memory of one method, in this process",
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

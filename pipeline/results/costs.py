@@ -164,8 +164,21 @@ def memory_bytes(field: str) -> int:
 
 def costs_table(costs: Sequence[ModelCost]) -> str:
     memory, latency = ("network MiB", "process MiB"), ("p50 ms", "p95 ms")
-    header = ("", "clip", "params (M)", "GMAC", "GFLOP", *memory, *latency)
-    return markdown_table(header, [_line(cost) for cost in costs])
+    lines = [
+        (
+            cost.name,
+            " x ".join(map(str, cost.clip)),
+            f"{cost.num_parameters / 1e6:.3f}",
+            f"{cost.num_macs / 1e9:.4g}",
+            f"{cost.num_flops / 1e9:.4g}",
+            f"{cost.network_bytes / 2**20:.0f}",
+            f"{cost.peak_bytes / 2**20:.0f}",
+            f"{cost.latency.p50_ms:.1f}",
+            f"{cost.latency.p95_ms:.1f}",
+        )
+        for cost in costs
+    ]
+    return markdown_table(("", "clip", "params (M)", "GMAC", "GFLOP", *memory, *latency), lines)
 
 
 def claims_table() -> str:
@@ -208,19 +221,4 @@ def _measure(subject: Subject, num_threads: int) -> ModelCost:
         peak_bytes=peak,
         network_bytes=max(peak - before, 0),
         latency=latency,
-    )
-
-
-def _line(cost: ModelCost) -> tuple[str, ...]:
-    mebibyte = 2**20
-    return (
-        cost.name,
-        " x ".join(map(str, cost.clip)),
-        f"{cost.num_parameters / 1e6:.3f}",
-        f"{cost.num_macs / 1e9:.4g}",
-        f"{cost.num_flops / 1e9:.4g}",
-        f"{cost.network_bytes / mebibyte:.0f}",
-        f"{cost.peak_bytes / mebibyte:.0f}",
-        f"{cost.latency.p50_ms:.1f}",
-        f"{cost.latency.p95_ms:.1f}",
     )

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,20 +31,13 @@ FRAME_GAP = 4  # white pixels
 DPI = 120
 
 
-class Prediction(NamedTuple):
-    """A class and how sure the network was."""
-
-    class_name: str
-    probability: float
-
-
 @dataclass(frozen=True)
 class ShownVideo:
     """A video of the sample sheet."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3)
     class_name: str  # the true one
-    predictions: Mapping[str, Prediction]  # by role, student or teacher or both
+    predictions: Mapping[str, tuple[str, float]]  # role -> class and probability
 
 
 def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
@@ -165,9 +158,9 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
     strip = np.concatenate(list(np.pad(video.frames[times], gap, constant_values=255)), axis=1)
     axes.imshow(strip[:, :-FRAME_GAP])
     lines = [(f"true: {video.class_name}", "black", "bold")]
-    for role, prediction in video.predictions.items():
-        colour = RIGHT if prediction.class_name == video.class_name else WRONG
-        text = f"{role}: {prediction.class_name}  {prediction.probability:.0%}"
+    for role, (class_name, probability) in video.predictions.items():
+        colour = RIGHT if class_name == video.class_name else WRONG
+        text = f"{role}: {class_name}  {probability:.0%}"
         lines.append((text, colour, "normal"))
     for number, (text, colour, weight) in enumerate(lines):
         style: dict[str, Any] = {"va": "top", "color": colour, "weight": weight, "fontsize": 9}

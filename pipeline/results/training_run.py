@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from pipeline.logits.mirror import Mirror
 from pipeline.results.figures import (
     COLOURS,
     QUIET,
-    Prediction,
     ShownVideo,
     confusion_figure,
     per_class_table,
@@ -35,15 +33,6 @@ NUM_SHOWN = 12  # videos on the sheet of predictions
 SHOWN_SIDE = 96  # pixels, at least
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A checkpoint with the metrics of its evaluation."""
-
-    metrics: dict[str, Any]
-    weights_file: bytes
-    state: TrainingState
-
-
 def publish_result(
     plan: TrainPlan,
     checkpoints: list[tuple[Any, dict[str, Any]]],
@@ -55,18 +44,25 @@ def publish_result(
     ``checkpoints`` are Ray Train's with their metrics, best and last among them; ``mirror`` is that
     of the store that the run learned from, if any.
     """
-    best_pair = max(checkpoints, key=lambda pair: pair[1][SCORE])
-    last_pair = max(checkpoints, key=lambda pair: pair[1]["step"])
-    best, last = _read(plan, best_pair), _read(plan, last_pair)
-    write_bytes(plan.files.best, best.weights_file)
-    write_bytes(plan.files.last, last.weights_file)
-    summary = _summary(plan, best, last, mirror)
+    chosen = {
+        "best": max(checkpoints, key=lambda pair: pair[1][SCORE]),
+        "last": max(checkpoints, key=lambda pair: pair[1]["step"]),
+    }
+    states: dict[str, TrainingState] = {}
+    summary: dict[str, float] = {}
+    for when, (checkpoint, metrics) in chosen.items():
+        files = plan.files.checkpoint(checkpoint.path)
+        states[when] = read_checkpoint(files.folder)
+        write_bytes(getattr(plan.files, when), read_bytes(files.weights))
+        for name, value in val_scores(metrics).items():
+            summary[name.replace("val", when, 1)] = value
+    summary |= {"train/seconds": states["last"].seconds, "best/epoch": chosen["best"][1]["epoch"]}
+    summary |= _costs_and_teacher(plan, mirror)
     run.log_summary(summary)
     selection = plan.recipe.train.selection
-    selected = best if selection == "best" else last
-    _log_pages(plan, selected.state, mirror, run)
+    _log_pages(plan, states[selection], mirror, run)
     if plan.recipe.role == "student":  # a teacher is not deployed
-        _log_model(plan, selected.state, run)
+        _log_model(plan, states[selection], run)
     return {
         "name": plan.name,
         "run_id": run.run_id,
@@ -108,28 +104,16 @@ def log_store(run: TrackedRun, plan: TrainPlan) -> None:
         run.log_dataset("logit-store", digest=store.root_digest, uri=store.uri, context="training")
 
 
-def _read(plan: TrainPlan, pair: tuple[Any, dict[str, Any]]) -> Evaluated:
-    checkpoint, metrics = pair
-    files = plan.files.checkpoint(checkpoint.path)
-    return Evaluated(metrics, read_bytes(files.weights), read_checkpoint(files.folder))
-
-
-def _summary(
-    plan: TrainPlan, best: Evaluated, last: Evaluated, mirror: Mirror | None
-) -> dict[str, float]:
-    """Collect the numbers of the whole run, under their MLflow names."""
-    summary = {"train/seconds": last.state.seconds, "best/epoch": best.metrics["epoch"]}
-    for when, evaluated in (("best", best), ("last", last)):
-        for name, value in val_scores(evaluated.metrics).items():
-            summary[name.replace("val", when, 1)] = value
+def _costs_and_teacher(plan: TrainPlan, mirror: Mirror | None) -> dict[str, float]:
+    """Return the network's costs of one clip, and the teacher's scores from the store."""
+    network = plan.build_network()
+    macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
+    found = {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
     if mirror is not None:
         labels = torch.tensor(plan.labels(plan.val_rows))
         teacher = evaluate_logits(val_teacher_logits(plan, mirror), labels)
-        summary |= {f"teacher/{name}": value for name, value in teacher.items()}
-    network = plan.build_network()
-    summary["model/params_millions"] = count_parameters(network) / 1e6
-    macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
-    return summary | {"model/gmacs": macs / 1e9}  # of one clip
+        found |= {f"teacher/{name}": value for name, value in teacher.items()}
+    return found
 
 
 def _log_pages(
@@ -161,7 +145,7 @@ def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVi
             predictions = {}
             for role, logits in logits_of.items():
                 probability, label = logits[index].softmax(dim=0).max(dim=0)
-                predictions[role] = Prediction(names[int(label)], float(probability))
+                predictions[role] = (names[int(label)], float(probability))
             shown.append(ShownVideo(clip.frames, names[record.label], predictions))
     return shown
 

@@ -23,14 +23,6 @@ def test_a_report_is_read_as_it_was_written(teacher):
     assert write_report(sections.values()) == write_report([teacher, broken])
 
 
-def test_a_report_from_before_has_no_sections():
-    assert read_sections("# Benchmarks\n\n## Something\n\ntext\n") == {}
-
-
-def test_a_section_says_where_it_is_from(teacher):
-    assert teacher.as_markdown().endswith("Text.\n\n*commit 1*\n")
-
-
 def test_a_failure_stands_above_what_was_measured_before(teacher):
     later = failed("teacher", "left with code 3", "commit 2", teacher)
     text = later.as_markdown()

@@ -1,27 +1,48 @@
 """A newcomer finds the runs of one cache, compares students and reads one of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.browser.example_runs import (
-    BASELINE,
-    CACHE,
-    DISTILLED,
-    EXPERIMENT,
-    KEY,
-    OTHER_CACHE,
-    log_example_runs,
-)
+from pipeline.config.schema import DatasetConfig, ExperimentConfig, LossConfig, TrackingConfig
+from pipeline.tracking.run import TrackedRun, open_run
 from tests.browser.mlflow_pages import Page, runs_page, visit
 from tests.loopback import free_port
 from tests.mlflow_server import mlflow_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
+EXPERIMENT = "moving-shapes"
+CACHE, BASELINE, DISTILLED = "cache-base-5e1f0a12", "vflnet-s0-3fa9c1", "dvflnet-w0.2-t10-s0-9b04d7"
+KEY, OTHER_KEY = "5e1f0a", "c04d77"
+OTHER_CACHE = "cache-base-c04d7731"  # of other views
 COMPARE = ['[aria-label="Select all runs"]', 'button:has-text("Compare")']
 DIFFERING = "loss.distill_weight"
+
+
+def log_run(
+    uri: str, stage: str, name: str, tags: Mapping[str, str], *, weight: float, top1: float
+) -> TrackedRun:
+    """Log a run as its stage does: a cache, or a student that learns up to ``top1``."""
+    config = ExperimentConfig(
+        artefacts="/data/moving-shapes",
+        dataset=DatasetConfig(name=EXPERIMENT, root="/data", layout="folders", num_classes=8),
+        loss=LossConfig(distill_weight=weight),
+        tracking=TrackingConfig(uri=uri),
+    )
+    sections = ("clip", "student", "loss", "optim", "train")
+    with open_run(config, stage=stage, name=name, key=name, sections=sections, tags=tags) as run:
+        for step in range(1, 13):
+            if stage == "cache_teacher":
+                run.log_metrics(step, {"cache/clips_per_second": 41.0 + math.sin(step)})
+            else:
+                run.log_metrics(step, {"val/top1": top1 * (1 - math.exp(-step / 3))})
+                run.log_metrics(step, {"train/loss": 0.4 + 1.7 * math.exp(-step * top1 / 4)})
+        if stage == "train_student":
+            run.log_summary({"best/top1": top1, "best/nll": 2.1 - 1.6 * top1})
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +52,15 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def links(uri: str) -> Mapping[str, str]:
-    return log_example_runs(uri)
+    """Links of the students: of two caches one has a baseline and a distilled one."""
+    log_run(uri, "cache_teacher", OTHER_CACHE, {"cache.key": OTHER_KEY}, weight=0.2, top1=0)
+    cache = log_run(uri, "cache_teacher", CACHE, {"cache.key": KEY}, weight=0.2, top1=0)
+    tags = {"cache.key": KEY, "cache.run_id": str(cache.run_id)}
+    students = ((BASELINE, 0.0, 0.66), (DISTILLED, 0.2, 0.84))
+    return {
+        name: log_run(uri, "train_student", name, tags, weight=weight, top1=top1).link
+        for name, weight, top1 in students
+    }
 
 
 @pytest.fixture(scope="module")

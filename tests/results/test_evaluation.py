@@ -49,9 +49,6 @@ def test_metrics_are_those_of_a_hand_computation(evaluation):
     kl = (TEACHER * np.log(TEACHER / STUDENT)).sum(axis=1).mean()
     assert metrics["kl_to_teacher"] == pytest.approx(kl)
     assert "agreement" not in evaluation.metrics("teacher")
-
-
-def test_differences_are_taken_video_by_video(evaluation):
     difference = evaluation.difference("student", "teacher")
     assert difference["top1"].mean == 0.0  # one lost, one won
     nll = np.log(TEACHER[range(4), LABELS]) - np.log(STUDENT[range(4), LABELS])
@@ -75,13 +72,10 @@ def test_the_summary_names_everything_and_the_text_shows_it(evaluation):
     assert text.endswith("2 groups are few: intervals over under 20 are too narrow.")
 
 
-def test_where_a_group_is_not_known_intervals_are_over_videos_and_say_so(evaluation):
+def test_intervals_say_where_groups_are_not_known_or_only_one(evaluation):
     text = replace(evaluation, groups=("g1", "g1", "", "g2")).text
     assert "95 % over 4 videos" in text
     assert "groups of some videos are not known" in text
-
-
-def test_of_one_group_there_is_no_interval(evaluation):
     one = replace(evaluation, groups=("g1",) * 4)
     assert "1 group: no interval" in one.text
     assert "top-1 +0.0 points (-), which may be chance" in one.text
@@ -154,12 +148,6 @@ def test_any_split_can_be_evaluated_and_the_text_says_which(plan, dataset):
     assert evaluation.weights == {"student-1": "1", "student-2": "2"}
 
 
-def test_a_split_without_videos_is_refused(config, dataset, tmp_path):
-    file = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
-    with pytest.raises(DatasetError, match="no good video of split test; it has train, val"):
-        plan_evaluation(config, checkpoints=[file], with_teacher=False, split="test")
-
-
 def test_other_groups_make_another_evaluation(plan, dataset):
     records = tuple(replace(r, group="all one") for r in dataset.manifest.records)
     regrouped = replace(plan, manifest=replace(plan.manifest, records=records))
@@ -167,11 +155,8 @@ def test_other_groups_make_another_evaluation(plan, dataset):
     assert regrouped.key != plan.key
 
 
-def test_networks_of_equal_looks_share_one_decoding(plan):
-    assert len(looks_of(plan.candidates)) == 1
-
-
 def test_scores_do_not_depend_on_how_videos_are_grouped(plan):
+    assert len(looks_of(plan.candidates)) == 1  # equal looks share one decoding
     alone = [score for row in plan.rows for score in scores(plan, [row])]
     together = scores(plan)
     key = lambda score: (score["row"], score["network"])  # noqa: E731
@@ -220,25 +205,25 @@ def test_a_file_that_changed_under_the_run_is_refused(plan, config, dataset, tmp
         scores(plan)
 
 
-def test_a_network_of_other_classes_is_refused(config, dataset, tmp_path):
-    names = tuple(reversed(dataset.manifest.class_names))
+def test_plans_that_cannot_be_are_refused(config, dataset, tmp_path):
+    names = dataset.manifest.class_names
     file = write_student(config, tmp_path / "s.safetensors", names, seed=1)
-    with pytest.raises(WeightsMismatch, match="not those of the manifest"):
-        plan_evaluation(config, checkpoints=[file], with_teacher=False)
-
-
-def test_the_same_network_twice_is_refused(config, dataset, tmp_path):
-    file = write_student(config, tmp_path / "s.safetensors", dataset.manifest.class_names, seed=1)
-    with pytest.raises(ConfigError, match="given twice"):
-        plan_evaluation(config, checkpoints=[file, file], with_teacher=False)
-
-
-def test_weights_that_do_not_say_what_they_are_are_refused(config, dataset, tmp_path):
+    other = write_student(config, tmp_path / "o.safetensors", names[::-1], seed=1)
+    bare = str(tmp_path / "bare.safetensors")
     network = build_network(config.student, num_classes=2, num_frames=4)
-    uri = str(tmp_path / "bare.safetensors")
-    write_weights(uri, network.state_dict(), {})
+    write_weights(bare, network.state_dict(), {})
+
+    def plan(*checkpoints, split="val"):
+        plan_evaluation(config, checkpoints=checkpoints, with_teacher=False, split=split)
+
+    with pytest.raises(DatasetError, match="no good video of split test; it has train, val"):
+        plan(file, split="test")
+    with pytest.raises(WeightsMismatch, match="not those of the manifest"):
+        plan(other)
+    with pytest.raises(ConfigError, match="given twice"):
+        plan(file, file)
     with pytest.raises(WeightsMismatch, match="does not say how it was trained"):
-        load_trained(uri)
+        plan(bare)
 
 
 def test_a_trained_network_answers_as_in_training(config, dataset, tmp_path):

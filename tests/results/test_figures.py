@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from dvflnet.metrics import CalibrationBins
 from pipeline.results.comparison import compare_results
 from pipeline.results.figures import (
-    Prediction,
     ShownVideo,
     confusion_figure,
     per_class_table,
@@ -72,7 +71,7 @@ def test_reliability_names_the_calibration_error() -> None:
 @pytest.mark.parametrize("num_videos", [1, 14])
 def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
     frames = np.zeros((8, 20, 30, 3), np.uint8)
-    predictions = {"student": Prediction("right", 0.7), "teacher": Prediction("left", 0.99)}
+    predictions = {"student": ("right", 0.7), "teacher": ("left", 0.99)}
     video = ShownVideo(frames, "left", predictions)
     figure = predictions_figure([video] * num_videos)
     expected = ["true: left", "student: right  70%", "teacher: left  99%"]

@@ -1,4 +1,1 @@
-"""A student as a file for other runtimes.
-
-Each format is a module with ``write_files``, ``load`` and ``read_metadata``.
-"""
+"""A student as a file for other runtimes: a module a format, with ``write_files`` and ``load``."""

@@ -62,14 +62,6 @@ def _quantised(material: Material) -> torch.export.ExportedProgram:
     return trace(convert_pt2e(watching), material.contract.clip_shape, any_batch=False)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read the contract's entries back."""
-    from executorch.runtime import Runtime
-
-    (text,) = Runtime.get().load_program(path).load_method(_CONTRACT).execute([])
-    return dict(json.loads(text))
-
-
 def load(path: Path) -> Program:
     """Load a file to run it on this machine."""
     from executorch.runtime import Runtime

@@ -61,11 +61,6 @@ def _quantise(source: Path, path: Path, clips: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read the contract's entries back."""
-    return dict(_session(path).get_modelmeta().custom_metadata_map)
-
-
 def load(path: Path) -> Program:
     """Load a file to run it on one core."""
     session = _session(path)

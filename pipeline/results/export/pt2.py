@@ -23,13 +23,6 @@ def write_files(material: Material, folder: Path) -> dict[str, Path]:
     return {"pt2 float32": path}
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read the contract's entries back."""
-    files = {_CONTRACT: ""}
-    torch.export.load(path, extra_files=files)
-    return dict(json.loads(files[_CONTRACT]))
-
-
 def load(path: Path) -> Program:
     """Load a file to run it on the CPU."""
     return as_program(torch.export.load(path).module())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -78,8 +78,7 @@ class Part(Generic[T]):
         return self.value
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """A film strip and its caption. ``image`` is a data URI, empty if the video is unreadable."""
 
     image: str

@@ -19,7 +19,7 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import num_classes_of
 from pipeline.results.figures import confusion_figure, curves_figure
 from pipeline.results.intervals import Interval
-from pipeline.results.page.gather import CURVES, Facts, Model, gather_facts
+from pipeline.results.page.gather import CURVES, Facts, gather_facts
 from pipeline.storage.files import join_uri, write_bytes
 from pipeline.tracking.progress import duration
 
@@ -51,7 +51,7 @@ def render(facts: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"bytes": _bytes, "duration": duration}
+    environment.filters["duration"] = duration
     evaluation, teacher = facts.evaluation, facts.config.teacher
     width = f", width {teacher.embed_dim}" if teacher.embed_dim else ""
     depths = f", depths {list(teacher.depths)}" if teacher.depths else ""
@@ -78,11 +78,9 @@ def render(facts: Facts) -> str:
             role: _image(confusion_figure(evaluation.confusion(role), evaluation.class_names))
             for role in evaluation.probabilities
         },
-        curves={title: _curves(name, facts.models) for name, title in CURVES.items()},
+        curves={title: _curves(facts, name) for name, title in CURVES.items()},
         disagreements=facts.disagreements,
-        disagreements_text=_disagreements_text(facts),
         teacher_title=f"Teacher, Video-FocalNet {teacher.variant}{width}{depths}",
-        lineage=_lineage(facts),
         config=resolved_yaml(facts.config),
     )
 
@@ -164,71 +162,17 @@ def _comparison(facts: Facts) -> dict[str, Any]:
     return {"header": [title for _, title, _, _ in COLUMNS], **cells}
 
 
-def _image(figure: Figure) -> str:
-    """Return a figure as a data URI. Its background is left to the page, which may be dark."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _curves(name: str, models: Iterable[Model]) -> str:
+def _curves(facts: Facts, name: str) -> str:
     points_of = {
         model.role: points
-        for model in models
+        for model in facts.models
         if model.curves.value and len(points := model.curves.value[name]) > 1
     }
     return _image(curves_figure(points_of, percent="top1" in name)) if points_of else ""
 
 
-def _disagreements_text(facts: Facts) -> str:
-    """Say how many there are, of which the ones with the largest divergence are shown."""
-    if facts.disagreements.value is None:
-        return ""
-    num_videos = len(facts.evaluation.rows)
-    count = round((1 - _scores(facts)["student"]["agreement"]) * num_videos)
-    if not count:
-        return f"Nowhere: on all {num_videos} videos of val both say the same."
-    return (
-        f"On {count} of {num_videos} videos of val they name different classes. The "
-        f"{len(facts.disagreements.value)} with the largest KL(teacher || student), in nats; the "
-        "true class is in bold, and time goes right."
-    )
-
-
-def _lineage(facts: Facts) -> list[tuple[str, str, dict[str, str]]]:
-    """Return title, words and digests of each link of the chain."""
-    dataset, store = facts.dataset.value, facts.store.value
-    teacher, _, student = facts.models
-
-    def link(title: str, model: Model, digest: str) -> tuple[str, str, dict[str, str]]:
-        run = model.run.value
-        if run is None:
-            return title, "not trained here", {"weights": digest, "run": ""}
-        return title, run["name"], {"weights": digest, "run": run["run_id"] or ""}
-
-    videos = ("Videos", "not indexed", {"manifest": ""})
-    if dataset:
-        digests = {"manifest": dataset.manifest.digest}
-        videos = ("Videos", f"{len(dataset.good)} good ones", digests)
-    cache = ("Logit store", "not sealed", {"root": ""})
-    made_by = teacher.weights_digest
-    if store:
-        sealed = store.store
-        made_by = str(sealed.spec.identity["teacher"]["weights_sha256"])
-        run_id = str(sealed.seal.provenance.get("run_id", ""))
-        digests = {"fingerprint": sealed.spec.fingerprint, "root": sealed.root_digest}
-        cache = ("Logit store", f"{store.num_good:,} views", digests | {"run": run_id})
-    return [
-        videos,
-        link("Teacher", teacher, made_by),
-        cache,
-        link("DVFL-Net", student, student.weights_digest),
-    ]
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+def _image(figure: Figure) -> str:
+    """Return a figure as a data URI. Its background is left to the page, which may be dark."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
