@@ -24,9 +24,8 @@ from benchmarks.section import options, print_section, say
 from pipeline.config.load import load_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.candidates import candidate_indices
+from pipeline.frames.prepared import Location, candidate_indices, encode_frames
 from pipeline.frames.source import read_videos
-from pipeline.frames.store_files import Location, encode_frames
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import jitter_rows

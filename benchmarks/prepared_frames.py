@@ -38,10 +38,15 @@ from benchmarks.section import options, print_section, say
 from benchmarks.timing import take_turns
 from pipeline.config.schema import FramesConfig, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.candidates import PreparedVideo, prepare_video
 from pipeline.frames.pictures import decode_jpeg, encode_jpeg, resized
+from pipeline.frames.prepared import (
+    Location,
+    PreparedVideo,
+    encode_frames,
+    mapped_jpegs,
+    prepare_video,
+)
 from pipeline.frames.source import frames_of
-from pipeline.frames.store_files import Location, encode_frames, mapped_jpegs
 from pipeline.views.view import build_view
 
 QUALITIES = (80, 90, 95)

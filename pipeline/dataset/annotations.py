@@ -37,8 +37,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     A video that is missing, or whose name or label cannot be used, becomes a record with a status.
 
     Raises:
-        DatasetError: if the annotations are not there or make no sense, if they have another
-            number of classes, list a video twice, or name no video that is there.
+        DatasetError: if the annotations are not there or make no sense, or name no video there is.
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)
@@ -116,11 +115,7 @@ def _tried(entry: Entry, paths: Sequence[str]) -> str:
 
 
 def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:
-    """Say so if so many videos are not there that the root is likely wrong.
-
-    Raises:
-        DatasetError: if no video is there, or none has a name that can be used.
-    """
+    """Say so if so many videos are not there that the root is likely wrong; raise if all are."""
     missing = [record for record in records if record.status == Status.NOT_FOUND]
     refused = [record for record in records if record.status == Status.BAD_NAME]
     if refused and len(refused) == len(records):
@@ -142,11 +137,7 @@ def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:
 def _with_val(
     records: Collection[VideoRecord], dataset: DatasetConfig, *, whole: bool
 ) -> tuple[list[VideoRecord], str]:
-    """Cut ``val`` off train; the second of two official lists becomes ``test``.
-
-    Raises:
-        DatasetError: if there are lists of all three splits already.
-    """
+    """Cut ``val`` off train; the second of two official lists becomes ``test``."""
     splits = {record.split for record in records}
     if {"val", "test"} <= splits:
         raise DatasetError(

@@ -33,11 +33,7 @@ HEADERS = {".csv": {"name", *LABEL_COLUMNS}, ".txt": {"name", "class_name", "lab
 def number_labels(
     lines: Sequence[Line], dataset: DatasetConfig
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
-    """Return the class names, the label of each line, and notes on how they were found.
-
-    Raises:
-        DatasetError: if it cannot be told which class a label means.
-    """
+    """Return the class names, the label of each line, and notes on how they were found."""
     uri = _file_of_classes(dataset)
     listed = read_classes(uri) if uri else {}
     names, notes = tuple(listed.values()), []

@@ -114,13 +114,14 @@ def index_report(
     ``left_out`` are files that are no videos of the data set, with the reason; ``groups`` is
     ``dataset.groups``, for what is said where groups are not known.
     """
+    num_classes = len(manifest.class_names)
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]
     splits = ["train", "val", *({record.split for record in manifest.records} & {"test"})]
     omitted = _gathered((reason, path) for path, reason in left_out)
     return IndexReport(
         dataset=manifest.dataset,
-        num_classes=len(manifest.class_names),
+        num_classes=num_classes,
         num_videos=Counter(record.split for record in manifest.records),
         num_good_videos=Counter(record.split for record in good),
         findings=(
@@ -128,7 +129,14 @@ def index_report(
                 _gathered((Status(record.status), record.sample_id) for record in bad),
                 {s: status_in_words(s) for s in Status if s not in COUNTED_OTHERWISE},
             ),
-            _labels_outside(manifest),
+            IndexFinding(
+                f"label not in 0..{num_classes - 1}",
+                tuple(
+                    f"{record.sample_id} ({record.label})"
+                    for record in manifest.records
+                    if not 0 <= record.label < num_classes
+                ),
+            ),
             _labels_unlike_folders(manifest),
             *_duplicates(good),
             *_leaks(good, splits, groups),
@@ -148,16 +156,6 @@ def status_in_words(status: int) -> str:
 
 def _counted(found: Mapping[K, list[str]], names: Mapping[K, str]) -> list[IndexFinding]:
     return [IndexFinding(name, tuple(found.get(key, ()))) for key, name in names.items()]
-
-
-def _labels_outside(manifest: Manifest) -> IndexFinding:
-    num_classes = len(manifest.class_names)
-    found = (
-        f"{record.sample_id} ({record.label})"
-        for record in manifest.records
-        if not 0 <= record.label < num_classes
-    )
-    return IndexFinding(f"label not in 0..{num_classes - 1}", tuple(found))
 
 
 def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:

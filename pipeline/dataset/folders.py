@@ -65,11 +65,7 @@ def folded(name: str) -> str:
 
 
 def path_below(root: str, path: str) -> str:
-    """Return a path of a list relative to ``root``, which it may start with.
-
-    Raises:
-        ValueError: if it could lead elsewhere, or names nothing that we can open.
-    """
+    """Return a path of a list relative to ``root``; ValueError if it could lead elsewhere."""
     below = path.removeprefix(root.rstrip("/") + "/")
     parts = [part for part in below.split("/") if part not in ("", ".")]
     if below.startswith(("/", "~")) or "://" in below or re.match(r"[A-Za-z]:[\\/]", below):

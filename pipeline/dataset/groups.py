@@ -62,19 +62,11 @@ def _film(stem: str, *classes: str) -> str:
 def choose_val(
     videos: Collection[VideoRecord], share: float, *, by_parts: bool
 ) -> tuple[set[str], str]:
-    """Choose the videos of val by hash: whole groups if groups are known, else in each class.
+    """Choose the sample_ids of val by hash, and say how: whole groups, or else in each class.
 
-    ``g07`` of all classes stay together, since in some data sets they are one recording. Names
-    alone decide; adding a video can move others, so lists are better for a data set that grows.
-
-    Args:
-        videos: to choose from.
-        share: of the groups, or of the videos of each class.
-        by_parts: a video whose group is not known is a group of its own beside known ones; else
-            one such video means that groups are not known.
-
-    Returns:
-        The sample_ids that were chosen, and how, in words.
+    ``g07`` of all classes stay together, since in some data sets they are one recording. Adding a
+    video can move others, so lists are better for a data set that grows. With ``by_parts`` a video
+    whose group is not known is a group of its own; else it means that groups are not known.
     """
     groups = {video.sample_id: UCF_CLASS.sub("", video.group) for video in videos}
     num_unknown = sum(not group for group in groups.values())
@@ -89,11 +81,7 @@ def choose_val(
     by_class: defaultdict[int, list[str]] = defaultdict(list)
     for video in videos:
         by_class[video.label].append(video.sample_id)
-    chosen = {
-        sample_id
-        for sample_ids in by_class.values()
-        for sample_id in _choose_share(sample_ids, share)
-    }
+    chosen = set().union(*(_choose_share(names, share) for names in by_class.values()))
     how = (
         f"random by video, since the groups of {num_unknown} videos are not known: clips of one"
         " recording may be on both sides. dataset.groups says which clips belong together"

@@ -157,15 +157,9 @@ class Header:
 
 
 def read_label_list(uri: str, group_column: str, *, labelled: bool) -> tuple[list[Line], str]:
-    """Read a list.
+    """Read a list, and say how it was read.
 
-    Args:
-        uri: of the list.
-        group_column: the column of the header that names groups.
-        labelled: refuse a list without labels, such as one of a path a line.
-
-    Returns:
-        Its lines, and how it was read, in words.
+    ``labelled`` refuses a list without labels, such as one of a path a line.
 
     Raises:
         DatasetError: with the line that makes no sense.

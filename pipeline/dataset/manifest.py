@@ -106,7 +106,7 @@ class Manifest:
 
 
 def _digested(record: VideoRecord) -> list[object]:
-    """Return what counts of a row; of a video without frames, what its header says does not."""
+    # What the header says of a video without frames decides nothing.
     if not record.num_frames:
         record = replace(record, width=0, height=0)
     return [getattr(record, name) for name in DIGESTED]
@@ -115,11 +115,7 @@ def _digested(record: VideoRecord) -> list[object]:
 def build_manifest(
     dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
 ) -> Manifest:
-    """Sort records by split and sample_id.
-
-    Raises:
-        DatasetError: if two records have the same sample_id.
-    """
+    """Sort records by split and sample_id; DatasetError if two have the same sample_id."""
     splits: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
         splits[record.sample_id].append(record.split)
@@ -150,7 +146,6 @@ def records_of(table: pa.Table) -> list[VideoRecord]:
 
 
 def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...]:
-    """Return records whose URIs start at ``root``."""
     return tuple(replace(record, uri=join_uri(root, record.uri)) for record in records)
 
 

@@ -26,12 +26,8 @@ def seen_by_teacher(
     """Say for each of ``splits`` how many of its good videos the teacher was trained on.
 
     Videos are the same if their path without suffix is, or else their file name, where that is
-    unique in the data set.
-
-    Args:
-        lists: URIs of lists of the teacher's training videos, in the form of any layout.
-        records: all videos of the manifest.
-        splits: that are evaluated.
+    unique in the data set. ``lists`` are URIs, in the form of any layout; ``records`` are all
+    videos of the manifest.
 
     Raises:
         DatasetError: if a list is not there, or cannot be read.

@@ -43,21 +43,16 @@ NO_VIDEOS = {
 
 
 def video_error(record: VideoRecord, status: Status, reason: str) -> VideoDecodeError:
-    """Return the error of one video."""
     return VideoDecodeError(record.sample_id, record.uri, reason, status)
 
 
 def reason_of(error: Exception) -> str:
-    """Return the words of an error of PyAV, without its number."""
+    """Return an error of PyAV without its number."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
-    """Read a video file whole.
-
-    Raises:
-        VideoDecodeError: if it is not there, cannot be read, or is over the limit.
-    """
+    """Read a video file whole, within the limit."""
     if record.uri.startswith("/") and "::" in record.uri:
         reason = "has '::' in its path, which stands between two URIs: rename it"
         raise video_error(record, Status.UNREADABLE, reason)
@@ -147,9 +142,7 @@ def _check_limits(record: VideoRecord, stream: Any, container: Any, limits: Vide
         size = f"{context.width} x {context.height}"
         reason = f"has pictures of {size}; the limit is {limits.max_pixels} pixels"
         raise video_error(record, Status.OVER_LIMIT, reason)
-    seconds = declared_seconds(container, stream)
-    if seconds is not None and seconds > limits.max_duration_seconds:
-        raise _too_long(record, seconds, limits)
+    _check_length(record, declared_seconds(container, stream) or 0.0, limits)
 
 
 def guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> Iterator[Any]:
@@ -163,17 +156,17 @@ def guarded(record: VideoRecord, frames: Iterator[Any], limits: VideoLimits) -> 
             raise video_error(record, Status.OVER_LIMIT, "grows over the limit of pixels")
         if frame.time is not None:
             start = frame.time if start is None else start
-            if frame.time - start > limits.max_duration_seconds:
-                raise _too_long(record, frame.time - start, limits)
+            _check_length(record, frame.time - start, limits)
         if spent > limits.decode_seconds:
             raise video_error(record, Status.TIMED_OUT, f"took over {limits.decode_seconds:.0f} s")
         yield frame
         resumed = time.monotonic()
 
 
-def _too_long(record: VideoRecord, seconds: float, limits: VideoLimits) -> VideoDecodeError:
-    reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
-    return video_error(record, Status.OVER_LIMIT, reason)
+def _check_length(record: VideoRecord, seconds: float, limits: VideoLimits) -> None:
+    if seconds > limits.max_duration_seconds:
+        reason = f"lasts {seconds:.0f} s; the limit is {limits.max_duration_seconds:.0f} s"
+        raise video_error(record, Status.OVER_LIMIT, reason)
 
 
 # --- why a file is no video -----------------------------------------------------------------------

@@ -33,12 +33,9 @@ class Orientation(NamedTuple):
 
 
 class Upright:
-    """Converts the frames of one video to RGB pictures of one size.
+    """Converts the frames of one video to RGB pictures of the size of its first one, upright.
 
-    Args:
-        width: of the first picture of the video, upright.
-        height: likewise.
-        colours: how stored colours are read, in the words of PyAV's ``reformat``.
+    ``colours`` say how stored ones are read, in the words of PyAV's ``reformat``.
     """
 
     def __init__(self, width: int, height: int, colours: Mapping[str, int]) -> None:
@@ -47,11 +44,10 @@ class Upright:
         self._to_8_bits, self._to_rgb = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: Any) -> Frame:
-        """Convert a frame.
+        """Convert a frame; one of another size is scaled bicubically, as the ffmpeg command does.
 
         Pictures of over 8 bits are brought to 8 bits first, because libswscale interpolates the
-        colours of the deeper 4:2:0 and repeats those of the other. Pictures of another size than
-        the first are scaled to it, bicubically, as by the ffmpeg command line.
+        colours of the deeper 4:2:0 and repeats those of the other.
         """
         way = orientation_of(frame)
         if deep := DEEP_FORMAT.fullmatch(frame.format.name):
@@ -74,7 +70,6 @@ class Upright:
 
 
 def upright_size(frame: Any) -> tuple[int, int]:
-    """Return width and height of a frame once it is upright."""
     size = (frame.width, frame.height)
     return size[::-1] if orientation_of(frame).transposed else size
 
@@ -108,18 +103,13 @@ def _matrix_of(frame: Any) -> tuple[int, int, int, int]:
 
 
 def encode_jpeg(picture: Frame, quality: int) -> bytes:
-    """Encode a picture at a quality of 1 to 100."""
     blue_first = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
     _, content = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return content.tobytes()
 
 
 def decode_jpeg(content: memoryview | bytes, height: int, width: int) -> Frame:
-    """Decode a picture of a known size, uint8 ``(height, width, 3)``.
-
-    Raises:
-        ValueError: if it is no whole JPEG, or of another size.
-    """
+    """Decode a picture; ValueError if it is no whole JPEG, or of another size."""
     if not content:
         raise ValueError("it is empty")
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)

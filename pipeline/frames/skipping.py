@@ -48,7 +48,6 @@ class Picture:
 
 
 def labelled_packets(packets: Iterable[Any], stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream, each labelled with its number."""
     stream.codec_context.copy_opaque = True
     for number, packet in enumerate(packets):
         packet.opaque = Label(number)
@@ -61,17 +60,12 @@ def number_of(frame: Any) -> int | None:
 
 
 def plan_pictures(container: Any, stream: Any) -> list[Picture]:
-    """Find the position of each packet's picture in the order of presentation.
-
-    Returns:
-        The pictures in decoding order; all packets of the stream are in memory with them.
+    """Return all pictures in decoding order, each with its position in that of presentation.
 
     Raises:
         CannotPlan: if the packets do not give it.
     """
-    packets = [
-        packet for packet in labelled_packets(container.demux(stream), stream) if packet.size
-    ]
+    packets = [p for p in labelled_packets(container.demux(stream), stream) if p.size]
     if any(packet.is_discard or packet.is_corrupt for packet in packets):
         raise CannotPlan("some are hidden by an edit list, or damaged")
     if stream.codec_context.name == "mpeg4":
@@ -82,9 +76,7 @@ def plan_pictures(container: Any, stream: Any) -> list[Picture]:
     if None in times or len(set(times)) < len(times):
         raise CannotPlan("pictures have no time, or the same one")
     position_of = {shown: position for position, shown in enumerate(sorted(times))}
-    return [
-        Picture(packet, position_of[shown]) for packet, shown in zip(packets, times, strict=True)
-    ]
+    return [Picture(p, position_of[shown]) for p, shown in zip(packets, times, strict=True)]
 
 
 def decode_wanted(
@@ -107,10 +99,8 @@ def decode_wanted(
 def skipping_is_safe(container: Any, stream: Any, shown: Sequence[int | None]) -> bool:
     """Return whether a video can be decoded with gaps: exactly, and with something to gain.
 
-    Args:
-        container: freshly opened.
-        stream: its video stream.
-        shown: ``number_of`` each frame of a whole sequential decode, in the order of presentation.
+    ``container`` is freshly opened. ``shown`` holds ``number_of`` each frame of a whole sequential
+    decode, in the order of presentation.
     """
     droppable = DROPPABLE.get(stream.codec_context.name)
     if droppable is None:
@@ -162,10 +152,7 @@ def _mpeg4_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
 
 
 def _h264_droppable(pictures: Sequence[Picture], stream: Any) -> bool:
-    """Return whether some pictures are no references, and none is half of one.
-
-    The two fields of a picture may differ; the decoder would then drop one of them.
-    """
+    """Return whether some pictures are no references, and none has a field that is one."""
     length_bytes, found = _nal_length_bytes(stream, place=4), False
     for picture in pictures:
         headers = _nal_headers(bytes(picture.packet), length_bytes)

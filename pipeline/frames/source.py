@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
-from pipeline.errors import Status
+from pipeline.errors import Status, StorageUnavailable
 from pipeline.frames import video
 from pipeline.frames.opening import video_error
 from pipeline.frames.pictures import Frame, decode_jpeg
+from pipeline.frames.prepared import Location, local_file, mapped_jpegs
 from pipeline.frames.store import frames_identity, open_frame_store
-from pipeline.frames.store_files import Location, local_file, mapped_jpegs
 from pipeline.storage.files import sha256_of
 
 
@@ -25,11 +26,8 @@ def frames_of(
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order.
 
-    Args:
-        record: the video, as the manifest of its source describes it.
-        frame_indices: positions in that source, in any order; doubles count once.
-        limits: guards on the decoder of video files.
-        verify: compare the bytes with the record's sha256 first.
+    ``record`` and ``frame_indices`` are those of the manifest of the source. ``verify`` compares
+    the bytes with the record's sha256 first.
 
     Raises:
         VideoDecodeError: if the bytes are not those of the manifest, or a wanted frame is missing.
@@ -41,29 +39,18 @@ def frames_of(
 
 
 def fetch(record: VideoRecord) -> None:
-    """Bring the file that holds a video's frames to this machine, and verify it, once a job.
-
-    Raises:
-        VideoDecodeError: if there is no such file.
-        StoreCorrupt: if it is damaged.
-        StorageUnavailable: if storage fails, or another process holds the lock for too long.
-    """
+    """Bring the file that holds a video's prepared frames to this machine, verified once a job."""
     with _bad_files_named(record):
         local_file(Location.parse(record.uri).file_uri)
 
 
 def read_videos(config: ExperimentConfig) -> Manifest:
-    """Read the manifest of the video files.
-
-    Raises:
-        StoreIncomplete: if there is none.
-        DatasetError: if it is damaged.
-    """
+    """Read the manifest of the video files."""
     return read_manifest(config.manifest_uri, root=config.dataset.root)
 
 
 def read_source(config: ExperimentConfig) -> Manifest:
-    """Read the manifest that ``frames.source`` names.
+    """Read the manifest that ``frames.source`` names; groups are those of the video files'.
 
     Raises:
         StoreIncomplete: if it is not there, or the frame store is not sealed.
@@ -75,7 +62,10 @@ def read_source(config: ExperimentConfig) -> Manifest:
         return videos
     store = open_frame_store(config.frames_uri)
     store.check_identity(frames_identity(config, videos))
-    return store.manifest
+    # Groups are no part of the identity: they may be corrected without preparing frames again.
+    groups = {record.sample_id: record.group for record in videos.records}
+    records = (replace(r, group=groups[r.sample_id]) for r in store.manifest.records)
+    return replace(store.manifest, records=tuple(records))
 
 
 def _prepared_frames(
@@ -117,5 +107,7 @@ def _bad_files_named(record: VideoRecord) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise video_error(record, Status.NOT_FOUND, "is not there") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise video_error(record, Status.UNREADABLE, f"cannot be read: {error}") from error
+    except OSError as error:
+        raise StorageUnavailable(f"{record.uri} cannot be read: {error}") from error

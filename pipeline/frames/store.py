@@ -24,8 +24,7 @@ from pipeline.dataset.manifest import (
     records_table,
 )
 from pipeline.errors import StoreCorrupt, StoreIncomplete
-from pipeline.frames.candidates import PreparedVideo
-from pipeline.frames.store_files import Location, encode_frames, file_name
+from pipeline.frames.prepared import Location, PreparedVideo, encode_frames, file_name
 from pipeline.storage.files import join_uri, list_files, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import (
@@ -73,7 +72,6 @@ class FrameSpec:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """Everything but the identity, as plain JSON values."""
         return {name: value for name, value in asdict(self).items() if name != "identity"}
 
     @property
@@ -111,12 +109,7 @@ class GatheredFile:
 
 
 def open_frame_store(root: str) -> FrameStore:
-    """Open a sealed frame store.
-
-    Raises:
-        StoreIncomplete: if there is no store, or it is not sealed.
-        StoreCorrupt: if its seal, identity or manifest is damaged.
-    """
+    """Open a sealed frame store; StoreIncomplete if there is none."""
     seal, spec = open_sealed(root, _decode_spec, kind="frame store", job=JOB)
     content = read_sealed(root, seal, MANIFEST_NAME)
     manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
@@ -144,12 +137,7 @@ def frames_identity(config: ExperimentConfig, videos: Manifest) -> dict[str, Any
 def write_fragment(
     root: str, spec: FrameSpec, unit: int, videos: Sequence[PreparedVideo]
 ) -> FileEntry:
-    """Journal the videos of a unit; harmless if the same fragment is there already.
-
-    Raises:
-        StoreCorrupt: if a different fragment is there.
-        ValueError: if the unit has another number of videos.
-    """
+    """Journal the videos of a unit; StoreCorrupt if a different fragment is there already."""
     if len(videos) != len(spec.unit_rows(unit)):
         raise ValueError(f"unit {unit} has {len(spec.unit_rows(unit))} videos, not {len(videos)}")
     columns = records_table([video.record for video in videos]).to_pydict() | {
@@ -161,12 +149,7 @@ def write_fragment(
 
 
 def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
-    """Read and verify the videos of a unit.
-
-    Raises:
-        FileNotFoundError: if the unit is not in the journal.
-        StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
-    """
+    """Read and verify the videos of a unit; FileNotFoundError if it is not in the journal."""
     uri = join_uri(root, fragment_name(unit))
     table = decode_table(read_bytes(uri), FRAGMENT_SCHEMA, uri=uri)
     extra = (table.column(name).to_pylist() for name in ("frame_indices", "jpegs"))
@@ -184,12 +167,7 @@ def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
 
 
 def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
-    """Write one whole file from the fragments of its units.
-
-    Raises:
-        StoreIncomplete: if units are not in the journal.
-        StoreCorrupt: if a fragment is damaged, or the file is there and differs.
-    """
+    """Write one whole file from the fragments of its units; StoreIncomplete if some are missing."""
     videos: list[PreparedVideo] = []
     for unit in spec.file_units(number):
         try:
@@ -197,13 +175,10 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
         except FileNotFoundError as error:
             raise StoreIncomplete(f"{root} lacks unit {unit}; run {JOB}") from error
     entry = publish(root, file_name(number), encode_frames(videos, spec.fingerprint))
-    # A bad video has no place in the file.
-    records = (
-        replace(video.record, uri=Location(entry.name, batch).uri)
-        if video.record.good
-        else video.record
-        for batch, video in enumerate(videos)
-    )
+    records = [video.record for video in videos]
+    for batch, record in enumerate(records):
+        if record.good:  # a bad video has no place in the file
+            records[batch] = replace(record, uri=Location(entry.name, batch).uri)
     return GatheredFile(entry, tuple(records))
 
 
@@ -215,14 +190,9 @@ def seal_frames(
     videos: Manifest,
     provenance: Mapping[str, Any],
 ) -> Seal:
-    """Seal a store whose files are all gathered.
+    """Seal a store of all its files in order, made from the manifest ``videos``.
 
-    ``gathered`` is what ``gather_file`` returned, in the order of the files; ``videos`` is the
-    manifest that the store was made from. ``provenance`` is recorded, and part of no digest.
-
-    Raises:
-        StoreIncomplete: if files are missing.
-        StoreCorrupt: if the store is sealed already, with other files.
+    StoreIncomplete if files are missing. ``provenance`` is recorded, and part of no digest.
     """
     records = tuple(record for file in gathered for record in file.records)
     if len(records) != spec.num_rows:
@@ -241,9 +211,6 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
 
     Files younger than ``written_before``, in seconds since 1970, are not touched. ``journals``
     includes the journal of a store that was sealed before that.
-
-    Raises:
-        StoreCorrupt: if the seal is damaged.
     """
     files = list_files(root)
     if all(file.name != IDENTITY_NAME for file in files):

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import Status, VideoDecodeError
+from pipeline.errors import Status
 from pipeline.frames.length import Length
 from pipeline.frames.opening import (
     DECODER_ERRORS,
@@ -44,9 +44,7 @@ from pipeline.storage.files import sha256_of
 def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
     """Decode a video to its end and fill in the facts of its manifest row.
 
-    Raises:
-        VideoDecodeError: if it is missing, unreadable, over a limit, or ends before it says; with
-            the facts that its header tells.
+    A ``VideoDecodeError`` has the facts that the header tells.
     """
     content = read_content(record, limits)
     with opened(record, content, limits) as (container, stream):
@@ -83,7 +81,7 @@ def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
 
 
 def _all_frames(record: VideoRecord, length: Length, stream: Any) -> Iterator[Any]:
-    """Yield every frame of a video; end quietly in a packet that the end of the file cut off."""
+    """Yield every frame; end quietly in a packet that the end of the file cut off."""
     position = 0
     try:
         for packet in labelled_packets(length.packets(), stream):
@@ -106,14 +104,8 @@ def frames_of(
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order, from one decode pass.
 
-    Only one frame at a time is in memory, however many views want frames.
-
-    Args:
-        record: the video, as its manifest row describes it.
-        frame_indices: positions in presentation order, in any order; doubles count once.
-        limits: guards on the decoder.
-        verify: compare the bytes with the manifest's sha256 first.
-        colours: how stored colours are read: arguments of PyAV's ``reformat``.
+    Only one frame at a time is in memory, however many views want frames. ``verify`` compares the
+    bytes with the manifest's sha256 first. ``colours`` are arguments of PyAV's ``reformat``.
 
     Raises:
         VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
@@ -178,13 +170,10 @@ def _sequential(
                 if frame is None:
                     reason = f"ended at frame {position}; its manifest row says {record.num_frames}"
                     raise video_error(record, Status.TOO_SHORT, reason)
-                if position == 0 and upright_size(frame) != (record.width, record.height):
-                    raise _other_stream(record, frame)
+                size = upright_size(frame)
+                if position == 0 and size != (record.width, record.height):
+                    # The row is from before streams were chosen, or pictures turned, as now.
+                    reason = f"has pictures of {size[0]} x {size[1]}, and {record.width} x"
+                    reason += f" {record.height} by its row; index it again"
+                    raise video_error(record, Status.CHANGED, reason)
             yield index, frame
-
-
-def _other_stream(record: VideoRecord, frame: Any) -> VideoDecodeError:
-    """Return the error of a row from before streams were chosen, or pictures turned, as now."""
-    width, height = upright_size(frame)
-    reason = f"has pictures of {width} x {height}, and {record.width} x {record.height} by its row"
-    return video_error(record, Status.CHANGED, f"{reason}; index it again")

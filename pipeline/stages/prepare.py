@@ -27,7 +27,7 @@ from pipeline.dataset.manifest import (
     records_table,
 )
 from pipeline.errors import VideoDecodeError
-from pipeline.frames.candidates import PreparedVideo
+from pipeline.frames.prepared import PreparedVideo
 from pipeline.frames.source import read_videos
 from pipeline.frames.store import (
     FrameSpec,

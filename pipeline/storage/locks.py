@@ -37,14 +37,20 @@ def _process_id() -> str:
 def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of a mirror: the first process of a machine makes it, the others wait.
 
-    StorageUnavailable if another process holds the lock for too long.
+    StorageUnavailable if another process holds the lock for too long, or there can be none.
     """
-    mirror.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{mirror}.lock", timeout=timeout_seconds)
+    with writing_to(str(mirror)):
+        mirror.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            message = f"{mirror}.lock was held for {timeout_seconds:.0f} s"
+            raise StorageUnavailable(message) from error
     try:
-        with FileLock(f"{mirror}.lock", timeout=timeout_seconds):
-            yield
-    except Timeout as error:
-        raise StorageUnavailable(f"{mirror}.lock was held for {timeout_seconds:.0f} s") from error
+        yield
+    finally:
+        lock.release()
 
 
 def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:

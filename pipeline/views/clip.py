@@ -19,7 +19,7 @@ from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.pictures import Frame, resized
 from pipeline.frames.source import frames_of
-from pipeline.views.view import Box, View
+from pipeline.views.view import View
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,10 @@ def clips_of(
     side: int,
     prove: bool = True,
 ) -> list[Clip]:
-    """Cut all views of a video from one decode pass.
+    """Cut all views of a video, of any number of frames each, from one decode pass.
 
-    Args:
-        record: the video.
-        views: may differ in their number of frames.
-        limits: guards on the decoder.
-        side: height and width of the clips, in pixels.
-        prove: check the file's sha256 and compute the CRC of every frame.
+    ``side`` is height and width of the clips in pixels. ``prove`` checks the file's sha256 and
+    computes the CRC of every frame.
 
     Raises:
         VideoDecodeError: if the video does not yield every frame that the views want.
@@ -67,10 +63,7 @@ def each_clip(
     side: int,
     prove: bool = True,
 ) -> Iterator[tuple[int, Clip]]:
-    """Yield the number and the clip of each view once its last frame is decoded.
-
-    Only unfinished clips are in memory, so a video and its views may be any number.
-    """
+    """Yield the number and the clip of each view once its last frame is decoded."""
     wanted = defaultdict(list)  # frame index -> (number of the view, position in its clip)
     for number, view in enumerate(views):
         for position, index in enumerate(view.frame_indices):
@@ -86,7 +79,7 @@ def each_clip(
                     np.empty((num_frames, side, side, 3), np.uint8),
                     np.zeros(num_frames if prove else 0, np.uint32),
                 )
-            cut = _cut(frame, view.box, flip=view.flip)
+            cut = _cut(frame, view)
             clips[number].frames[position] = resized(cut, side, side)
             if prove:
                 clips[number].frame_crc[position] = _crc(cut)
@@ -97,12 +90,13 @@ def each_clip(
 
 def crc_of(frame: Frame, view: View) -> int:
     """Return the CRC-32 of a frame as a view cuts it, before any resize."""
-    return _crc(_cut(frame, view.box, flip=view.flip))
+    return _crc(_cut(frame, view))
 
 
-def _cut(frame: Frame, box: Box, *, flip: bool) -> Frame:
+def _cut(frame: Frame, view: View) -> Frame:
+    box = view.box
     cut = frame[box.top : box.top + box.height, box.left : box.left + box.width]
-    return cut[:, ::-1] if flip else cut
+    return cut[:, ::-1] if view.flip else cut
 
 
 def _crc(cut: Frame) -> int:

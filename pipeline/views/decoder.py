@@ -28,8 +28,8 @@ from typing import Any
 from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StorageUnavailable, StoreCorrupt, VideoDecodeError
-from pipeline.frames.candidates import PreparedVideo, prepare_video
 from pipeline.frames.opening import video_error
+from pipeline.frames.prepared import PreparedVideo, prepare_video
 from pipeline.frames.source import fetch
 from pipeline.frames.video import probe_video
 from pipeline.storage.files import longest_wait_seconds
@@ -91,7 +91,7 @@ class DecodeProcess:
     def prepare(
         self, record: VideoRecord, limits: VideoLimits, *, frames: FramesConfig
     ) -> PreparedVideo:
-        """Run :func:`pipeline.frames.candidates.prepare_video` in the child."""
+        """Run :func:`pipeline.frames.prepared.prepare_video` in the child."""
         prepared: PreparedVideo = self._ask(prepare_video, record, limits, frames=frames)
         return prepared
 
@@ -103,31 +103,23 @@ class DecodeProcess:
         self._child = self._pipe = None
 
     def _ask(
-        self,
-        operation: Callable[..., Any],
-        record: VideoRecord,
-        limits: VideoLimits,
-        **arguments: Any,
+        self, operation: Callable[..., Any], record: VideoRecord, limits: VideoLimits, **more: Any
     ) -> Any:
+        request = (operation, record, limits, more)
         try:
-            return self._ask_once(operation, record, limits, arguments)
+            return self._ask_once(request)
         except VideoDecodeError as error:
             if error.status != Status.CRASHED:
                 raise
-        return self._ask_once(operation, record, limits, arguments)
+        return self._ask_once(request)
 
-    def _ask_once(
-        self,
-        operation: Callable[..., Any],
-        record: VideoRecord,
-        limits: VideoLimits,
-        arguments: dict[str, Any],
-    ) -> Any:
+    def _ask_once(self, request: tuple[Any, VideoRecord, VideoLimits, dict[str, Any]]) -> Any:
+        _, record, limits, _ = request
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it was killed while idle, which is no fault of this video
         pipe = self._pipe or self._start()
         try:
-            pipe.send((operation, record, limits, arguments))
+            pipe.send(request)
         except ConnectionError:
             raise self._crashed(record) from None
         return self._receive(record, limits)
@@ -172,7 +164,6 @@ class DecodeProcess:
 
 
 def serve(pipe: Connection) -> None:
-    """Answer requests until the parent closes the pipe."""
     while True:
         try:
             operation, record, limits, arguments = pipe.recv()
@@ -199,7 +190,6 @@ def serve(pipe: Connection) -> None:
 
 
 def _allowed_seconds(record: VideoRecord, limits: VideoLimits) -> float:
-    """Return the time after which a request counts as hung."""
     reading = NUM_READS * longest_wait_seconds(record.uri)
     return limits.decode_seconds + reading + GRACE_SECONDS
 

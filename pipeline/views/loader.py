@@ -39,7 +39,6 @@ class ClipRequest:
 
     @property
     def seen(self) -> View:
-        """The view as the clip shows it."""
         return self.view.every(self.frame_stride)
 
 
@@ -72,11 +71,7 @@ class ClipLoader:
         self.close()
 
     def batches(self, wanted: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
-        """Yield the batches of ``wanted``, in order.
-
-        Raises:
-            VideoDecodeError: if a clip cannot be decoded, when its batch is due.
-        """
+        """Yield the batches of ``wanted``, in order; VideoDecodeError when a bad clip is due."""
         ahead: deque[tuple[tuple[ClipRequest, ...], list[Future[Clip]]]] = deque()
         try:
             for requests in wanted:
@@ -98,7 +93,6 @@ class ClipLoader:
             decoder.close()
 
     def _load(self, request: ClipRequest) -> Clip:
-        """Load a clip in the decoder of this thread."""
         if not hasattr(self._local, "decoder"):
             self._local.decoder = DecodeProcess()
             self._decoders.append(self._local.decoder)

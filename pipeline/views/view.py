@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isqrt
 
 from pipeline.config.schema import ViewsConfig
@@ -101,11 +102,7 @@ class View:
 def build_view(
     policy: ViewsConfig, record: VideoRecord, view_index: int, *, num_frames: int
 ) -> View:
-    """Return the view ``view_index`` of a video; -1 is the evaluation view.
-
-    Raises:
-        ValueError: if the record was never probed, or the index names no view.
-    """
+    """Return the view ``view_index`` of a video; -1 is the evaluation view."""
     _check_probed(record)
     if view_index == EVALUATION_VIEW:
         return View(
@@ -131,11 +128,7 @@ def build_view(
 
 @dataclass(frozen=True)
 class Protocol:
-    """How many views make one prediction: ``num_clips`` in time x ``num_crops`` in space.
-
-    Raises:
-        ValueError: if a number is below 1, or there are a thousand views or more.
-    """
+    """How many views make one prediction: ``num_clips`` in time x ``num_crops`` in space."""
 
     num_clips: int = 1
     num_crops: int = 1
@@ -166,9 +159,6 @@ def evaluation_views(
     ``C`` takes from each of the T segments the frame at ``(2c + 1) / 2C`` of it. Several crops are
     squares of the short side at equal distances along the long one, from its start to its end; one
     crop is the centre of the evaluation view.
-
-    Raises:
-        ValueError: if the record was never probed, or the policy shows the whole picture anyway.
     """
     if protocol == Protocol():
         return (build_view(policy, record, EVALUATION_VIEW, num_frames=num_frames),)
@@ -194,10 +184,13 @@ def view_for_epoch(epoch: int, sample_id: str, num_views: int, *, seed: int) -> 
     Every cycle of ``num_views`` epochs shows each view once, in an order of its own; the start is
     shifted from video to video, so that no epoch shows the same view of all videos.
     """
-    cycle, _ = divmod(epoch, num_views)
     position = (epoch + keyed_hash(seed, "rotation", sample_id)) % num_views
-    order = sorted(range(num_views), key=lambda view: keyed_hash(seed, "cycle", cycle, view))
-    return order[position]
+    return _order_of_cycle(seed, epoch // num_views, num_views)[position]
+
+
+@lru_cache(maxsize=8)
+def _order_of_cycle(seed: int, cycle: int, num_views: int) -> list[int]:
+    return sorted(range(num_views), key=lambda view: keyed_hash(seed, "cycle", cycle, view))
 
 
 @dataclass(frozen=True)
@@ -210,10 +203,8 @@ class _Draws:
 
     def below(self, stream: str, position: int, bound: int) -> int:
         """Draw an integer in [0, bound); the bias of the remainder is under 2**-40."""
-        return (
-            keyed_hash(self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position)
-            % bound
-        )
+        coordinates = (self.seed, POLICY_VERSION, self.sample_id, self.view_index, stream, position)
+        return keyed_hash(*coordinates) % bound
 
     def between(self, stream: str, position: int, low: int, high: int) -> int:
         """Draw an integer in [low, high]."""
@@ -258,11 +249,9 @@ def _centred_frames(
 
     Several clips take frames at equal distances within a segment.
     """
-    span = max(available - tail, 0)
-    steps = 2 * num_clips  # of a segment
-    return tuple(
-        (steps * i + 2 * clip + 1) * span // (steps * num_frames) for i in range(num_frames)
-    )
+    span, steps = max(available - tail, 0), 2 * num_clips  # of a segment
+    places = (steps * i + 2 * clip + 1 for i in range(num_frames))
+    return tuple(place * span // (steps * num_frames) for place in places)
 
 
 def _round_half_even(numerator: int, denominator: int) -> int:
@@ -322,6 +311,5 @@ def _evaluation_boxes(
         return (_centre_square(width, height, *EVALUATION_CROP),)
     side = min(width, height)
     offsets = [k * (max(width, height) - side) // (num_crops - 1) for k in range(num_crops)]
-    if width > height:
-        return tuple(Box(0, offset, side, side) for offset in offsets)
-    return tuple(Box(offset, 0, side, side) for offset in offsets)
+    places = [(0, offset) if width > height else (offset, 0) for offset in offsets]
+    return tuple(Box(top, left, side, side) for top, left in places)

@@ -425,22 +425,6 @@ def test_folders_without_splits_keep_groups_together(tmp_path):
     assert read("folders", tmp_path, None, 3) == annotated
 
 
-def test_folders_without_splits_and_groups_take_a_share_of_each_class(tmp_path):
-    sizes = {"many": 10, "one": 1, "two": 2}
-    make_videos(tmp_path, [f"{name}/{i}.avi" for name, size in sizes.items() for i in range(size)])
-    annotated = read("folders", tmp_path, None, 3)
-    val = Counter(record.label for record in annotated.records if record.split == "val")
-    assert val == {0: 2, 2: 1}
-    assert found(report_of(annotated), "class without good val videos") == ("one",)
-
-
-def test_split_does_not_depend_on_suffixes(tmp_path):
-    for suffix in ("avi", "mp4"):
-        make_videos(tmp_path / suffix, [f"a/{i}.{suffix}" for i in range(20)])
-    avi, mp4 = (read("folders", tmp_path / suffix, None, 1).records for suffix in ("avi", "mp4"))
-    assert [(r.sample_id, r.split) for r in avi] == [(r.sample_id, r.split) for r in mp4]
-
-
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -486,14 +470,6 @@ def test_names_that_cannot_be_used_are_bad_videos(tmp_path):
     manifest = build_manifest("demo", annotated.class_names, annotated.records)
     write_manifest(manifest, str(tmp_path / "manifest.parquet"), root=str(tmp_path))
     assert read_manifest(str(tmp_path / "manifest.parquet")).digest == manifest.digest
-
-
-def test_a_list_beside_names_that_are_not_utf_8(tmp_path):
-    make_videos(tmp_path, ["a/1.mp4"])
-    open(os.fsencode(tmp_path) + b"/a/\xe9t\xe9.mp4", "w").close()
-    lists = make_lists(tmp_path / "lists", train_csv="a/1.mp4,0\nb/2.mp4,1\n", val_csv="")
-    annotated = read("path_label_csv", tmp_path, lists, None)
-    assert [record.good for record in annotated.records] == [True, False]
 
 
 # --- what all layouts share ---------------------------------------------------------------------

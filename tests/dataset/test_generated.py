@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import DatasetConfig, VideoLimits
 from pipeline.dataset.annotations import read_annotations
-from pipeline.dataset.generated.actions import CLASSES
 from pipeline.dataset.generated.videos import (
     KINDS,
     KindName,
@@ -153,13 +152,6 @@ def heading(kind: KindName, class_name: str, seed: int) -> NDArray[np.float64]:
     ]
     flow = np.stack(flows).reshape(-1, 2).astype(float)
     return flow.sum(axis=0) / np.linalg.norm(flow, axis=1).sum()
-
-
-def test_every_action_but_hovering_exists_backwards() -> None:
-    motions = set(CLASSES.values())
-    assert {(motion, not backwards) for motion, backwards in motions if motion != "hover"} == {
-        each for each in motions if each != ("hover", False)
-    }
 
 
 def test_gestures_are_those_of_the_real_set_in_its_order() -> None:

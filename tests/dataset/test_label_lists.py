@@ -108,13 +108,6 @@ def test_senseless_lists(tmp_path, text, message):
         read("path_label_csv", tmp_path, folder, None)
 
 
-def test_a_list_that_is_not_utf_8_names_the_line(tmp_path):
-    folder = make_lists(tmp_path, val_csv="")
-    (folder / "train.csv").write_bytes(b"a.mp4,0\n\xe9t\xe9.mp4,0\n")
-    with pytest.raises(DatasetError, match=r"in line 2. Save it as UTF-8"):
-        read("path_label_csv", tmp_path, folder, None)
-
-
 def test_windows_paths(tmp_path):
     make_videos(tmp_path, ["A/a.mp4", "B/b.mp4"])
     text = "A\\a.mp4,0\r\nB\\b.mp4,1\r\n"

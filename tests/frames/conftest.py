@@ -13,7 +13,7 @@ from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
 from pipeline.frames import store
-from pipeline.frames.candidates import PreparedVideo, prepare_video
+from pipeline.frames.prepared import PreparedVideo, prepare_video
 from pipeline.frames.store import FrameSpec, plan_frame_store
 from pipeline.frames.video import probe_video
 from pipeline.storage.sealed.seal import Seal

@@ -11,24 +11,27 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.schema import VideoLimits
-from pipeline.dataset.manifest import VideoRecord
+from pipeline.dataset.manifest import VideoRecord, write_manifest
 from pipeline.errors import (
     FingerprintMismatch,
     Status,
+    StorageUnavailable,
     StoreCorrupt,
     StoreIncomplete,
     VideoDecodeError,
 )
-from pipeline.frames import store, store_files, video
+from pipeline.frames import prepared, store, video
 from pipeline.frames.pictures import resized
-from pipeline.frames.source import frames_of
+from pipeline.frames.prepared import Location, mapped_jpegs
+from pipeline.frames.source import frames_of, read_source
 from pipeline.frames.store import frames_identity, open_frame_store, plan_frame_store
-from pipeline.frames.store_files import Location, mapped_jpegs
 from pipeline.storage.locks import JOB_VARIABLE
-from pipeline.storage.sealed.store import finished_units, open_for_writing
+from pipeline.storage.sealed.store import finished_units, fragment_name, open_for_writing
+from pipeline.storage.sealed.tables import encode_table
 
 LIMITS = VideoLimits()
 FIRST_FILE = "frames-00000.arrow"
@@ -105,7 +108,7 @@ def test_any_arrow_reader_opens_a_file(sealed_root):
 
 
 def test_a_remote_store_is_mirrored_and_checked(example, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(store_files, "MIRRORS", tmp_path / "mirrors")
+    monkeypatch.setattr(prepared, "MIRRORS", tmp_path / "mirrors")
     root = f"memory://{uuid.uuid4().hex}/frames"
     example.write_store(root)
     record = first_record(root)
@@ -173,6 +176,27 @@ def test_a_unit_with_other_videos_is_refused(example, tmp_path):
         store.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
 
 
+def test_a_fragment_from_before_there_were_notes_is_refused_by_name(example, tmp_path):
+    root = str(tmp_path)
+    example.write_unit(root, 0)
+    path = tmp_path / fragment_name(0)
+    path.write_bytes(encode_table(pq.read_table(path).drop_columns("notes")))
+    with pytest.raises(StoreCorrupt, match=r"notes: string(.|\n)*Delete it if an older version"):
+        store.read_fragment(root, example.spec, 0)
+
+
+def test_groups_are_those_of_the_videos_manifest(example, sealed_root, tmp_path):
+    """Correcting groups and indexing again needs no new frames."""
+    first, *rest = example.videos.records
+    videos = replace(example.videos, records=(replace(first, group="another tape"), *rest))
+    config = example.config(source="prepared", uri=str(sealed_root))
+    config = config.model_copy(update={"artefacts": str(tmp_path)})
+    write_manifest(videos, config.manifest_uri, root="/videos")
+    prepared = read_source(config)
+    assert prepared.records[0].group == "another tape"
+    assert prepared.digest == open_frame_store(str(sealed_root)).manifest.digest
+
+
 # --- damage -------------------------------------------------------------------------------------
 
 
@@ -233,6 +257,14 @@ def test_a_wanted_frame_that_is_not_there_is_an_error(sealed_root):
     assert caught.value.status == Status.TOO_SHORT
     with pytest.raises(VideoDecodeError, match="none at 9"):
         read(replace(record, uri=record.uri.replace("#0", "#9")))
+
+
+def test_a_machine_that_can_make_no_lock_is_no_bad_video(sealed_root, tmp_path, monkeypatch):
+    (tmp_path / "mirrors").touch()  # a file, below which there can be no folder
+    monkeypatch.setattr(prepared, "MIRRORS", tmp_path / "mirrors")
+    monkeypatch.setenv(JOB_VARIABLE, "another job")
+    with pytest.raises(StorageUnavailable, match=r"mirrors.* cannot be written"):
+        read(first_record(sealed_root))
 
 
 @pytest.mark.parametrize("name", ["manifest.parquet", "identity.json"])

@@ -117,13 +117,6 @@ def test_wanted_frames_equal_those_of_a_whole_decode(kind, video_of):
         assert np.array_equal(frame, whole[index])
 
 
-@given(wanted=st.lists(st.integers(0, 23), max_size=8))
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_frames_come_once_and_in_order(wanted, avi, read_number):
-    found = [(index, read_number(frame)) for index, frame in frames_of(avi, wanted, LIMITS)]
-    assert found == [(index, index) for index in sorted(set(wanted))]
-
-
 def test_hidden_frames_before_a_cut_do_not_count(tmp_path, make_video, make_record, read_number):
     """Cutting an mp4 without encoding it again keeps what lies from key frame to cut, hidden."""
     whole = make_video(tmp_path / "w.mp4", 48, codec="libx264", options={"g": "12", "bf": "2"})
@@ -183,11 +176,6 @@ def test_audio_only(tmp_path, make_record):
     assert status_of(make_record(path)) == Status.NO_VIDEO_STREAM
 
 
-def test_one_frame_is_a_short_video(tmp_path, make_video, make_record):
-    # It is the index stage that refuses short videos, by dataset.min_frames.
-    assert probe_video(make_record(make_video(tmp_path / "one.avi", 1)), LIMITS).num_frames == 1
-
-
 @pytest.mark.parametrize(
     "limits",
     [
@@ -200,13 +188,6 @@ def test_one_frame_is_a_short_video(tmp_path, make_video, make_record):
 )
 def test_over_a_limit(limits, avi):
     assert status_of(avi, VideoLimits(**limits)) == Status.OVER_LIMIT
-
-
-def test_at_the_limits(avi):
-    limits = VideoLimits(
-        max_pixels=64 * 48, max_frames=24, max_duration_seconds=1.0, max_bytes=avi.num_bytes
-    )
-    assert probe_video(avi, limits) == avi
 
 
 def test_slower_than_the_limit(avi):

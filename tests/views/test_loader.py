@@ -107,10 +107,3 @@ def test_an_endless_order_is_read_only_a_little_ahead(requests, limits):
         for _ in range(5):
             next(batches)
     assert len(asked) < 10
-
-
-def test_nothing_wanted_starts_nothing(limits):
-    before = children()
-    with ClipLoader(2, limits, side=32) as loader:
-        assert list(loader.batches([])) == []
-        assert children() == before

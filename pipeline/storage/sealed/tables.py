@@ -42,7 +42,9 @@ def decode_table(content: bytes, schema: pa.Schema, *, uri: str) -> pa.Table:
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         if not file.schema_arrow.equals(schema):
-            raise StoreCorrupt(uri, expected=f"columns\n{schema}", found=f"\n{file.schema_arrow}")
+            hint = "Delete it if an older version wrote it, and run again."
+            found = f"\n{file.schema_arrow}\n{hint}"
+            raise StoreCorrupt(uri, expected=f"columns\n{schema}", found=found)
         return file.read()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreCorrupt(uri, expected="a whole Parquet file", found=str(error)) from error

@@ -1,18 +1,20 @@
-"""A file of frames: Arrow IPC, a record batch a video, a row a candidate, JPEGs end to end.
+"""Prepared frames: the candidates of a video, and the files that hold them.
 
-Arrow's own footer says where each batch is and a batch where each JPEG is, so a reader that maps
-the file touches only the pages of the frames that it wants. Any Arrow reader opens it.
+Candidates are chosen, shrunk once and encoded inside a decoding process, so that JPEGs travel
+between processes and pictures do not.
 
-Before its first frame is used, a whole file is compared with the seal of its store, once a machine
-and job. Local files are read where they are, others from a copy, which is made when its first frame
-is wanted and named by its digest.
+A file is Arrow IPC: a record batch a video, a row a candidate, JPEGs end to end. Arrow's own footer
+says where each batch is and a batch where each JPEG is, so a reader that maps the file touches only
+the pages of the frames that it wants. Before its first frame is used, a whole file is compared with
+the seal of its store, once a machine and job. Local files are read where they are, others from a
+copy, which is made when its first frame is wanted and named by its digest.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +23,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config.schema import FramesConfig, VideoLimits
+from pipeline.dataset.manifest import PREPARED, VideoRecord
 from pipeline.errors import StoreCorrupt
-from pipeline.frames.candidates import PreparedVideo
-from pipeline.storage.files import is_local, write_bytes
+from pipeline.frames.pictures import encode_jpeg, resized
+from pipeline.frames.video import frames_of
+from pipeline.storage.files import is_local, sha256_of, write_bytes
 from pipeline.storage.locks import MIRRORS, job_id, making, verify_once
 from pipeline.storage.sealed.seal import (
     FileEntry,
@@ -43,6 +48,64 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class PreparedVideo:
+    """The candidates of a video, none of a bad one.
+
+    ``record`` is its row in the prepared manifest, still without a URI. ``frame_indices`` are the
+    positions of the JPEGs in the video file.
+    """
+
+    record: VideoRecord
+    frame_indices: tuple[int, ...] = ()
+    jpegs: tuple[bytes, ...] = ()
+
+
+def prepare_video(
+    record: VideoRecord, limits: VideoLimits, *, frames: FramesConfig
+) -> PreparedVideo:
+    """Prepare a video in one decode pass."""
+    height, width = stored_size(record.height, record.width, frames.short_side)
+    indices = candidate_indices(record.num_frames, frames.num_candidates)
+    jpegs = tuple(
+        encode_jpeg(resized(frame, height, width), frames.quality)
+        for _, frame in frames_of(record, indices, limits, verify=True)
+    )
+    content = b"".join(jpegs)
+    prepared = replace(
+        record,
+        uri="",
+        num_frames=len(jpegs),
+        width=width,
+        height=height,
+        frame_rate=record.frame_rate * len(jpegs) / record.num_frames,
+        rotation=0,
+        codec=PREPARED,
+        num_bytes=len(content),
+        sha256=sha256_of(content),
+    )
+    return PreparedVideo(prepared, indices, jpegs)
+
+
+def candidate_indices(num_frames: int, num_candidates: int) -> tuple[int, ...]:
+    """Return the centres of ``num_candidates`` equal segments; all frames if there are fewer."""
+    if num_frames <= num_candidates:
+        return tuple(range(num_frames))
+    return tuple((2 * i + 1) * num_frames // (2 * num_candidates) for i in range(num_candidates))
+
+
+def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return height and width once the short side is ``short_side``; nothing is enlarged."""
+    short = min(height, width)
+    if short <= short_side:
+        return height, width
+    longer = (2 * max(height, width) * short_side + short) // (2 * short)  # rounded half up
+    return (longer, short_side) if height > width else (short_side, longer)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
 class Location:
     """Where the candidates of a video are: a file, and the number of the record batch in it."""
 
@@ -55,11 +118,7 @@ class Location:
 
     @classmethod
     def parse(cls, uri: str) -> Location:
-        """Read it back.
-
-        Raises:
-            ValueError: if the URI names no record batch.
-        """
+        """Read it back; ValueError if the URI names no record batch."""
         file_uri, _, batch = uri.rpartition("#")
         return cls(file_uri, int(batch))
 
@@ -106,7 +165,6 @@ def local_file(file_uri: str) -> Path:
     Raises:
         FileNotFoundError: if it is missing, or its store is not sealed.
         StoreCorrupt: if the file or its seal is damaged.
-        StorageUnavailable: if storage fails, or another process holds the lock for too long.
     """
     return _verified(file_uri, job_id())
 
