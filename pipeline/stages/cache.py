@@ -14,7 +14,8 @@ killed and started again at any point, ends in the same store, digest for digest
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,23 +117,22 @@ def run_cache_teacher(plan: CachePlan, ray_address: str) -> LogitStore:
         WeightsMismatch: if the teacher is worse on val than ``teacher.min_top1``.
         TooManyFailedVideos: before sealing, if too many videos are bad.
     """
-    config = plan.config
+    config, cluster = plan.config, plan.config.cluster
     print(plan.as_text(), flush=True)
-    seal_there = open_for_writing(plan.root, plan.spec)
+    sealed = open_for_writing(plan.root, plan.spec) is not None
     record_videos(plan.root, plan.manifest)
-    if seal_there is not None:
+    if sealed:
         print("sealed, nothing to do")
+        # A job may have been killed after the seal, before the end of its run in MLflow.
+        if not is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
+            return open_store(plan.root)
+    with _open_run(plan) as run:
+        if not sealed:
+            num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
+            with ray_session(config, ray_address, num_cpus=num_cpus):
+                _run_units(plan, run)
+                _seal_store(plan, run.run_id)
         store = open_store(plan.root)
-        if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
-            # A job was killed after the seal, before the end of its run in MLflow.
-            with _open_run(plan) as run:
-                _report(plan, store, run)
-        return store
-    cluster = config.cluster
-    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
-    with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
-        _run_units(plan, run)
-        store = _seal_store(plan, run.run_id)
         _report(plan, store, run)
     return store
 
@@ -148,10 +148,15 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
     meter = Meter(plan.config.cluster.num_teachers)
     num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
     with Progress("cache", num_clips, "clips") as progress:
-        for summary in _journalled(plan, todo, known):
+        steps = unit_steps(plan, inheriting=bool(known))
+        tables = stream(unit_blocks(plan, todo, known), *steps)
+        for summary in (summary for table in tables for summary in table.to_pylist()):
             meter.add(summary)
-            progress.advance(summary["num_cells"], note=meter.note)
-            run.log_metrics(meter.num_clips, meter.metrics)
+            metrics = meter.metrics
+            top1, busy = metrics["cache/top1"], metrics["cache/teacher_share"]
+            note = f"teacher top-1 {top1:.3f}, busy {busy:.0%}"
+            progress.advance(summary["num_cells"], note=note)
+            run.log_metrics(int(metrics["cache/clips"]), metrics)
             for failure in summary["failures"]:
                 progress.warn(f"bad video: {failure}")
             if summary["unit"] in waiting:
@@ -172,13 +177,6 @@ def _inherit(plan: CachePlan) -> Known:
     num_run = sum(len(unit.coordinates) for unit in plan.units if unit.number in known) - num_known
     print(f"{plan.num_clips - num_run} of {plan.num_clips} clips need not be run", flush=True)
     return known
-
-
-def _journalled(plan: CachePlan, todo: Sequence[Unit], known: Known) -> Iterator[dict[str, Any]]:
-    """Run units; yield a summary of each as it reaches the journal."""
-    steps = unit_steps(plan, inheriting=bool(known))
-    for table in stream(unit_blocks(plan, todo, known), *steps):
-        yield from table.to_pylist()
 
 
 def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> list[pa.Table]:
@@ -204,37 +202,29 @@ class Meter:
 
     def __init__(self, num_teachers: int) -> None:
         self._started, self._num_teachers = time.monotonic(), num_teachers
-        self._first_seen = 0.0
-        self.num_clips = self._num_first = self._num_good = self._num_hits = 0
-        self._teacher_seconds = 0.0
+        self._first_seen, self._num_first = 0.0, 0
+        self._totals: Counter[str] = Counter()
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished unit."""
-        if not self.num_clips:
+        if not self._totals:
             self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
-        self.num_clips += summary["num_cells"]
-        self._num_good += summary["num_good"]
-        self._num_hits += summary["num_hits"]
-        self._teacher_seconds += summary["teacher_seconds"]
+        for name in ("num_cells", "num_good", "num_hits", "teacher_seconds"):
+            self._totals[name] += summary[name]
 
     @property
     def metrics(self) -> dict[str, float]:
         """Values by their MLflow names; the rate counts from the first unit that came in."""
-        seconds = time.monotonic() - self._started
+        seconds, total = time.monotonic() - self._started, self._totals
         streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
         return {
-            "cache/clips": self.num_clips,
+            "cache/clips": total["num_cells"],
             "cache/start_seconds": self._first_seen - self._started,
-            "cache/clips_per_second": (self.num_clips - self._num_first) / streaming,
-            "cache/teacher_share": self._teacher_seconds / seconds / self._num_teachers,
-            "cache/failed_clips": self.num_clips - self._num_good,
-            "cache/top1": self._num_hits / max(self._num_good, 1),
+            "cache/clips_per_second": (total["num_cells"] - self._num_first) / streaming,
+            "cache/teacher_share": total["teacher_seconds"] / seconds / self._num_teachers,
+            "cache/failed_clips": total["num_cells"] - total["num_good"],
+            "cache/top1": total["num_hits"] / max(total["num_good"], 1),
         }
-
-    @property
-    def note(self) -> str:
-        top1, busy = (self.metrics[f"cache/{name}"] for name in ("top1", "teacher_share"))
-        return f"teacher top-1 {top1:.3f}, busy {busy:.0%}"
 
 
 def _judge_teacher(plan: CachePlan) -> None:
@@ -263,13 +253,12 @@ def _judge_teacher(plan: CachePlan) -> None:
         )
 
 
-def _seal_store(plan: CachePlan, run_id: str | None) -> LogitStore:
+def _seal_store(plan: CachePlan, run_id: str | None) -> None:
     """Gather every shard in a task of its own, then seal."""
     _check_failures(plan)
     calls = [(plan.root, plan.spec, shard, plan.records(shard.rows)) for shard in plan.shards]
     entries = [entry for gathered in run_tasks(gather_shard, calls) for entry in gathered]
     seal_logits(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
-    return open_store(plan.root)
 
 
 def _check_failures(plan: CachePlan) -> None:

@@ -126,9 +126,7 @@ class TeacherActor:
         # Imported here, so that decoders and the journal's tasks start without torch.
         from pipeline.networks.teacher import TeacherPredictor
 
-        clip = config.clip
-        self._clip_shape = (clip.num_frames, clip.side, clip.side, 3)
-        self._jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
+        self._config = config
         self._failure: PipelineError | None = None
         try:
             self._teacher = TeacherPredictor(config, spec.class_names, digest=spec.teacher_digest)
@@ -141,10 +139,7 @@ class TeacherActor:
             raise self._failure
         started = time.monotonic()
         # A bad clip stays in its batch as zeros, so that all others keep their place in it.
-        logits = self._teacher.logits(
-            _stack(block.column("frames"), self._clip_shape, np.uint8),
-            _stack(block.column("jitter"), self._jitter_shape, np.int16),
-        )
+        logits = self._teacher.logits(*stack_clips(block, self._config))
         seconds = (time.monotonic() - started) / len(logits)
         status, reason = _judge(block, logits)
         logits[status != Status.GOOD] = 0.0
@@ -189,6 +184,17 @@ def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
         "jitter": jitter_rows([view]).ravel(),
         "frames": clip.frames.tobytes(),
     }
+
+
+def stack_clips(
+    block: pa.Table, config: ExperimentConfig
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+    """Return a block's frames ``(n, T, side, side, 3)`` and jitter ``(n, 1 or T, 5)``."""
+    clip = config.clip
+    clip_shape = (clip.num_frames, clip.side, clip.side, 3)
+    jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
+    frames = _stack(block.column("frames"), clip_shape, np.uint8)
+    return frames, _stack(block.column("jitter"), jitter_shape, np.int16)
 
 
 def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:

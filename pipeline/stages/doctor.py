@@ -1,6 +1,6 @@
 """The doctor of a sealed logit store: what it found, as a table and as JSON.
 
-With ``--verify n`` it also asks the teacher of this machine again about n cells, the only check
+With ``--verify n`` it also asks the teacher again about n cells, on this machine, the only check
 that needs weights and videos. Logits may differ in their last bits by machine and by the batch they
 were computed in; a wrong view or another teacher differs far more.
 """
@@ -8,11 +8,13 @@ were computed in; a wrong view or another teacher differs far more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.schema import ExperimentConfig
@@ -22,13 +24,13 @@ from pipeline.frames.source import read_source
 from pipeline.logits.cells import centre
 from pipeline.logits.examine import Diagnosis, StoreFinding, examine
 from pipeline.logits.generations import open_experiment_store
+from pipeline.logits.spec import Unit
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
+from pipeline.stages.cache_steps import UnitDecoder, stack_clips, unit_block
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
-from pipeline.views.decoder import DecodeProcess
-from pipeline.views.loader import jitter_rows
-from pipeline.views.view import build_view, keyed_hash
+from pipeline.views.view import keyed_hash
 
 MAX_CLASSES_SHOWN = 5
 MAX_KL = 0.01  # nats, of one cell; rounding to float16 gives under 1e-5
@@ -43,6 +45,7 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
         StoreIncomplete: if there is no sealed store, or no manifest.
         FingerprintMismatch: if the store is not of this config and manifest.
         StoreCorrupt: if seal or identity are damaged, so that nothing else can be examined.
+        WeightsMismatch: if the teacher's weights are not there or do not fit.
         StoreUnsound: if anything was found.
     """
     manifest = read_source(config)
@@ -50,25 +53,34 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
     if num_verified:
         check_teacher(config, manifest.class_names)  # before the examination, which takes longer
     diagnosis = examine(store, manifest.records, config.views)
-    damaged = any(found.kind == "damaged file" for found in diagnosis.findings)
-    live = None
+    findings, live = list(diagnosis.findings), None
+    damaged = any(found.kind == "damaged file" for found in findings)
     if num_verified and not damaged:  # a damaged store cannot be read as a whole
-        live = check_against_teacher(config, store, manifest, num_verified)
-    findings = [*diagnosis.findings, *(live.findings if live else [])]
-    print(report_text(store, diagnosis, live, findings, manifest.class_names))
+        wrong, live = _ask_teacher(config, store, manifest, num_verified)
+        findings += wrong
+    report = {
+        "store": store.root,
+        "root_digest": store.root_digest,
+        "fingerprint": store.spec.fingerprint,
+        "healthy": not findings,
+        "findings": [asdict(finding) for finding in findings],
+        "shards": [asdict(shard) | {"top1": shard.top1} for shard in diagnosis.shards],
+        "class_top1": [None if math.isnan(top1) else top1 for top1 in diagnosis.class_top1],
+        "live": live,
+    }
+    print(_report_text(store, diagnosis, findings, live))
     if json_uri is not None:
-        write_json(json_uri, report_values(store, diagnosis, live, findings))
+        write_json(json_uri, report)
     if findings:
         kinds = ", ".join(sorted({found.kind for found in findings}))
         raise StoreUnsound(f"{len(findings)} findings in {store.root}: {kinds}")
 
 
-def report_text(
+def _report_text(
     store: LogitStore,
     diagnosis: Diagnosis,
-    live: LiveCheck | None,
     findings: Sequence[StoreFinding],
-    class_names: Sequence[str],
+    live: Mapping[str, Any] | None,
 ) -> str:
     """Return the report as text: every shard's figures, the worst classes, the findings."""
     num_bytes = sum(entry.num_bytes for entry in store.seal.files)
@@ -77,6 +89,8 @@ def report_text(
         (str(shard.number), str(shard.num_good), f"{shard.top1:.3f}", f"{shard.entropy:.3f}")
         for shard in diagnosis.shards
     ]
+    known = zip(diagnosis.class_top1, store.spec.class_names, strict=True)
+    worst = sorted(pair for pair in known if not math.isnan(pair[0]))[:MAX_CLASSES_SHOWN]
     lines = [
         f"store        {store.root} ({store.spec.format})",
         f"root digest  {store.root_digest}",
@@ -84,124 +98,56 @@ def report_text(
         "",
         text_table([header, *shards], align=">"),
         "",
-        f"classes the teacher knows least: {_worst(diagnosis, class_names)}",
+        f"classes the teacher knows least: {', '.join(f'{n} {top1:.2f}' for top1, n in worst)}",
     ]
     if live is not None:
         lines.append(
-            f"live teacher on {len(live.kl)} cells: KL at most {live.kl.max():.2g} nats, logits at "
-            f"most {live.difference.max():.2g} apart"
+            f"live teacher on {live['cells']} cells: KL at most {live['max_kl']:.2g} nats, logits "
+            f"at most {live['max_difference']:.2g} apart"
         )
     lines += ["", *(f"{found.kind}: {found.where}: {found.message}" for found in findings)]
     lines.append(f"{len(findings)} findings" if findings else "nothing found: the store is sound")
     return "\n".join(lines)
 
 
-def report_values(
-    store: LogitStore,
-    diagnosis: Diagnosis,
-    live: LiveCheck | None,
-    findings: Sequence[StoreFinding],
-) -> dict[str, Any]:
-    """Return the report as JSON values."""
-    return {
-        "store": store.root,
-        "root_digest": store.root_digest,
-        "fingerprint": store.spec.fingerprint,
-        "healthy": not findings,
-        "findings": [asdict(finding) for finding in findings],
-        "shards": [asdict(shard) | {"top1": shard.top1} for shard in diagnosis.shards],
-        "class_top1": [None if math.isnan(top1) else top1 for top1 in diagnosis.class_top1],
-        "live": live
-        and {
-            "cells": len(live.kl),
-            "max_kl": float(live.kl.max()),
-            "mean_kl": float(live.kl.mean()),
-            "max_difference": float(live.difference.max()),
-        },
-    }
-
-
-def _worst(diagnosis: Diagnosis, class_names: Sequence[str]) -> str:
-    known = [
-        (top1, name)
-        for top1, name in zip(diagnosis.class_top1, class_names, strict=True)
-        if not math.isnan(top1)
-    ]
-    return ", ".join(f"{name} {top1:.2f}" for top1, name in sorted(known)[:MAX_CLASSES_SHOWN])
-
-
-@dataclass(frozen=True)
-class LiveCheck:
-    """n cells that the teacher was asked about again, and how far its answer is from the store."""
-
-    coordinates: tuple[tuple[int, int], ...]  # (row, view_index)
-    kl: NDArray[np.float64]  # (n,) KL(store || live) in nats
-    difference: NDArray[np.float64]  # (n,) the largest difference of a centred logit
-
-    @property
-    def findings(self) -> list[StoreFinding]:
-        """The cells that are further apart than rounding explains."""
-        return [
-            StoreFinding(
-                "live teacher",
-                f"row {row}, view {view_index}",
-                f"KL {kl:.3g} nats between store and teacher, logits up to {difference:.3g} apart",
-            )
-            for (row, view_index), kl, difference in zip(
-                self.coordinates, self.kl, self.difference, strict=True
-            )
-            if not kl <= MAX_KL
-        ]
-
-
-def check_against_teacher(
+def _ask_teacher(
     config: ExperimentConfig, store: LogitStore, manifest: Manifest, num_cells: int
-) -> LiveCheck:
-    """Decode the clips of ``num_cells`` good cells again and run the teacher over them.
+) -> tuple[list[StoreFinding], dict[str, Any]]:
+    """Decode ``num_cells`` good cells again and run the teacher; return findings and figures.
 
     The choice of cells is a hash, so it is the same each time.
-
-    Raises:
-        VideoDecodeError: if a video cannot be decoded any more.
-        WeightsMismatch: if the teacher's weights are not here or do not fit.
     """
     grid = store.read_all()
-    chosen = _choose(grid.status, num_cells)
-    frames, jitter = _clips(config, store, manifest, chosen)
-    live, _ = centre(TeacherPredictor(config, manifest.class_names).logits(frames, jitter))
-    rows, slots = np.array(chosen).reshape(-1, 2).T
-    cached = grid.logits[rows, slots]
-    views = store.spec.view_indices
-    return LiveCheck(
-        coordinates=tuple((row, views[slot]) for row, slot in chosen),
-        kl=_kl(cached.astype(np.float64), live.astype(np.float64)),
-        difference=np.abs(cached.astype(np.float64) - live.astype(np.float64)).max(axis=1),
-    )
-
-
-def _choose(status: NDArray[np.uint8], num_cells: int) -> list[tuple[int, int]]:
-    """Return (row, slot) of good cells, spread over the store by a hash."""
-    good = [(int(row), int(slot)) for row, slot in np.argwhere(status == Status.GOOD)]
-    return sorted(sorted(good, key=lambda cell: keyed_hash("live check", *cell))[:num_cells])
-
-
-def _clips(
-    config: ExperimentConfig, store: LogitStore, manifest: Manifest, chosen: list[tuple[int, int]]
-) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Return frames ``(n, T, side, side, 3)`` and jitter ``(n, T or 1, 5)`` of the cells."""
-    decoder, limits, clip = DecodeProcess(), config.dataset.limits, config.clip
-    frames, jitter = [], []
-    try:
-        for row, slot in chosen:
-            record, index = manifest.records[row], store.spec.view_indices[slot]
-            view = build_view(config.views, record, index, num_frames=clip.num_frames)
-            frames.append(decoder.clips(record, [view], limits, side=clip.side)[0].frames)
-            rows = jitter_rows([view])[0]
-            per_clip = clip.num_frames if config.views.jitter_per_frame else 1
-            jitter.append(np.broadcast_to(rows, (per_clip, rows.shape[1])))
-    finally:
-        decoder.close()
-    return np.stack(frames), np.stack(jitter)
+    good = [(int(row), int(slot)) for row, slot in np.argwhere(grid.status == Status.GOOD)]
+    chosen = sorted(sorted(good, key=lambda cell: keyed_hash("live check", *cell))[:num_cells])
+    units = [Unit(0, row, ((store.spec.view_indices[slot],),)) for row, slot in chosen]
+    with closing(UnitDecoder(config)) as decoder:
+        clips = pa.concat_tables(
+            [decoder(unit_block(unit, [manifest.records[unit.first_row]])) for unit in units]
+        )
+    teacher = TeacherPredictor(config, manifest.class_names)
+    live, _ = centre(teacher.logits(*stack_clips(clips, config)))
+    cached = np.stack([grid.logits[cell] for cell in chosen]).astype(np.float64)
+    kl, difference = _kl(cached, live.astype(np.float64)), np.abs(cached - live).max(axis=1)
+    reasons = clips.column("reason").to_pylist()  # of the videos that cannot be decoded any more
+    findings = [
+        StoreFinding(
+            "live teacher",
+            f"row {unit.first_row}, view {unit.views[0][0]}",
+            reasons[number]
+            or f"KL {kl[number]:.3g} nats between store and teacher, logits up to "
+            f"{difference[number]:.3g} apart",
+        )
+        for number, unit in enumerate(units)
+        if reasons[number] or not kl[number] <= MAX_KL
+    ]
+    figures = {
+        "cells": len(units),
+        "max_kl": float(kl.max()),
+        "mean_kl": float(kl.mean()),
+        "max_difference": float(difference.max()),
+    }
+    return findings, figures
 
 
 def _kl(cached: NDArray[np.float64], live: NDArray[np.float64]) -> NDArray[np.float64]:

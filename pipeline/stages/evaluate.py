@@ -39,15 +39,8 @@ from pipeline.stages.evaluate_steps import (
     videos_block,
 )
 from pipeline.stages.stream import Step, network_resources, stream
-from pipeline.storage.files import (
-    exists,
-    join_uri,
-    read_json,
-    readable_json,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from pipeline.storage import files
+from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
@@ -56,7 +49,6 @@ from pipeline.tracking.server import register_model
 from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 
-SUMMARY = "summary.json"
 CLIPS_PER_BLOCK = 48
 
 
@@ -103,15 +95,8 @@ class EvaluationPlan:
     def candidates(self) -> list[Candidate]:
         """The networks as actors get them: by their files."""
         return [
-            Candidate(
-                network.name,
-                network.uri,
-                network.digest,
-                Look(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side),
-                network.config,
-            )
-            for network in self.networks
-            for recipe in [network.recipe]
+            Candidate(it.name, it.uri, it.digest, Look.of(it.recipe), it.config)
+            for it in self.networks
         ]
 
     def as_text(self) -> str:
@@ -135,22 +120,27 @@ def plan_evaluation(
     """Find the networks and check that they fit the data set; writes nothing.
 
     A video has ``num_clips`` views in time, and each of them ``num_crops`` in space.
-    ``checkpoints`` are URIs of weights that train_student or train_teacher wrote; if empty, those
-    of the experiment's own students: DVFL-Net and, if it was trained, VFL-Net. ``with_teacher``
-    evaluates the teacher, too, if its weights are here. ``networks`` are weights from anywhere,
-    which are evaluated alone. ``split`` names the videos: ``train``, ``val`` or ``test``.
+    ``checkpoints`` are URIs of weights that training wrote; if empty, those of the experiment's own
+    students: DVFL-Net and, if it was trained, VFL-Net. ``with_teacher`` evaluates the teacher, too,
+    if its weights are there. ``networks`` are weights from anywhere, which are evaluated alone.
+    ``split`` is ``train``, ``val`` or ``test``.
 
     Raises:
         StoreIncomplete: if there is no manifest, or no student was trained yet.
         WeightsMismatch: if a file is no network of these classes.
         ConfigError: if the protocol does not fit the views, or two networks are the same.
     """
-    protocol = _protocol(config, num_clips, num_crops)
+    if config.views.squash and num_crops > 1:
+        raise ConfigError("views.squash shows the whole picture; evaluate with one crop of it")
+    try:
+        protocol = Protocol(num_clips, num_crops)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     manifest = read_source(config)
     names = manifest.class_names
     uris = [*networks, *checkpoints] or own_students(config)
     found = [load_trained(uri, config, names) for uri in uris]
-    if with_teacher and not networks and exists(config.teacher_weights_uri):
+    if with_teacher and not networks and files.exists(config.teacher_weights_uri):
         found.append(load_teacher(config, names))
     elif with_teacher and not networks:
         print(f"the teacher is left out: there are no weights at {config.teacher_weights_uri}")
@@ -166,15 +156,6 @@ def plan_evaluation(
             f"{config.manifest_uri} has no good video of split {split}; it has {there or 'none'}"
         )
     return EvaluationPlan(config, manifest, protocol, tuple(found), split)
-
-
-def _protocol(config: ExperimentConfig, num_clips: int, num_crops: int) -> Protocol:
-    if config.views.squash and num_crops > 1:
-        raise ConfigError("views.squash shows the whole picture; evaluate with one crop of it")
-    try:
-        return Protocol(num_clips, num_crops)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def run_evaluate(
@@ -194,9 +175,9 @@ def run_evaluate(
 def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     config = plan.config
     print(plan.as_text(), flush=True)
-    summary_uri = join_uri(plan.folder, SUMMARY)
-    if exists(summary_uri):
-        summary: dict[str, Any] = read_json(summary_uri)
+    summary_uri = join_uri(plan.folder, "summary.json")
+    if files.exists(summary_uri):
+        summary: dict[str, Any] = files.read_json(summary_uri)
         print(f"evaluated already, nothing to do\n\n{summary['text']}")
         return summary
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
@@ -206,9 +187,9 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     check_failed_fraction(len(evaluation.failures), records, config.dataset)
     links = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
-    write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
+    files.write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
     summary = evaluation.summary | {"text": evaluation.text}
-    write_json(summary_uri, summary)
+    files.write_json(summary_uri, summary)
     print("\n".join(["", evaluation.text, "", f"results: {plan.folder}", *links]))
     return summary
 
@@ -255,17 +236,10 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
     size = max(1, CLIPS_PER_BLOCK // plan.protocol.num_views)
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     blocks = [videos_block(rows, [plan.manifest.records[row] for row in rows]) for rows in chunks]
-    cut = Step(
-        ViewCutter,
-        (looks_of(candidates), plan.protocol, config.dataset.limits),
-        config.cluster.num_decoders,
-    )
-    score = Step(
-        Scorer,
-        (candidates, plan.manifest.class_names, plan.protocol, config),
-        config.cluster.num_teachers,
-        **network_resources(config),
-    )
+    cutting = (looks_of(candidates), plan.protocol, config.dataset.limits)
+    cut = Step(ViewCutter, cutting, config.cluster.num_decoders)
+    scoring = (candidates, plan.manifest.class_names, plan.protocol, config)
+    score = Step(Scorer, scoring, config.cluster.num_teachers, **network_resources(config))
     with Progress("evaluate", len(rows), "videos") as progress:
         for table in stream(blocks, cut, score):
             progress.advance(table.num_rows // len(candidates))
@@ -312,30 +286,26 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         "interval": evaluation.units.interval,
         "mlflow.runColor": COLOURS[role],
     }
-    title, sections = f"{name} {evaluation.protocol}", ("evaluate",)
-    with open_run(
+    run = open_run(
         plan.config,
         stage="evaluate",
-        name=title,
+        name=f"{name} {evaluation.protocol}",
         key=key,
-        sections=sections,
+        sections=("evaluate",),
         tags=tags,
-        # There is no summary yet, so the evaluation is unfinished even if MLflow says FINISHED.
-        reopen_finished=True,
-    ) as run:
+        reopen_finished=True,  # until the summary is written, the work is not done
+    )
+    with run:
         metrics = evaluation.metrics(name)
         _, low, high = evaluation.top1(name)
         metrics |= {} if low is None or high is None else {"top1_low": low, "top1_high": high}
         run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
-        confusion = evaluation.confusion(name)
-        run.log_figure(
-            f"{plan.split}/confusion.png", confusion_figure(confusion, evaluation.class_names)
-        )
-        run.log_text(
-            f"{plan.split}/per_class.csv", per_class_table(confusion, evaluation.class_names)
-        )
+        table, names, folder = evaluation.confusion(name), evaluation.class_names, plan.split
+        run.log_figure(f"{folder}/confusion.png", confusion_figure(table, names))
+        run.log_text(f"{folder}/per_class.csv", per_class_table(table, names))
         bins = {role: evaluation.calibration(name)}
-        run.log_figure(f"{plan.split}/reliability.png", reliability_figure(bins))
-        run.log_text(f"{plan.split}/evaluation.txt", evaluation.text)
-        run.log_text(f"{plan.split}/evaluation.json", readable_json(evaluation.summary).decode())
+        run.log_figure(f"{folder}/reliability.png", reliability_figure(bins))
+        run.log_text(f"{folder}/evaluation.txt", evaluation.text)
+        summary = files.readable_json(evaluation.summary).decode()
+        run.log_text(f"{folder}/evaluation.json", summary)
         return run.link

@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import Status, VideoDecodeError, WeightsMismatch
+from pipeline.networks.recipe import Recipe
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import Protocol, evaluation_views
 
@@ -33,10 +33,9 @@ class Look:
     frame_stride: int  # the clip has every so many of them
     side: int
 
-    @property
-    def clip_shape(self) -> tuple[int, int, int, int]:
-        """``(T, side, side, 3)``."""
-        return (self.num_frames // self.frame_stride, self.side, self.side, 3)
+    @classmethod
+    def of(cls, recipe: Recipe) -> Look:
+        return cls(recipe.policy, recipe.num_frames, recipe.frame_stride, recipe.side)
 
 
 @dataclass(frozen=True)
@@ -121,15 +120,15 @@ class Scorer:
 
         torch.set_num_threads(config.cluster.teacher_threads)
         self._device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-        self._num_views, self._batch_size = protocol.num_views, config.evaluate.batch_size
-        self._looks = looks_of(candidates)
+        self._config, self._num_views = config, protocol.num_views
         self._candidates, self._class_names = candidates, class_names
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Turn clips into probabilities, one row for a video and a network."""
+        looks = looks_of(self._candidates)
         rows: list[dict[str, Any]] = []
         for candidate in self._candidates:
-            number = self._looks.index(candidate.look)
+            number = looks.index(candidate.look)
             clips = block.filter(pa.array(np.asarray(block.column("look")) == number))
             rows += self._score(candidate, clips)
         return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
@@ -140,26 +139,23 @@ class Scorer:
         return {candidate.name: self._load(candidate) for candidate in self._candidates}
 
     def _score(self, candidate: Candidate, clips: pa.Table) -> list[dict[str, Any]]:
-        columns = ("row", "status", "reason")
+        columns, look = ("row", "status", "reason"), candidate.look
         rows = [
             {"network": candidate.name, **values} for values in clips.select(columns).to_pylist()
         ]
         good = [row for row in rows if row["status"] == Status.GOOD]
         if good:
-            frames = self._frames(clips, candidate.look)
+            values = [value for value in clips.column("frames") if value.is_valid]
+            flat = np.concatenate([np.frombuffer(value.as_buffer(), np.uint8) for value in values])
+            shape = (look.num_frames // look.frame_stride, look.side, look.side, 3)
+            frames = flat.reshape(-1, *shape)  # (videos x views, T, side, side, 3)
             probabilities = self._networks[candidate.name].probabilities(
-                frames, batch_size=self._batch_size
+                frames, batch_size=self._config.evaluate.batch_size
             )
             means = probabilities.reshape(len(good), self._num_views, -1).mean(axis=1)
             for row, mean in zip(good, means, strict=True):
                 row["probabilities"] = mean.tolist()
         return rows
-
-    def _frames(self, clips: pa.Table, look: Look) -> npt.NDArray[np.uint8]:
-        """Return the clips of all good videos, uint8 ``(videos x views, T, side, side, 3)``."""
-        values = [value for value in clips.column("frames") if value.is_valid]
-        flat = np.concatenate([np.frombuffer(value.as_buffer(), np.uint8) for value in values])
-        return flat.reshape(-1, *look.clip_shape)
 
     def _load(self, candidate: Candidate) -> ClipNetwork:
         from pipeline.networks.trained import TEACHER, load_teacher, load_trained

@@ -31,34 +31,12 @@ from pipeline.frames.source import read_source
 from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.logits.store import open_store
 from pipeline.networks.trained import TrainedNetwork, load_trained
-from pipeline.results.export import executorch, onnx, pt2
-from pipeline.results.export.contract import (
-    PACKAGES,
-    Contract,
-    Format,
-    Program,
-    build_material,
-    check_formats,
-)
-from pipeline.results.export.measured import (
-    MODEL_CARD,
-    NETWORK,
-    Measured,
-    export_table,
-    logits_of,
-    measure,
-    model_card,
-)
+from pipeline.results.export import contract as contracts
+from pipeline.results.export import executorch, measured, onnx, pt2
+from pipeline.results.export.measured import NETWORK, Measured
 from pipeline.results.figures import COLOURS
-from pipeline.storage.files import (
-    exists,
-    join_uri,
-    read_json,
-    readable_json,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from pipeline.storage import files
+from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import open_run
@@ -78,12 +56,12 @@ class ExportPlan:
     config: ExperimentConfig
     manifest: Manifest
     trained: TrainedNetwork
-    formats: tuple[Format, ...]
+    formats: tuple[contracts.Format, ...]
     num_calibration_clips: int
 
     @property
-    def contract(self) -> Contract:
-        return Contract(self.trained)
+    def contract(self) -> contracts.Contract:
+        return contracts.Contract(self.trained)
 
     @property
     def val_rows(self) -> list[int]:
@@ -98,7 +76,7 @@ class ExportPlan:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        packages = [package for name in self.formats for package in PACKAGES[name]]
+        packages = [package for name in self.formats for package in contracts.PACKAGES[name]]
         return {name: version(name) for name in ("torch", *packages)}
 
     @cached_property
@@ -146,7 +124,7 @@ def plan_export(
         StoreIncomplete, WeightsMismatch: if there is no such student, or of other classes.
         DatasetError: if there is no video of val or train to measure or calibrate with.
     """
-    found = check_formats(formats)
+    found = contracts.check_formats(formats)
     if num_calibration_clips < 1:
         raise ConfigError(f"--calibration-clips must be at least 1, got {num_calibration_clips}")
     manifest = read_source(config)
@@ -167,16 +145,16 @@ def run_export(plan: ExportPlan) -> dict[str, Any]:
     """
     print(plan.as_text(), flush=True)
     uri = join_uri(plan.folder, EXPORT)
-    if exists(uri):
-        result: dict[str, Any] = read_json(uri)
+    if files.exists(uri):
+        result: dict[str, Any] = files.read_json(uri)
         print(f"exported already, nothing to do\n\n{result['text']}")
         return result
     torch.set_num_threads(plan.config.cluster.worker_threads)
     with TemporaryDirectory(prefix="dvflnet-export-") as folder:
         paths = _write(plan, Path(folder))
-        measured = _measure(plan, paths)
-        _check(measured)
-        result = _publish(plan, paths, measured)
+        found = _measure(plan, paths)
+        _check(found)
+        result = _publish(plan, paths, found)
     print(f"\n{result['text']}\n\nresults: {plan.folder}\n{result['link']}")
     return result
 
@@ -184,7 +162,7 @@ def run_export(plan: ExportPlan) -> dict[str, Any]:
 def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
     """Write the files; return their paths by name, such as ``onnx int8``."""
     calibration_clips = np.concatenate(list(_clips(plan, plan.calibration_rows)))
-    material = build_material(plan.contract, calibration_clips)
+    material = contracts.build_material(plan.contract, calibration_clips)
     paths: dict[str, Path] = {}
     for name in plan.formats:
         print(f"writing {name}", flush=True)
@@ -208,7 +186,13 @@ def _clips(plan: ExportPlan, rows: Sequence[int]) -> Iterator[npt.NDArray[np.uin
 
 def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]:
     """Run the network and all files over val; the network comes first."""
-    programs = {NETWORK: _network(plan.trained)} | {
+    network = plan.trained.on(torch.device("cpu"), precision="float32")  # as training evaluates it
+
+    def as_trained(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(network.logits(clips, None))
+
+    programs: dict[str, contracts.Program] = {NETWORK: as_trained} | {
         name: FORMAT_MODULES[name.split()[0]].load(path) for name, path in paths.items()
     }
     rows = plan.val_rows
@@ -219,29 +203,18 @@ def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]
                 yield clips
                 progress.advance(len(clips))
 
-        logits = logits_of(programs, counted())
+        logits = measured.logits_of(programs, counted())
     labels = torch.tensor([plan.manifest.records[row].label for row in rows])
+    reference, shape = logits[NETWORK], plan.contract.clip_shape
     return {
-        name: measure(program, logits[name], logits[NETWORK], labels, plan.contract.clip_shape)
+        name: measured.measure(program, logits[name], reference, labels, shape)
         for name, program in programs.items()
     }
 
 
-def _network(trained: TrainedNetwork) -> Program:
-    """Return the network itself, in float32, as training evaluates it."""
-    network = trained.on(torch.device("cpu"), precision="float32")
-
-    def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            logits: npt.NDArray[np.float32] = network.logits(clips, None).numpy()
-        return logits
-
-    return run
-
-
-def _check(measured: Mapping[str, Measured]) -> None:
+def _check(found: Mapping[str, Measured]) -> None:
     """Refuse float32 files that compute something else; int8 is not exact, and only shown."""
-    for name, values in measured.items():
+    for name, values in found.items():
         if name.endswith("float32") and not values.max_difference <= MAX_DIFFERENCE:
             raise ExportMismatch(
                 f"{name} differs from the network by up to {values.max_difference:.2g} in a logit, "
@@ -251,39 +224,39 @@ def _check(measured: Mapping[str, Measured]) -> None:
 
 
 def _publish(
-    plan: ExportPlan, paths: Mapping[str, Path], measured: Mapping[str, Measured]
+    plan: ExportPlan, paths: Mapping[str, Path], found: Mapping[str, Measured]
 ) -> dict[str, Any]:
     """Publish the files, the model card and a run; ``export.json`` last."""
     contents = {path.name: path.read_bytes() for path in paths.values()}
-    files = {
+    entries = {
         name: {"file": path.name, "num_bytes": len(content), "sha256": sha256_of(content)}
         for name, path in paths.items()
         for content in [contents[path.name]]
     }
-    text = export_table(files, measured)
-    card = model_card(plan.contract, facts_of(plan, measured[NETWORK]), text)
-    contents[MODEL_CARD] = card.encode()
+    text = measured.export_table(entries, found)
+    card = measured.model_card(plan.contract, _facts(plan, found[NETWORK]), text)
+    contents[measured.MODEL_CARD] = card.encode()
     for file, content in contents.items():
-        write_bytes(join_uri(plan.folder, file), content)
+        files.write_bytes(join_uri(plan.folder, file), content)
     result = {
         "name": plan.trained.name,
         "contract": plan.contract.metadata(),
         "versions": plan.versions,
         "platform": platform.platform(),
         "num_val_videos": len(plan.val_rows),
-        "files": files,
-        "measured": {name: asdict(values) for name, values in measured.items()},
+        "files": entries,
+        "measured": {name: asdict(values) for name, values in found.items()},
         "text": text,
     }
-    result["link"] = _track(plan, contents, measured, result)
-    write_json(join_uri(plan.folder, EXPORT), result)
+    result["link"] = _track(plan, contents, found, result)
+    files.write_json(join_uri(plan.folder, EXPORT), result)
     return result
 
 
 def _track(
     plan: ExportPlan,
     contents: Mapping[str, bytes],
-    measured: Mapping[str, Measured],
+    found: Mapping[str, Measured],
     result: Mapping[str, Any],
 ) -> str:
     """Log a run with all files; return the URL of its page."""
@@ -294,48 +267,41 @@ def _track(
         "cache.root_digest": trained.root_digest,
         "mlflow.runColor": COLOURS["student"],
     }
-    name = f"export {trained.name}"
-    with open_run(
+    run = open_run(
         plan.config,
         stage="export",
-        name=name,
+        name=f"export {trained.name}",
         key=plan.key,
         sections=(),
         tags=tags,
-        # There is no export.json yet, so the export is unfinished even if MLflow says FINISHED.
-        reopen_finished=True,
-    ) as run:
-        for file, values in measured.items():
+        reopen_finished=True,  # until export.json is written, the work is not done
+    )
+    with run:
+        for file, values in found.items():
             for metric in ("top1", "nll", "agreement", "max_difference"):
                 run.log_summary({f"{file}/{metric}": getattr(values, metric)})
             run.log_summary({f"{file}/p50_ms": values.latency.p50_ms})
         for file, content in contents.items():
             run.log_artifact(f"export/{file}", content)
-        run.log_text(f"export/{EXPORT}", readable_json(result).decode())
+        run.log_text(f"export/{EXPORT}", files.readable_json(result).decode())
         return run.link
 
 
-def facts_of(plan: ExportPlan, network: Measured) -> dict[str, str]:
+def _facts(plan: ExportPlan, network: Measured) -> dict[str, str]:
     """Return the lines of a model card about data, lineage and quality, by their titles."""
-    trained, dataset = plan.trained, plan.config.dataset
+    trained, uri = plan.trained, plan.trained.config.store_uri
+    teacher = f"not known here: there is no store {uri}"
+    if files.exists(join_uri(uri, "seal.json")):
+        store, teacher = open_store(uri), f"not known here: {uri} is another store now"
+        if store.root_digest == trained.root_digest:
+            teacher = store.spec.teacher_digest
+    num_train, num_val = len(plan.manifest.rows_of("train")), len(plan.val_rows)
     return {
-        "Data set": f"{dataset.name}, {len(plan.manifest.rows_of('train'))} videos of train, "
-        f"{len(plan.val_rows)} of val",
+        "Data set": f"{plan.config.dataset.name}, {num_train} videos of train, {num_val} of val",
         "Manifest digest": plan.manifest.digest,
         "Weights digest": trained.digest,
         "Logit store, root digest": trained.root_digest,
-        "Teacher digest": _teacher_digest(plan),
+        "Teacher digest": teacher,
         "Top-1 on val, 1x1 views": f"{network.top1:.1%} (NLL {network.nll:.3f})",
         "Parameters": f"{count_parameters(trained.network) / 1e6:.3f} million",
     }
-
-
-def _teacher_digest(plan: ExportPlan) -> str:
-    """Return the digest of the teacher, read from the student's logit store."""
-    uri = plan.trained.config.store_uri
-    if not exists(join_uri(uri, "seal.json")):
-        return f"not known here: there is no store {uri}"
-    store = open_store(uri)
-    if store.root_digest != plan.trained.root_digest:
-        return f"not known here: {uri} is another store now"
-    return store.spec.teacher_digest

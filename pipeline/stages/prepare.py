@@ -11,9 +11,7 @@ With ``frames.source: prepared`` every later stage reads these frames instead of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -96,19 +94,24 @@ def run_prepare_frames(plan: PreparePlan, ray_address: str) -> FrameStore:
     """
     config = plan.config
     print(plan.as_text(), flush=True)
-    if open_for_writing(plan.root, plan.spec) is not None:
+    sealed = open_for_writing(plan.root, plan.spec) is not None
+    if sealed:
         print("sealed, nothing to do")
+        # A job may have been killed after the seal, before the end of its run in MLflow.
+        if not is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
+            return open_frame_store(plan.root)
+    with _open_run(plan) as run:
+        if not sealed:
+            num_cpus = required_cpus(config.cluster.num_decoders, 0)
+            with ray_session(config, ray_address, num_cpus=num_cpus):
+                _run_units(plan, run)
+                _seal_store(plan, run.run_id)
         store = open_frame_store(plan.root)
-        if is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
-            # A job was killed after the seal, before the end of its run in MLflow.
-            with _open_run(plan) as run:
-                _report(store, run)
-        return store
-    num_cpus = required_cpus(config.cluster.num_decoders, 0)
-    with _open_run(plan) as run, ray_session(config, ray_address, num_cpus=num_cpus):
-        _run_units(plan, run)
-        store = _seal_store(plan, run.run_id)
-        _report(store, run)
+        num_bytes = sum(file.num_bytes for file in store.seal.files)
+        run.log_summary({"frames/bytes": num_bytes})
+        run.log_dataset("frame-store", digest=store.root_digest, uri=store.root, context="frames")
+        print(f"sealed: {store.root}\n  root digest {store.root_digest}\n  {num_bytes:,} bytes")
+        print(run.link)
     return store
 
 
@@ -117,8 +120,10 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
     todo = [unit for unit in range(plan.spec.num_units) if unit not in finished]
     num_videos = num_bad = 0
     total = sum(len(plan.spec.unit_rows(unit)) for unit in todo)
+    prepare = Step(UnitPreparer, (plan.config, plan.spec), plan.config.cluster.num_decoders)
     with Progress("prepare", total, "videos") as progress:
-        for summary in _journalled(plan, todo):
+        tables = stream([plan.block(unit) for unit in todo], prepare)
+        for summary in (summary for table in tables for summary in table.to_pylist()):
             num_videos += summary["num_videos"]
             num_bad += len(summary["failures"])
             progress.advance(summary["num_videos"])
@@ -126,13 +131,6 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
             run.log_metrics(num_videos, counts | {"frames/videos_per_second": progress.rate})
             for failure in summary["failures"]:
                 progress.warn(f"bad video: {failure}")
-
-
-def _journalled(plan: PreparePlan, todo: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Run units; yield a summary of each as it reaches the journal."""
-    prepare = Step(UnitPreparer, (plan.config, plan.spec), plan.config.cluster.num_decoders)
-    for table in stream([plan.block(unit) for unit in todo], prepare):
-        yield from table.to_pylist()
 
 
 class UnitPreparer:
@@ -165,25 +163,19 @@ class UnitPreparer:
             return PreparedVideo(replace(record, status=error.status, reason=error.reason))
 
 
-def _seal_store(plan: PreparePlan, run_id: str | None) -> FrameStore:
-    """Gather every file in a task of its own, then seal."""
+def _seal_store(plan: PreparePlan, run_id: str | None) -> None:
+    """Gather every file in a task of its own, then seal; not if too many videos are bad."""
     files = [(plan.root, plan.spec, number) for number in range(plan.spec.num_files)]
     gathered = run_tasks(gather_file, files)
-    _check_failures(plan, [record for file in gathered for record in file.records])
-    provenance = seal_provenance(plan.config, run_id)
-    seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)
-    return open_frame_store(plan.root)
-
-
-def _check_failures(plan: PreparePlan, records: Sequence[VideoRecord]) -> None:
-    """Stop before the seal if too many videos have no frames."""
+    records = [record for file in gathered for record in file.records]
     bad = [record for record in records if not record.good]
-    lines = (
-        (status_in_words(bad.status), f"no frames: {bad.sample_id}: {bad.reason}") for bad in bad
-    )
-    for line in first_of_each(lines):
+    for line in first_of_each(
+        (status_in_words(it.status), f"no frames: {it.sample_id}: {it.reason}") for it in bad
+    ):
         print(line)
     check_failed_fraction(len(bad), records, plan.config.dataset)
+    provenance = seal_provenance(plan.config, run_id)
+    seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)
 
 
 def _open_run(plan: PreparePlan) -> TrackedRun:
@@ -195,11 +187,3 @@ def _open_run(plan: PreparePlan) -> TrackedRun:
         sections=("frames",),
         tags={"frames.key": plan.spec.fingerprint, "frames.uri": plan.root},
     )
-
-
-def _report(store: FrameStore, run: TrackedRun) -> None:
-    num_bytes = sum(file.num_bytes for file in store.seal.files)
-    run.log_summary({"frames/bytes": num_bytes})
-    run.log_dataset("frame-store", digest=store.root_digest, uri=store.root, context="frames")
-    print(f"sealed: {store.root}\n  root digest {store.root_digest}\n  {num_bytes:,} bytes")
-    print(run.link)
