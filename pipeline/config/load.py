@@ -1,8 +1,7 @@
-"""Reading an experiment from its YAML file.
+"""Reading an experiment from its YAML file and the words of a command line.
 
-``load_config(path, overrides)`` reads the file, applies ``section.key=value`` words from the
-command line and checks everything at once. All problems are reported together, each with its
-dotted path and, for a misspelt key, the nearest valid one.
+All problems are reported together, each with its dotted path and, for a misspelt key, the nearest
+valid one.
 """
 
 from __future__ import annotations
@@ -23,25 +22,29 @@ from pipeline.storage.files import read_parsed
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read, override and check an experiment.
+    """Read a YAML file, override it by words ``section.key=value``, and check it.
 
-    Args:
-        path: the YAML file.
-        overrides: words ``section.key=value``; the value is read as YAML.
-
-    Raises:
-        ConfigError: with every problem found, not only the first.
+    ConfigError with every problem found, not only the first.
     """
-    return parse_config(_read_text(Path(path)), source=str(path), overrides=overrides)
+    try:
+        text = read_parsed(str(path)).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no config file {path}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    return parse_config(text, source=str(path), overrides=overrides)
 
 
 def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Check an experiment whose YAML is at hand; ``source`` names it in messages.
-
-    Raises:
-        ConfigError: with every problem found, not only the first.
-    """
-    values = _parse_yaml(text, source)
+    """Check an experiment whose YAML is at hand; ``source`` names it in messages."""
+    try:
+        values = yaml.load(text, Loader=_Yaml)
+    except _MALFORMED as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")
     problems = [problem for word in overrides if (problem := _apply_override(values, word))]
     try:
         config = ExperimentConfig.model_validate(values)
@@ -70,27 +73,6 @@ def flattened(config: ExperimentConfig) -> dict[str, Any]:
                 yield f"{prefix}{key}", value
 
     return dict(leaves(config.model_dump(mode="json")))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return read_parsed(str(path)).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no config file {path}") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-
-
-def _parse_yaml(text: str, source: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader=_Yaml)
-    except _MALFORMED as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")
-    return values
 
 
 # PyYAML raises the last three on a scalar that its tag does not fit, such as the date 2026-02-30.

@@ -124,11 +124,7 @@ class FramesConfig(Section):
     @property
     def content(self) -> dict[str, int]:
         """The settings that decide what a prepared frame looks like."""
-        return {
-            "num_candidates": self.num_candidates,
-            "short_side": self.short_side,
-            "quality": self.quality,
-        }
+        return self.model_dump(include={"num_candidates", "short_side", "quality"})
 
 
 class OptimConfig(Section):
@@ -229,7 +225,7 @@ class SweepConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Evaluation on val: one centre view of every video."""
+    """The forward passes over val in training, and over any split in an evaluation."""
 
     batch_size: Count = 8
 
@@ -252,6 +248,7 @@ class TrackingConfig(Section):
 
     uri: str | None = None  # null: sqlite:///mlflow.db beside the artefacts
     experiment: str | None = None  # null: dataset.name
+    log_model: bool = True  # a student's exported program, which takes up to half a minute a run
 
 
 class ExperimentConfig(Section):
@@ -333,15 +330,13 @@ class ExperimentConfig(Section):
 def _contradictions(config: ExperimentConfig) -> Iterable[str]:
     """Name settings that are valid alone and contradict each other."""
     num_frames = config.student_num_frames
-    if config.clip.num_frames % num_frames:
-        whole = config.clip.num_frames
+    whole, frames, views = config.clip.num_frames, config.frames, config.views
+    if whole % num_frames:
         yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"
-    if config.views.min_area > config.views.max_area:
-        smallest, largest = config.views.min_area, config.views.max_area
-        yield f"views.min_area: {smallest} is over views.max_area {largest}"
-    if config.frames.source == "prepared" and config.frames.num_candidates < config.clip.num_frames:
-        few, wanted = config.frames.num_candidates, config.clip.num_frames
-        yield f"frames.num_candidates: {few} is under clip.num_frames {wanted}"
+    if views.min_area > views.max_area:
+        yield f"views.min_area: {views.min_area} is over views.max_area {views.max_area}"
+    if frames.source == "prepared" and frames.num_candidates < whole:
+        yield f"frames.num_candidates: {frames.num_candidates} is under clip.num_frames {whole}"
     if config.dataset.layout != "folders" and config.dataset.annotations is None:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
     if config.loss.kind != "dkd" and (config.loss.dkd_alpha, config.loss.dkd_beta) != (None, None):
@@ -355,8 +350,6 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         ("", config.train, config.optim),
         ("teacher.", config.teacher.train, config.teacher.optim),
     ):
-        if optim.warmup_epochs >= train.epochs:
-            yield (
-                f"{role}optim.warmup_epochs: {optim.warmup_epochs} leaves nothing of "
-                f"{role}train.epochs {train.epochs}"
-            )
+        if (warmup := optim.warmup_epochs) >= train.epochs:
+            left = f"leaves nothing of {role}train.epochs {train.epochs}"
+            yield f"{role}optim.warmup_epochs: {warmup} {left}"

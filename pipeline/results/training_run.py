@@ -61,7 +61,7 @@ def publish_result(
     run.log_summary(summary)
     selection = plan.recipe.train.selection
     _log_pages(plan, states[selection], mirror, run)
-    if plan.recipe.role == "student":  # a teacher is not deployed
+    if plan.recipe.role == "student" and plan.config.tracking.log_model:  # no teacher is deployed
         _log_model(plan, states[selection], run)
     return {
         "name": plan.name,

@@ -161,10 +161,12 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
     if inheriting:
         cells = with_inherited(root, spec, number, cells)
     record = write_fragment(root, spec, unit_of(spec, number, cells), cells)
+    good = _numpy(block, "status") == Status.GOOD
+    hits = _logits(block).argmax(axis=1) == _numpy(block, "label")
     summary = asdict(record) | {
         "num_cells": block.num_rows,
-        "num_good": int((_numpy(block, "status") == Status.GOOD).sum()),
-        "num_hits": _num_hits(block),
+        "num_good": int(good.sum()),
+        "num_hits": int(hits[good].sum()),
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
     }
@@ -247,9 +249,3 @@ def _to_cells(block: pa.Table, spec: StoreSpec) -> Cells:
         view_digest=_numpy(block, "view_digest"),
         frame_crc=frame_crc,
     )
-
-
-def _num_hits(block: pa.Table) -> int:
-    """Count the clips whose label the teacher puts first."""
-    good = _numpy(block, "status") == Status.GOOD
-    return int((_logits(block).argmax(axis=1) == _numpy(block, "label"))[good].sum())

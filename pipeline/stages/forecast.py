@@ -7,6 +7,7 @@ quiet one. Nothing is kept: fragments go to a folder that is deleted.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError
 from pipeline.frames.source import read_source
 from pipeline.logits.spec import StoreSpec, Unit, plan_store, plan_units
 from pipeline.networks.build import build_network
-from pipeline.networks.recipe import student_recipe
+from pipeline.networks.recipe import Recipe, student_recipe
 from pipeline.networks.teacher import teacher_digest
 from pipeline.results.forecast import ClusterShape, RunForecast, UnitCosts, Workload, forecast
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
@@ -50,13 +51,6 @@ class ExperimentForecast:
     costs: UnitCosts
     run: RunForecast
 
-    def as_text(self) -> str:
-        parts = [
-            f"{name.removesuffix('_seconds').replace('_', ' ')} {1000 * seconds:.3g}"
-            for name, seconds in asdict(self.costs).items()
-        ]
-        return f"ms a clip              {', '.join(parts)}\n{self.run.as_text()}"
-
 
 def run_forecast(
     config: ExperimentConfig,
@@ -72,7 +66,11 @@ def run_forecast(
     found = forecast_experiment(config, shape, costs_uri=costs)
     if write_costs is not None:
         write_json(write_costs, asdict(found.costs))
-    print(found.as_text())
+    parts = [
+        f"{name.removesuffix('_seconds').replace('_', ' ')} {1000 * seconds:.3g}"
+        for name, seconds in asdict(found.costs).items()
+    ]
+    print(f"ms a clip              {', '.join(parts)}\n{found.run.as_text()}")
 
 
 def forecast_experiment(
@@ -94,7 +92,11 @@ def forecast_experiment(
         costs = measure_costs(config, manifest, spec)
     else:
         spec = plan_store(config, manifest=manifest, teacher_digest="")  # only counted with
-        costs = _read_costs(costs_uri)
+        try:
+            costs = UnitCosts(**read_json(costs_uri))
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            names = ", ".join(field.name for field in fields(UnitCosts))
+            raise ConfigError(f"{costs_uri} must be a JSON object with {names}: {error}") from error
     workload = Workload(
         num_cached_clips=sum(len(unit.coordinates) for unit in plan_units(spec, manifest.records)),
         num_classes=spec.num_classes,
@@ -109,19 +111,9 @@ def forecast_experiment(
     return ExperimentForecast(costs, run)
 
 
-def _read_costs(uri: str) -> UnitCosts:
-    try:
-        return UnitCosts(**read_json(uri))
-    except (FileNotFoundError, ValueError, TypeError) as error:
-        names = ", ".join(field.name for field in fields(UnitCosts))
-        raise ConfigError(f"{uri} must be a JSON object with {names}: {error}") from error
-
-
 def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
     """Measure all costs on this machine; those of networks on its GPU with ``cluster.use_gpu``."""
-    decode, teacher, journal = _stage_one_costs(config, manifest, spec)
-    student_decode, student_step = _student_costs(config, manifest)
-    return UnitCosts(decode, teacher, journal, student_decode, student_step)
+    return UnitCosts(*_stage_one_costs(config, manifest, spec), *_student_costs(config, manifest))
 
 
 def _stage_one_costs(
@@ -153,26 +145,26 @@ def _stage_one_costs(
 def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float, float]:
     """Return seconds a clip of decoding one view, by one loader, and of a training step."""
     recipe = student_recipe(config)
-    records = [manifest.records[row] for row in manifest.rows_of("train")]
-
-    def request(record: VideoRecord) -> ClipRequest:
-        return ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
-
-    size = recipe.train.batch_size
-    wanted = [
-        [request(records[(start + place) % len(records)]) for place in range(size)]
-        for start in range(0, size * (NUM_STEPS + 1), size)
-    ]
+    size, records = (
+        recipe.train.batch_size,
+        [manifest.records[r] for r in manifest.rows_of("train")],
+    )
+    requests = (
+        ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
+        for record in itertools.cycle(records)
+    )
+    wanted = [list(itertools.islice(requests, size)) for _ in range(NUM_STEPS + 1)]
     with ClipLoader(1, config.dataset.limits, side=recipe.side) as loader:
         (first,) = loader.batches(wanted[:1])  # starts the decoder
         _, decode_seconds = _timed(_core_seconds, lambda: list(loader.batches(wanted[1:])))
-    step_seconds = _step_seconds(config, first, len(manifest.class_names))
+    step_seconds = _step_seconds(config, recipe, first, len(manifest.class_names))
     return decode_seconds / (NUM_STEPS * size), step_seconds / size
 
 
-def _step_seconds(config: ExperimentConfig, batch: ClipBatch, num_classes: int) -> float:
+def _step_seconds(
+    config: ExperimentConfig, recipe: Recipe, batch: ClipBatch, num_classes: int
+) -> float:
     """Return the median time of a cached step, on one thread or one GPU."""
-    recipe = student_recipe(config)
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     torch.set_num_threads(1)
     network = build_network(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.annotations import Annotated, read_annotations
-from pipeline.dataset.findings import IndexReport, index_report
+from pipeline.dataset.findings import index_report
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -85,7 +85,11 @@ def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
     relative = {record.sample_id: record.uri for record in to_probe}
     records = [replace(record, uri=relative[record.sample_id]) for record in probed]
     manifest = build_manifest(dataset.name, annotated.class_names, [*records, *refused])
-    _show(index_report(manifest, annotated.left_out, groups=dataset.groups), config)
+    report = index_report(manifest, annotated.left_out, groups=dataset.groups)
+    write_bytes(config.bad_videos_uri, report.bad_csv())
+    print("\n".join([*report.bad_lines(), report.as_text()]))
+    if report.bad:
+        print(f"bad videos, all {len(report.bad)}: {config.bad_videos_uri}")
     for line in seen_by_teacher(config.teacher.seen, manifest.records):
         print(line)
     if not manifest.rows_of("train"):
@@ -100,19 +104,10 @@ def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
     return manifest
 
 
-def _show(report: IndexReport, config: ExperimentConfig) -> None:
-    write_bytes(config.bad_videos_uri, report.bad_csv())
-    print("\n".join([*report.bad_lines(), report.as_text()]))
-    if report.bad:
-        print(f"bad videos, all {len(report.bad)}: {config.bad_videos_uri}")
-
-
 def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterator[VideoRecord]:
     """Yield the records, completed by what probing found, in any order."""
-    blocks = [
-        records_table(records[start : start + VIDEOS_PER_BLOCK])
-        for start in range(0, len(records), VIDEOS_PER_BLOCK)
-    ]
+    starts = range(0, len(records), VIDEOS_PER_BLOCK)
+    blocks = [records_table(records[start : start + VIDEOS_PER_BLOCK]) for start in starts]
     dataset = config.dataset
     probe = Step(VideoProber, (dataset.limits, dataset.min_frames), config.cluster.num_decoders)
     with Progress("index", len(records), "videos") as progress:

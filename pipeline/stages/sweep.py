@@ -28,15 +28,9 @@ from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatm
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
 from pipeline.stages.cluster import ray_session
 from pipeline.stages.workers import Follower, Message, ReportingWorker
+from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import (
-    exists,
-    join_uri,
-    read_json,
-    readable_json,
-    write_bytes,
-    write_json,
-)
+from pipeline.storage.files import exists, join_uri, read_json, write_json
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.loop import EpochResult, run_worker
@@ -190,7 +184,13 @@ class TrialRuns:
         if "failure" in message or message.get("epoch") == trial.plan.order.epochs:
             outcome = _outcome(trial, message, run.run_id)
             self._end(trial, outcome, run)
-            self._say(trial, outcome, progress)
+            count = f"{len(self.outcomes)}/{len(self._trials)}"
+            start = f"{count}  {trial.point.as_text()}, seed {trial.seed}  {outcome.state}:"
+            if outcome.state == "failed":
+                progress.warn(f"{start} {outcome.reason.splitlines()[0]}")
+            else:
+                top1, nll = (outcome.metrics[name] for name in ("top1", "nll"))
+                progress.say(f"{start} top-1 {top1:.1%}, NLL {nll:.3f}, {outcome.seconds:.0f} s")
 
     def _open(self, trial: Trial) -> TrackedRun:
         """Return a trial's run; one that is tried again keeps its own."""
@@ -215,15 +215,6 @@ class TrialRuns:
         self.outcomes[trial.name] = outcome
         if finished:
             write_json(trial.result_uri, vars(outcome))
-
-    def _say(self, trial: Trial, outcome: Outcome, progress: Progress) -> None:
-        count = f"{len(self.outcomes)}/{len(self._trials)}"
-        start = f"{count}  {trial.point.as_text()}, seed {trial.seed}  {outcome.state}:"
-        if outcome.state == "failed":
-            progress.warn(f"{start} {outcome.reason.splitlines()[0]}")
-        else:
-            top1, nll = (outcome.metrics[name] for name in ("top1", "nll"))
-            progress.say(f"{start} top-1 {top1:.1%}, NLL {nll:.3f}, {outcome.seconds:.0f} s")
 
 
 def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:
@@ -259,11 +250,11 @@ def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[
         "run_id": run.run_id,
         "link": run.link,
     }
-    write_bytes(join_uri(plan.folder, "sweep.csv"), swept.csv.encode())
-    write_bytes(join_uri(plan.folder, "heatmap.png"), figure_png(figure))
+    files.write_bytes(join_uri(plan.folder, "sweep.csv"), swept.csv.encode())
+    files.write_bytes(join_uri(plan.folder, "heatmap.png"), figure_png(figure))
     run.log_text("sweep/table.txt", table)
     run.log_text("sweep/trials.csv", swept.csv)
-    run.log_text("sweep/sweep.json", readable_json(values).decode())
+    run.log_text("sweep/sweep.json", files.readable_json(values).decode())
     run.log_figure("sweep/heatmap.png", figure)
     print(f"{table}\n{plan.folder}/heatmap.png")
     num_failed = sum(outcome.state == "failed" for outcome in outcomes)

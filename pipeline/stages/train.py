@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.errors import PipelineError, StorageUnavailable
+from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
 from pipeline.results.training_run import (
     log_epoch,
     log_store,
@@ -27,16 +27,9 @@ from pipeline.results.training_run import (
 )
 from pipeline.stages.cluster import ray_session
 from pipeline.stages.workers import Follower, Message, work
+from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import (
-    exists,
-    is_local,
-    join_uri,
-    read_bytes,
-    read_json,
-    write_bytes,
-    write_json,
-)
+from pipeline.storage.files import is_local, join_uri, read_bytes, write_bytes
 from pipeline.storage.locks import training_alone
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, open_run
@@ -55,14 +48,20 @@ def run_training(
     ``register`` the network becomes a version of that registered model in MLflow.
     """
     print(plan.as_text(), flush=True)
+    if register and not plan.config.tracking.log_model:
+        raise ConfigError("--register needs the model in MLflow: set tracking.log_model=true")
     with training_alone(plan.folder):
-        if exists(plan.files.result):
+        if files.exists(plan.files.result):
             print("trained already, nothing to do")
-            result = dict(read_json(plan.files.result))
+            result = dict(files.read_json(plan.files.result))
         else:
-            result = _train(plan, ray_address)
+            num_cpus = plan.num_workers
+            with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
+                checkpoints = _fit(plan, run)
+                result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
+                print(run.link)
             # Last of all: a job that is killed before this publishes again, to MLflow as well.
-            write_json(plan.files.result, result)
+            files.write_json(plan.files.result, result)
     if plan.recipe.role == "teacher":
         write_bytes(plan.config.own_teacher_uri, read_bytes(plan.selected))
         print(f"teacher: {plan.config.own_teacher_uri}")
@@ -80,14 +79,6 @@ def _register(config: ExperimentConfig, result: dict[str, Any], name: str) -> No
         )
     version = register_model(uri, run_id, name)
     print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
-
-
-def _train(plan: TrainPlan, ray_address: str) -> dict[str, Any]:
-    with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=plan.num_workers):
-        checkpoints = _fit(plan, run)
-        result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
-        print(run.link)
-    return result
 
 
 def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
@@ -141,17 +132,17 @@ def _on_report(plan: TrainPlan, queue: Any) -> Any:
     """
     from ray.train import UserCallback
 
-    files, run = plan.files, plan.name
+    run_files, run = plan.files, plan.name
 
     class PassOn(UserCallback):
         def after_report(self, run_context: Any, metrics: list[Any], checkpoint: Any) -> None:
-            keep_snapshot(files)
+            keep_snapshot(run_files)
             queue.put({"run": run, **metrics[0]})
 
     return PassOn()
 
 
-def keep_snapshot(files: RunFiles) -> None:
+def keep_snapshot(run: RunFiles) -> None:
     """Copy Ray Train's record of a run, whole or not at all. A bucket needs no copy.
 
     Ray writes this snapshot in place, and refuses to start on half of it. A kill or a full disk in
@@ -159,17 +150,17 @@ def keep_snapshot(files: RunFiles) -> None:
     report behind and names only checkpoints that exist, because Ray deletes those that a snapshot
     leaves out after writing it.
     """
-    if is_local(files.folder):
-        write_bytes(files.snapshot_copy, read_bytes(files.snapshot))
+    if is_local(run.folder):
+        write_bytes(run.snapshot_copy, read_bytes(run.snapshot))
 
 
-def mend_snapshot(files: RunFiles) -> None:
+def mend_snapshot(run: RunFiles) -> None:
     """Replace half a snapshot by its copy, before Ray Train starts.
 
     Half of the first one has no copy and is deleted; nothing was reported before it.
     """
-    snapshot, copy = Path(files.snapshot), Path(files.snapshot_copy)
-    if not is_local(files.folder) or not snapshot.exists():
+    snapshot, copy = Path(run.snapshot), Path(run.snapshot_copy)
+    if not is_local(run.folder) or not snapshot.exists():
         return
     try:
         json.loads(snapshot.read_bytes())
@@ -179,7 +170,7 @@ def mend_snapshot(files: RunFiles) -> None:
         else:
             snapshot.unlink()
     else:
-        keep_snapshot(files)  # a kill may have come between the snapshot and its copy
+        keep_snapshot(run)  # a kill may have come between the snapshot and its copy
 
 
 def _epoch_line(plan: TrainPlan, report: Message) -> str:
@@ -216,7 +207,7 @@ def _open_run(plan: TrainPlan) -> TrackedRun:
         sections=("student", "loss", "optim", "train") if student else ("teacher",),
         tags=store_tags(plan) | {"selection": plan.recipe.train.selection},
         # result.json is missing, so the run is unfinished even if MLflow says FINISHED.
-        reopen_finished=exists(plan.files.snapshot),
+        reopen_finished=files.exists(plan.files.snapshot),
     )
     log_store(run, plan)
     return run

@@ -88,15 +88,19 @@ class ReportingWorker(LoneWorker):
         self._last_message = time.monotonic()
 
     def say(self, text: str) -> None:
-        self._queue.put({"run": self._run, "text": text})
+        self._tell({"text": text})
 
     def advance(self, step: int) -> None:
         if time.monotonic() - self._last_message > STEP_SECONDS:
             self._last_message = time.monotonic()
-            self._queue.put({"run": self._run, "step": step})
+            self._tell({"step": step})
 
     def report(self, epoch: EpochResult, training: Training) -> None:
-        self._queue.put({"run": self._run, **epoch.as_report()})
+        self._tell(epoch.as_report())
+
+    def _tell(self, message: Message) -> None:
+        if self.rank == 0:
+            self._queue.put({"run": self._run, **message})
 
 
 def work(setup: dict[Any, Any]) -> Any:
@@ -132,20 +136,12 @@ class RayWorker(ReportingWorker):
         wrapped: nn.Module = ray.train.torch.prepare_model(network)
         return wrapped
 
-    def say(self, text: str) -> None:
-        if self.rank == 0:
-            super().say(text)
-
     def gather(self, value: T) -> list[T]:
         if self._plan.num_workers == 1:
             return [value]
         values: list[Any] = [None] * self._plan.num_workers
         torch.distributed.all_gather_object(values, value)
         return values
-
-    def advance(self, step: int) -> None:
-        if self.rank == 0:
-            super().advance(step)
 
     def report(self, epoch: EpochResult, training: Training) -> None:
         """Report through Ray Train, whose controller passes the report on once it is recorded."""

@@ -187,14 +187,19 @@ def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Ten
 
 def evaluate(plan: TrainPlan, training: Training, loader: ClipLoader, worker: Worker) -> Tensor:
     """Return the logits of every video of val, float32 ``(N, K)``, on all workers."""
-    mine = {
-        request.row: logits
-        for batch in loader.batches(plan.val_requests(worker.rank))
-        for request, logits in zip(batch.requests, training.predict(batch).cpu(), strict=True)
-    }
-    logits_of_row = {row: logits for part in worker.gather(mine) for row, logits in part.items()}
-    assert sorted(logits_of_row) == sorted(plan.val_rows), "every video of val counts exactly once"
-    return torch.stack([logits_of_row[row] for row in plan.val_rows])
+    rows, parts = [], [torch.empty(0, len(plan.manifest.class_names))]
+    for batch in loader.batches(plan.val_requests(worker.rank)):
+        rows += [request.row for request in batch.requests]
+        parts.append(training.predict(batch).cpu())
+    # One tensor a worker: a row of a batch would be pickled with the whole batch.
+    gathered = worker.gather((rows, torch.cat(parts)))
+    all_rows = [row for rows, _ in gathered for row in rows]
+    assert sorted(all_rows) == sorted(plan.val_rows), "every video of val counts exactly once"
+    logits, place = (
+        torch.cat([part for _, part in gathered]),
+        dict(zip(all_rows, range(len(all_rows)), strict=True)),
+    )
+    return logits[[place[row] for row in plan.val_rows]]
 
 
 def val_metrics(plan: TrainPlan, val_logits: Tensor, mirror: Mirror | None) -> dict[str, float]:

@@ -64,6 +64,7 @@ def write_experiment(videos: Path) -> Callable[[Path], Path]:
             "optim": OPTIM,
             "train": {"epochs": 2, "batch_size": 4, "audit_rate": 1.0, "num_loaders": 1},
             "cluster": {"worker_threads": 1, "object_store_bytes": 100_000_000},
+            "tracking": {"log_model": False},
         }
         path = folder / "experiment.yaml"
         path.write_text(yaml.safe_dump(values))

@@ -48,12 +48,13 @@ def config(path: Path) -> ExperimentConfig:
 @pytest.fixture(scope="module")
 def results(config: ExperimentConfig, path: Path, private_ray: str) -> dict[str, Any]:
     """Every stage once: what each returned."""
+    with_model = load_config(path, ["tracking.log_model=true"])
     return {
         "manifest": run_index_videos(plan_index(config), LOCAL),
         "teacher": run_training(plan_teacher(config), LOCAL),
         "store": run_cache_teacher(plan_cache(config), LOCAL),
         "vflnet": run_training(plan_student(load_config(path, ["loss.distill_weight=0"])), LOCAL),
-        "dvflnet": run_training(plan_student(config), LOCAL),
+        "dvflnet": run_training(plan_student(with_model), LOCAL),
     }
 
 
@@ -78,6 +79,8 @@ def test_runs_are_linked_by_the_store(config: ExperimentConfig, results: Any) ->
     students = find_runs(config.tracking_uri, "tiny", where)
     assert {run.info.run_name[:6] for run in students} >= {"vflnet", "dvflne"}
     assert all(run.info.status == "FINISHED" for run in runs)
+    models = {run.info.run_name: len(run.outputs.model_outputs) for run in students}
+    assert [models[results[name]["name"]] for name in ("vflnet", "dvflnet")] == [0, 1]
 
 
 def test_teacher_and_students_are_evaluated_side_by_side(
