@@ -14,7 +14,7 @@ from pipeline.stages.command_line import run_job
 
 def demo(config: ExperimentConfig, ray_address: str) -> None:
     from pipeline.dataset.generated.videos import generate_dataset
-    from pipeline.results.comparison import compare_results
+    from pipeline.results.figures import compare_results
     from pipeline.results.page.page import write_report
     from pipeline.stages.cache import plan_cache, run_cache_teacher
     from pipeline.stages.cluster import ray_session, required_cpus

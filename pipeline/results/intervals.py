@@ -92,44 +92,24 @@ def units_of(groups: Sequence[str]) -> Units:
 
 
 def bootstrap_interval(values: NDArray[np.float64], units: Units, *, seed: int = 0) -> Interval:
-    """Return the mean and interval of one number per video, ``(N,)``."""
-    return bootstrap_intervals(values[None], units, seed=seed)[0]
+    """Return the mean of a number per video, ``(N,)``, such as a difference, with its interval.
 
-
-def bootstrap_intervals(
-    values: NDArray[np.float64], units: Units, *, seed: int = 0
-) -> list[Interval]:
-    """Return the means of M numbers per video with their intervals, from the same draws.
-
-    Args:
-        values: ``(M, N)``, N above 0, such as the differences of two networks.
-        units: of the same N videos.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: if there is no value, or one is not finite.
+    ``seed`` is that of the resampling. ValueError if there is no value, or one is not finite.
     """
-    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"expected finite values (M, N) with N above 0, got shape {values.shape}")
-    random, num_units = np.random.default_rng(seed), units.num_units
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"expected finite values (N,) with N above 0, got shape {values.shape}")
+    random, num_units, mean = np.random.default_rng(seed), units.num_units, float(values.mean())
     if num_units < 2:
-        return [Interval(float(row.mean())) for row in values]
-    sums = np.array([np.bincount(units.unit_of, row) for row in values]).T  # (units, M)
-    sizes = np.bincount(units.unit_of)
+        return Interval(mean)
+    sums, sizes = np.bincount(units.unit_of, values), np.bincount(units.unit_of)
     block = max(1, _BLOCK_CELLS // num_units)
     means = []
     for left in range(NUM_RESAMPLES, 0, -block):
         drawn = random.integers(num_units, size=(min(block, left), num_units))
-        offsets = num_units * np.arange(len(drawn))[:, None]
-        flat = np.bincount((drawn + offsets).ravel(), minlength=drawn.size)
-        times = flat.reshape(drawn.shape).astype(np.float64)  # how often each unit was drawn
-        means.append((times @ sums) / (times @ sizes)[:, None])
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     tail = 100 * _tail(num_units)
-    bounds = np.percentile(np.concatenate(means), [tail, 100 - tail], axis=0)
-    return [
-        Interval(float(row.mean()), float(low), float(high))
-        for row, low, high in zip(values, *bounds, strict=True)
-    ]
+    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    return Interval(mean, float(low), float(high))
 
 
 def _tail(num_units: int) -> float:

@@ -223,6 +223,8 @@ def test_plans_that_cannot_be_are_refused(config, dataset, tmp_path):
     with pytest.raises(ConfigError, match="given twice"):
         plan(file, file)
     with pytest.raises(WeightsMismatch, match="does not say how it was trained"):
+        load_trained(bare)
+    with pytest.raises(WeightsMismatch, match="names no classes"):
         plan(bare)
 
 

@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 
 from dvflnet.metrics import CalibrationBins
-from pipeline.results.comparison import compare_results
 from pipeline.results.figures import (
     ShownVideo,
+    compare_results,
     confusion_figure,
     per_class_table,
     predictions_figure,

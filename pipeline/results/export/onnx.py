@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,13 +49,14 @@ def _quantise(source: Path, path: Path, clips: npt.NDArray[np.uint8]) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    inputs = ({"clip": clip} for clip in clips[:, None])
     with TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             path,
-            _Calibration(clips),
+            SimpleNamespace(get_next=lambda: next(inputs, None)),  # None after the last
             op_types_to_quantize=list(QUANTISED),
             per_channel=True,
         )
@@ -78,15 +79,3 @@ def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-class _Calibration:
-    """An iterator of calibration clips, in the form that ONNX Runtime wants."""
-
-    def __init__(self, clips: npt.NDArray[np.uint8]) -> None:
-        self._clips: Iterator[npt.NDArray[np.uint8]] = iter(clips[:, None])
-
-    def get_next(self) -> Mapping[str, npt.NDArray[np.uint8]] | None:
-        """Return the next input, None after the last."""
-        clip = next(self._clips, None)
-        return None if clip is None else {"clip": clip}

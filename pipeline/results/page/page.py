@@ -52,26 +52,15 @@ def render(facts: Facts) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = duration
-    evaluation, teacher = facts.evaluation, facts.config.teacher
-    width = f", width {teacher.embed_dim}" if teacher.embed_dim else ""
-    depths = f", depths {list(teacher.depths)}" if teacher.depths else ""
+    evaluation = facts.evaluation
     return environment.get_template("page.html").render(
+        **vars(facts),
         style=Markup((HERE / "style.css").read_text()),
-        name=facts.config.dataset.name,
         made=f"{datetime.now(UTC):%-d %B %Y, %H:%M} UTC",
         labels=LABELS,
         headline=headline(facts),
         verdict=verdict(facts),
-        num_val=len(evaluation.rows),
-        interval=evaluation.units.interval,
-        selection=facts.config.train.selection,
-        teacher_weights=evaluation.weights.get("teacher"),
-        num_views=facts.config.views.num_views,
-        interval_note=" ".join([evaluation.units.note, *(f"{line}." for line in evaluation.seen)]),
         accuracy=_accuracy(facts),
-        dataset=facts.dataset,
-        store=facts.store,
-        models=facts.models,
         scores=_scores(facts),
         comparison=_comparison(facts),
         confusion={
@@ -79,9 +68,7 @@ def render(facts: Facts) -> str:
             for role in evaluation.probabilities
         },
         curves={title: _curves(facts, name) for name, title in CURVES.items()},
-        disagreements=facts.disagreements,
-        teacher_title=f"Teacher, Video-FocalNet {teacher.variant}{width}{depths}",
-        config=resolved_yaml(facts.config),
+        yaml=resolved_yaml(facts.config),
     )
 
 
