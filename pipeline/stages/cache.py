@@ -179,12 +179,10 @@ def _inherit(plan: CachePlan) -> Known:
     return known
 
 
-def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> list[pa.Table]:
-    """Return the blocks that units start from, without the cells that are known."""
-    return [
-        unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
-        for unit in units
-    ]
+def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> Iterator[pa.Table]:
+    """Yield the blocks that units start from, without the cells that are known."""
+    for unit in units:
+        yield unit_block(unit, plan.records(unit.rows), known.get(unit.number, frozenset()))
 
 
 def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:

@@ -1,7 +1,8 @@
-"""The one use of Ray Data: blocks go through steps on pools of actors, and tables come out.
+"""Blocks go through steps on pools of actors, and tables come out.
 
 A block passes whole from step to step, so what a step computes of it does not depend on the number
-of actors. Beside it the plain Ray tasks with which stages gather whole files.
+of actors. One step runs on Ray Data, a chain on our own pool, whose driver costs a twentieth
+(docs/decisions/0014). Beside them the plain tasks with which stages gather whole files.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.cluster import CPU_SHARE
-
-NO_PROGRESS_SECONDS = 600  # then Ray Data gives up; its default is half an hour
+from pipeline.stages.pool import NO_PROGRESS_SECONDS, run_chain
 
 Result = TypeVar("Result")
 
@@ -31,34 +31,33 @@ class Step:
     num_cpus: float = CPU_SHARE
     num_gpus: int | None = None
 
-    def options(self, num_blocks: int) -> dict[str, Any]:
-        """Return the step as ``map_batches`` takes it."""
-        resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
-        if self.num_actors is None:
-            return {"fn_args": self.arguments, **resources}
-        import ray.data
-
-        size = min(self.num_actors, num_blocks)  # more actors would start for nothing
-        pool = ray.data.ActorPoolStrategy(size=size)
-        return {"fn_constructor_args": self.arguments, "compute": pool, **resources}
-
 
 def network_resources(config: ExperimentConfig) -> dict[str, Any]:
     """Return what an actor with a network takes of a machine: a GPU, or its share of a CPU."""
     return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
 
 
-def stream(blocks: Sequence[pa.Table], *steps: Step) -> Iterator[pa.Table]:
+def stream(blocks: Iterable[pa.Table], *steps: Step) -> Iterator[pa.Table]:
     """Yield each block's table as it leaves the last step, in any order."""
+    return run_chain(blocks, steps) if len(steps) > 1 else _on_ray_data(list(blocks), *steps)
+
+
+def _on_ray_data(blocks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
     if not blocks:
         return
     import ray.data
 
     _configure()
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    dataset: Any = ray.data.from_arrow(list(blocks))
-    for step in steps:
-        dataset = dataset.map_batches(step.work, **whole, **step.options(len(blocks)))
+    size = min(step.num_actors or 1, len(blocks))  # more actors would start for nothing
+    dataset: Any = ray.data.from_arrow(list(blocks)).map_batches(
+        step.work,
+        fn_constructor_args=step.arguments,
+        compute=ray.data.ActorPoolStrategy(size=size),
+        num_cpus=step.num_cpus,
+        num_gpus=step.num_gpus,
+        **whole,
+    )
     yield from dataset.iter_batches(**whole)
 
 

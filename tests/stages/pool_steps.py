@@ -1,0 +1,32 @@
+"""Steps that do next to nothing, or end their process, for the tests of chains."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+
+class Doubler:
+    def __init__(self, marks: str) -> None:
+        self._marks = Path(marks)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        number = block["number"][0].as_py()
+        mark = self._marks / f"dies-{number}"
+        if mark.exists():  # a file of n bytes: so many processes end on this block
+            os.truncate(mark, mark.stat().st_size - 1)
+            if not mark.stat().st_size:
+                mark.unlink()
+            os._exit(1)
+        if (self._marks / f"raises-{number}").exists():
+            raise LookupError(f"block {number}")
+        return pa.table({"number": [2 * number]})
+
+
+class Adder:
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return pa.table({"number": [block["number"][0].as_py() + 1]})
+
+
+def squared(block: pa.Table, offset: int) -> pa.Table:
+    return pa.table({"number": [block["number"][0].as_py() ** 2 + offset]})
