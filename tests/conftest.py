@@ -30,12 +30,11 @@ from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest, located, write_manifest
 from pipeline.errors import Status
 from pipeline.frames.video import probe_video
-from pipeline.logits import journal, store
 from pipeline.logits.cells import Cells, centre
-from pipeline.logits.spec import Unit, plan_shards, plan_store, plan_units
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.logits.spec import Unit, plan_store
 from pipeline.views.clip import clips_of
 from pipeline.views.view import build_view
+from tests.logits.imaginary import write_store
 from tests.s3_server import ANOTHER_SERVER, environment_for, make_bucket, s3_server
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -235,22 +234,14 @@ def sealed_store(dataset: Dataset, tiny_config: ExperimentConfig) -> str:
     """URI of a sealed store: real views and proofs, and logits that no teacher gave."""
     config, manifest = tiny_config, dataset.manifest
     spec = plan_store(config, manifest=manifest, teacher_digest="ab" * 32)
-    root, units = config.store_uri, plan_units(spec, manifest.records)
-    open_for_writing(root, spec)
-    for unit in units:
-        journal.write_fragment(root, spec, unit, _cells(config, manifest, unit))
-    entries = [
-        entry
-        for shard in plan_shards(spec, units)
-        for entry in store.gather_shard(
-            root, spec, shard, manifest.records[shard.rows.start : shard.rows.stop]
-        )
-    ]
-    store.seal_logits(root, spec, entries, provenance={})
-    return root
+    write_store(
+        config.store_uri, spec, manifest.records, lambda unit: real_cells(config, manifest, unit)
+    )
+    return config.store_uri
 
 
-def _cells(config: ExperimentConfig, manifest: Manifest, unit: Unit) -> Cells:
+def real_cells(config: ExperimentConfig, manifest: Manifest, unit: Unit) -> Cells:
+    """Return views and proofs of real clips, and logits that no teacher gave."""
     views, clips = [], []
     for row, view_indices in zip(unit.rows, unit.views, strict=True):
         record = manifest.records[row]

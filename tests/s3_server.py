@@ -21,7 +21,17 @@ import s3fs
 from tests.loopback import free_port, wait_until_it_answers
 
 START_SECONDS = 60.0
-ERRORS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "501": "NotImplemented"}
+ERRORS = {
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+    "403": (403, "AccessDenied"),
+    "501": (501, "NotImplemented"),
+    "InvalidAccessKeyId": (403, "InvalidAccessKeyId"),
+    "SignatureDoesNotMatch": (403, "SignatureDoesNotMatch"),
+    "RequestTimeTooSkewed": (403, "RequestTimeTooSkewed"),
+    "ExpiredToken": (400, "ExpiredToken"),
+    "AuthorizationHeaderMalformed": (400, "AuthorizationHeaderMalformed"),
+}
 SERVER = "DVFLNET_TEST_S3_SERVER"  # which of ours runs: moto, by default, or rclone
 ANOTHER_SERVER = (
     "DVFLNET_TEST_S3_ENDPOINT"  # runs the same tests on it, with the user's credentials
@@ -153,8 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.ended.wait()
             self._reset()
         elif fault in ERRORS:
-            error = f"<Error><Code>{ERRORS[fault]}</Code><Message>injected</Message></Error>"
-            self._send(int(fault), {}, error.encode())
+            status, code = ERRORS[fault]
+            error = f"<Error><Code>{code}</Code><Message>injected</Message></Error>"
+            self._send(status, {}, error.encode())
         else:
             self._pass_on(proxy, body, fault)
 

@@ -30,7 +30,7 @@ from pipeline.frames.pictures import encode_jpeg, resized
 from pipeline.frames.video import frames_of
 from pipeline.storage.files import is_local, sha256_of, write_bytes
 from pipeline.storage.locks import MIRRORS, job_id, making, verify_once
-from pipeline.storage.sealed.seal import (
+from pipeline.storage.sealed.store import (
     FileEntry,
     Seal,
     check_file,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -27,20 +26,20 @@ from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.frames.prepared import Location, PreparedVideo, encode_frames, file_name
 from pipeline.storage.files import join_uri, list_files, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
-from pipeline.storage.sealed.identity import (
-    IDENTITY_NAME,
-    canonical_json,
-    decode_identity,
-    fingerprint,
-)
-from pipeline.storage.sealed.seal import FileEntry, Seal, publish, read_sealed
+from pipeline.storage.sealed.identity import IDENTITY_NAME, canonical_json, decode_identity
 from pipeline.storage.sealed.store import (
     JOURNAL_NAME,
+    FileEntry,
+    Seal,
     SealedStore,
+    Spec,
     fragment_footer,
     fragment_name,
     open_sealed,
+    publish,
+    read_verified,
     seal_files,
+    sealed_entry,
 )
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
@@ -58,21 +57,12 @@ FRAGMENT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class FrameSpec:
+class FrameSpec(Spec):
     """All that a task must know of a frame store: what it is made from, and how it is cut."""
 
-    identity: Mapping[str, Any]
     num_rows: int
     videos_per_unit: int
     units_per_file: int
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "identity"}
 
     @property
     def num_units(self) -> int:
@@ -111,7 +101,7 @@ class GatheredFile:
 def open_frame_store(root: str) -> FrameStore:
     """Open a sealed frame store; StoreIncomplete if there is none."""
     seal, spec = open_sealed(root, _decode_spec, kind="frame store", job=JOB)
-    content = read_sealed(root, seal, MANIFEST_NAME)
+    content = read_verified(root, sealed_entry(root, seal, MANIFEST_NAME))
     manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
     return FrameStore(root, seal, spec, manifest)
 

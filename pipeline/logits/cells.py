@@ -117,13 +117,9 @@ def pick(grid: Grid, rows: range, spec: StoreSpec) -> Cells:
 
 
 def centre(logits: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Split finite logits into centred logits and their offset.
+    """Split finite logits, (n, K), into centred logits and their offset, (n,).
 
-    Args:
-        logits: (n, K).
-
-    Returns:
-        (n, K) with a maximum of exactly 0 in every row, and the maxima that were taken off, (n,).
+    The maximum of every centred row is exactly 0.
     """
     offset = logits.max(axis=1)
     with np.errstate(over="ignore"):  # a distance beyond float32 is one beyond float16
@@ -150,14 +146,28 @@ def cell_schema(spec: StoreSpec) -> pa.Schema:
 
 def to_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     """Build a table of the schema from arrays of one or two axes."""
-    arrays = [_to_arrow(columns[field.name], field.type) for field in schema]
+    arrays = []
+    for field in schema:
+        type_, values = field.type, columns[field.name]
+        if pa.types.is_fixed_size_list(type_):
+            flat = pa.array(values.ravel(), type_.value_type)
+            arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=type_))
+        else:
+            arrays.append(pa.array(values, type_))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def to_cells(table: pa.Table) -> Cells:
     """Take the cells out of a table that has their columns."""
-    names = Cells.__dataclass_fields__
-    return Cells(**{name: _to_numpy(table.column(name)) for name in names})
+    arrays = {}
+    for name in Cells.__dataclass_fields__:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            size = column.type.list_size
+            arrays[name] = np.asarray(column.flatten()).reshape(len(column), size)
+        else:
+            arrays[name] = np.asarray(column)
+    return Cells(**arrays)
 
 
 def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
@@ -171,17 +181,3 @@ def _columns(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]
 def _arrow_type(dtype: np.dtype[Any], size: int | None = None) -> pa.DataType:
     of_one = pa.from_numpy_dtype(dtype)
     return of_one if size is None else pa.list_(pa.field("element", of_one, nullable=False), size)
-
-
-def _to_arrow(values: Any, type_: Any) -> Any:
-    if not pa.types.is_fixed_size_list(type_):
-        return pa.array(values, type_)
-    lists: Any = pa.FixedSizeListArray
-    return lists.from_arrays(pa.array(values.ravel(), type_.value_type), type=type_)
-
-
-def _to_numpy(column: Any) -> NDArray[Any]:
-    array = column.combine_chunks()
-    if not pa.types.is_fixed_size_list(array.type):
-        return np.asarray(array)
-    return np.asarray(array.flatten()).reshape(len(array), array.type.list_size)

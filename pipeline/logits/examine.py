@@ -11,10 +11,9 @@ A finding names its kind, the file or cells it is about, and what was expected a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +22,13 @@ from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, Grid, bad_logits, cell_shapes, pick
-from pipeline.logits.confusion import Called, displaced, num_cells
 from pipeline.logits.generations import GENERATIONS, find_videos, own_names
 from pipeline.logits.journal import read_fragment
+from pipeline.logits.shards import shard_names
 from pipeline.logits.spec import Shard, StoreSpec, plan_shards, plan_units
-from pipeline.logits.store import LogitStore, backend_of
+from pipeline.logits.store import LogitStore
 from pipeline.storage.files import is_temporary, list_tree
-from pipeline.storage.sealed.seal import read_verified
-from pipeline.storage.sealed.store import finished_units, fragment_name
+from pipeline.storage.sealed.store import SealedStore, finished_units, fragment_name
 from pipeline.tracking.progress import Progress
 from pipeline.views.view import build_view
 
@@ -50,6 +48,9 @@ Kind = Literal[
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
 CHANCE_DEVIATIONS = 3.0  # a shard whose top-1 is this near to chance knows nothing of its labels,
 SANE_DEVIATIONS = 4.0  # which is a finding only if the rest of the store is this far above chance
+# A class is displaced if it has so many cells, so low a top-1, and another one's name in more than
+# this share of them.
+DISPLACED_CELLS, DISPLACED_TOP1, DISPLACED_SHARE = 10, 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,12 @@ class Diagnosis:
     shards: tuple[ShardFigures, ...]
     class_top1: tuple[float, ...]  # by label; NaN for a class without a good cell
 
-    @property
-    def healthy(self) -> bool:
-        """True if nothing was found."""
-        return not self.findings
-
 
 def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConfig) -> Diagnosis:
     """Examine a sealed store, beside the manifest and the views that it was made from."""
     spec = store.spec
-    findings, figures, called = [], [], Called()
+    findings, figures = [], []
+    called = np.zeros((spec.num_classes, spec.num_classes), np.int64)
     seen: dict[bytes, tuple[str, bytes]] = {}
     journalled = finished_units(store.root)
     shards = plan_shards(spec, plan_units(spec, records))
@@ -119,55 +116,80 @@ def examine(store: LogitStore, records: Sequence[VideoRecord], policy: ViewsConf
         StoreFinding("class order", *found) for found in displaced(called, spec.class_names)
     ]
     findings += _check_other_files(store)
-    totals = num_cells(called)
-    class_top1 = tuple(
-        called[label, label] / totals[label] if totals[label] else math.nan
-        for label in range(spec.num_classes)
-    )
-    return Diagnosis(tuple(findings), tuple(figures), class_top1)
+    with np.errstate(invalid="ignore"):
+        class_top1 = called.diagonal() / called.sum(axis=1)  # NaN for a class without cells
+    return Diagnosis(tuple(findings), tuple(figures), tuple(class_top1.tolist()))
+
+
+def displaced(called: NDArray[np.int64], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield classes that the teacher calls by another one's name, as a head in a wrong order does.
+
+    Each comes with a message. ``called`` (K, K) counts good cells by label and by the class that
+    the teacher puts first. A teacher that was never trained puts one class, or any, to all; it has
+    no displaced classes.
+    """
+    totals = called.sum(axis=1)
+    share = called.max(axis=1) / np.maximum(totals, 1)
+    name_of = {int(k): int(called[k].argmax()) for k in np.flatnonzero(share > DISPLACED_SHARE)}
+    if 2 * len(set(name_of.values())) <= np.count_nonzero(totals):
+        return
+    known = [label for label in name_of if totals[label] >= DISPLACED_CELLS]
+    wrong = [label for label in known if called[label, label] <= DISPLACED_TOP1 * totals[label]]
+    for label in wrong:
+        other = name_of[label]
+        swapped = other in wrong and name_of[other] == label
+        if swapped and other < label:  # both are named already
+            continue
+        also = f", and the other way round in {share[other]:.0%}" if swapped else ""
+        rivals = [class_names[k] for k in known if name_of[k] == other and k != label]
+        advice = (
+            f"So is {', '.join(rivals)}, and which of them the head's row {other} stands for is "
+            "not clear: compare teacher.class_names, and the labels, with the teacher's own list"
+            if rivals
+            else f"The head's row {other} seems to stand for {class_names[label]}: correct "
+            "teacher.class_names, or the labels"
+        )
+        yield (
+            class_names[label],
+            f"is called {class_names[other]} in {share[label]:.0%} of {totals[label]} cells{also}. "
+            f"{advice}",
+        )
 
 
 def _check_coverage(shard: Shard, cells: Cells) -> Iterator[StoreFinding]:
     wanted = {place for unit in shard.units for place in unit.coordinates}
     found = set(cells.coordinates)
-    if missing := sorted(wanted - found):
-        yield _cells_finding("coverage", shard, missing, "wanted and not there")
-    if extra := sorted(found - wanted):
-        yield _cells_finding("coverage", shard, extra, "there and not wanted")
+    yield from _of_cells("coverage", shard, sorted(wanted - found), "wanted and not there")
+    yield from _of_cells("coverage", shard, sorted(found - wanted), "there and not wanted")
 
 
 def _check_manifest(
     shard: Shard, grid: Grid, records: Sequence[VideoRecord]
 ) -> Iterator[StoreFinding]:
-    rows = [
-        row
-        for row, record, label, sample_id in zip(
-            shard.rows, records, grid.label.tolist(), grid.sample_id, strict=True
+    stored = list(zip(grid.sample_id, grid.label.tolist(), strict=True))
+    listed = [(record.sample_id, record.label) for record in records]
+    if wrong := [place for place in range(len(listed)) if stored[place] != listed[place]]:
+        named = _some([shard.rows[place] for place in wrong])
+        found, expected = (
+            f"{sample_id!r}, label {label}"
+            for sample_id, label in (stored[wrong[0]], listed[wrong[0]])
         )
-        if (label, sample_id) != (record.label, record.sample_id)
-    ]
-    if rows:
-        first = rows[0] - shard.rows.start
         yield StoreFinding(
             "manifest",
-            _name(shard),
-            f"rows {_some(rows)} have another label or sample_id than in the manifest: "
-            f"{grid.sample_id[first]!r}, label {grid.label[first]}, where the manifest has "
-            f"{records[first].sample_id!r}, label {records[first].label}",
+            f"shard {shard.number}",
+            f"rows {named} have another label or sample_id than in the manifest: {found}, where "
+            f"the manifest has {expected}",
         )
 
 
 def _check_logits(shard: Shard, cells: Cells) -> Iterator[StoreFinding]:
-    good = cells.status == Status.GOOD
-    logits = cells.logits[good]
-    bad = bad_logits(logits)
-    if bad.any():
-        places = _places(cells, good, bad)
-        yield _cells_finding("bad logits", shard, places, "NaN, infinite or constant")
-    off_centre = ~bad & (logits.max(axis=1, initial=-np.inf) != 0)
-    if off_centre.any():
-        places = _places(cells, good, off_centre)
-        yield _cells_finding("bad logits", shard, places, "not centred: their maximum is not 0")
+    good, bad = cells.status == Status.GOOD, bad_logits(cells.logits)
+    for wrong, message in (
+        (good & bad, "NaN, infinite or constant"),
+        (good & ~bad & (cells.logits.max(axis=1) != 0), "not centred: their maximum is not 0"),
+    ):
+        places = [cells.coordinates[place] for place in np.flatnonzero(wrong)]
+        yield from _of_cells("bad logits", shard, places, message)
 
 
 def _check_views(
@@ -182,9 +204,8 @@ def _check_views(
         view = build_view(policy, record, view_index, num_frames=spec.num_frames)
         if view.digest != cells.view_digest[place]:
             wrong.append((row, view_index))
-    if wrong:
-        message = "under the digest of another view, so rows or views are out of place"
-        yield _cells_finding("view", shard, wrong, message)
+    message = "under the digest of another view, so rows or views are out of place"
+    yield from _of_cells("view", shard, wrong, message)
 
 
 def _check_duplicates(
@@ -201,7 +222,7 @@ def _check_duplicates(
             twins.append(f"row {row}, view {view_index} = {other}")
     if twins:
         message = f"{len(twins)} cells have the very logits of other pixels: {_some(twins)}"
-        yield StoreFinding("duplicate", _name(shard), message)
+        yield StoreFinding("duplicate", f"shard {shard.number}", message)
 
 
 def _check_journal(
@@ -220,12 +241,13 @@ def _check_journal(
         differing = [
             name
             for name in ("row", "view_index", *cell_shapes(store.spec))
-            if not _equal(getattr(cells, name)[mine], getattr(fragment, name))
+            # As bytes, because NaN is not equal to itself.
+            if getattr(cells, name)[mine].tobytes() != getattr(fragment, name).tobytes()
         ]
         if differing:
             yield StoreFinding(
                 "journal",
-                _name(shard),
+                f"shard {shard.number}",
                 f"unit {unit.number} differs from {fragment_name(unit.number)} in "
                 f"{', '.join(differing)}: the shard was not made from this journal",
             )
@@ -255,21 +277,16 @@ def _check_other_files(store: LogitStore) -> Iterator[StoreFinding]:
 
     Temporary files are no finding: either a job is at work, or ``jobs/gc.py`` will delete them.
     """
-    sealed = {entry.name: entry for entry in store.seal.files}
-    shards = range(store.spec.num_shards)
-    of_shards = {name for number in shards for name in backend_of(store.spec).shard_names(number)}
-    for name in sorted(sealed.keys() - of_shards):
-        try:
-            read_verified(store.root, sealed[name])
-        except StoreCorrupt as error:
-            yield _damage(error)
+    spec = store.spec
+    of_shards = {name for number in range(spec.num_shards) for name in shard_names(spec, number)}
+    yield from damaged_files(store, sorted(store.seal.entries.keys() - of_shards))
     try:
-        find_videos(store.root, store.spec)
+        find_videos(store.root, spec)
     except StoreCorrupt as error:
         yield _damage(error)
     orphans = [
         name
-        for name in sorted(set(list_tree(store.root)) - own_names(store.spec))
+        for name in sorted(set(list_tree(store.root)) - own_names(spec))
         if not name.startswith(f"{GENERATIONS}/") and not is_temporary(name)
     ]
     if orphans:
@@ -277,47 +294,44 @@ def _check_other_files(store: LogitStore) -> Iterator[StoreFinding]:
         yield StoreFinding("orphan", store.root, message)
 
 
+def damaged_files(store: SealedStore[Any], names: Iterable[str]) -> Iterator[StoreFinding]:
+    """Read files of any sealed store; yield a finding for each that is not as sealed."""
+    for name in names:
+        try:
+            store.read(name)
+        except StoreCorrupt as error:
+            yield _damage(error)
+
+
 def _figures(
-    shard: Shard, cells: Cells, records: Sequence[VideoRecord], called: Called
+    shard: Shard, cells: Cells, records: Sequence[VideoRecord], called: NDArray[np.int64]
 ) -> ShardFigures:
     """Sum up a shard, and count its good cells in ``called``."""
     good = (cells.status == Status.GOOD) & ~bad_logits(cells.logits)
     logits = cells.logits[good].astype(np.float64)
     labels = np.array([records[row - shard.rows.start].label for row in cells.row[good]], int)
     first = logits.argmax(axis=1)
-    hits = first == labels
-    called.update(zip(labels.tolist(), first.tolist(), strict=True))
+    np.add.at(called, (labels, first), 1)
     exponentials = np.exp(logits)
     total = exponentials.sum(axis=1)
     entropy = np.log(total) - (exponentials * logits).sum(axis=1) / total
     mean = float(entropy.mean()) if len(entropy) else 0.0
-    return ShardFigures(shard.number, len(labels), len(set(labels.tolist())), int(hits.sum()), mean)
+    num_hits = int((first == labels).sum())
+    return ShardFigures(shard.number, len(labels), len(set(labels.tolist())), num_hits, mean)
 
 
 def _damage(error: StoreCorrupt) -> StoreFinding:
     return StoreFinding("damaged file", error.uri, f"{error.expected}; {error.found}")
 
 
-def _places(
-    cells: Cells, good: NDArray[np.bool_], wrong: NDArray[np.bool_]
-) -> list[tuple[int, int]]:
-    """Return the coordinates of those good cells that are ``wrong``."""
-    return [cells.coordinates[place] for place in np.flatnonzero(good)[wrong]]
-
-
-def _equal(left: NDArray[np.generic], right: NDArray[np.generic]) -> bool:
-    return left.shape == right.shape and left.tobytes() == right.tobytes()
-
-
-def _cells_finding(
+def _of_cells(
     kind: Kind, shard: Shard, places: Sequence[tuple[int, int]], message: str
-) -> StoreFinding:
-    named = _some([f"row {row}, view {view_index}" for row, view_index in places])
-    return StoreFinding(kind, _name(shard), f"{len(places)} cells are {message}: {named}")
-
-
-def _name(shard: Shard) -> str:
-    return f"shard {shard.number}"
+) -> Iterator[StoreFinding]:
+    """Yield one finding that is about all of these (row, view_index), if there are any."""
+    if places:
+        named = _some([f"row {row}, view {view_index}" for row, view_index in places])
+        message = f"{len(places)} cells are {message}: {named}"
+        yield StoreFinding(kind, f"shard {shard.number}", message)
 
 
 def _some(things: Sequence[object]) -> str:

@@ -13,6 +13,9 @@ the same root digest, as one made at once at another root, and does not need the
 
 Videos are compared by their content, which ``videos.json`` lists beside the identity: its sha256 is
 the manifest digest in the identity, so the seal need not name it.
+
+All functions raise FingerprintMismatch for a store of another version of this program, and
+StoreCorrupt for a damaged identity, seal or list of videos.
 """
 
 from __future__ import annotations
@@ -24,21 +27,20 @@ from typing import Any
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
-from pipeline.logits import parquet_shards, zarr_shards
 from pipeline.logits.journal import inherited_name
+from pipeline.logits.shards import PARQUET_FOLDER, ZARR_FOLDER, shard_names, shared_files
 from pipeline.logits.spec import StoreSpec, build_identity, cell_identity, decode_spec
-from pipeline.logits.store import LogitStore, backend_of, open_store
+from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.files import join_uri, list_files, list_names, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME, differences, fingerprint, read_identity
-from pipeline.storage.sealed.seal import SEAL_NAME, publish
-from pipeline.storage.sealed.store import JOURNAL_NAME, fragment_name
+from pipeline.storage.sealed.store import JOURNAL_NAME, SEAL_NAME, fragment_name, publish
 
 GENERATIONS = "generations"
 VIDEOS_NAME = "videos.json"
 _NAME = re.compile(r"[0-9a-f]{16}")
 CONTENT = ("sample_id", "num_frames", "width", "height", "sha256", "status")
-OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{zarr_shards.FOLDER}/", f"{parquet_shards.FOLDER}/")
+OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{ZARR_FOLDER}/", f"{PARQUET_FOLDER}/")
 MAX_NAMED = 10  # videos in a refusal; the count is always whole
 
 
@@ -47,26 +49,23 @@ def open_experiment_store(
 ) -> LogitStore:
     """Open the sealed store that an experiment names.
 
-    Without ``teacher_digest``, the store's own word for the teacher's weights is taken.
-
-    Raises:
-        StoreIncomplete: if there is no store, or it is not sealed.
-        FingerprintMismatch: if the store was made from another config, manifest or teacher.
-        StoreCorrupt: if its seal or identity is damaged.
+    Without ``teacher_digest``, and for a blend of teachers, the store's own word is taken. Raises
+    StoreIncomplete if there is no store, or it is not sealed; FingerprintMismatch if it was made
+    from another config, manifest or teacher.
     """
-    if teacher_digest is None:
-        teacher_digest = read_spec(config.store_uri).teacher_digest
-    identity = build_identity(config, manifest=manifest, teacher_digest=teacher_digest)
+    there = read_spec(config.store_uri)
+    digest = teacher_digest or there.teacher_digest
+    identity = build_identity(config, manifest=manifest, teacher_digest=digest)
+    if there.blended:  # no config names several teachers
+        identity["teacher"] = there.identity["teacher"]
     return open_store(find_generation(config.store_uri, identity))
 
 
 def find_generation(root: str, identity: Mapping[str, Any]) -> str:
     """Return the URI of the generation that has an identity, sealed or not.
 
-    Raises:
-        StoreIncomplete: if there is no store at ``root``.
-        FingerprintMismatch: if none of its generations has this identity; compared with the first.
-        StoreCorrupt: if the identity there is damaged.
+    StoreIncomplete if there is no store at ``root``; FingerprintMismatch if none of its generations
+    has this identity, with the differences from the first one.
     """
     first = read_spec(root)
     if first.fingerprint == fingerprint(identity):
@@ -81,10 +80,8 @@ def find_generation(root: str, identity: Mapping[str, Any]) -> str:
 def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
     """Return the URI at which a store is to be made: ``root``, or below a root that is taken.
 
-    Raises:
-        FingerprintMismatch: if it holds other cells than the first generation, or not all of its
-            views and good videos.
-        StoreCorrupt: if the first generation's identity or videos are damaged.
+    FingerprintMismatch if it holds other cells than the first generation, or not all of its views
+    and good videos.
     """
     first = find_spec(root)
     if first is None or first.fingerprint == spec.fingerprint:
@@ -106,11 +103,7 @@ def record_videos(home: str, manifest: Manifest) -> None:
 
 
 def find_videos(home: str, spec: StoreSpec) -> Manifest | None:
-    """Read which videos a generation was made from; None if it does not say.
-
-    Raises:
-        StoreCorrupt: if the file is not the one that the identity names.
-    """
+    """Read which videos a generation was made from; None if it does not say."""
     uri = join_uri(home, VIDEOS_NAME)
     try:
         content = read_bytes(uri)
@@ -128,26 +121,15 @@ def content_of(record: VideoRecord) -> dict[str, Any]:
 
 
 def find_spec(home: str) -> StoreSpec | None:
-    """Read the spec of a generation, sealed or not; None if there is none.
-
-    Raises:
-        FingerprintMismatch: if it has the schema of another version of this program.
-        StoreCorrupt: if it is damaged.
-    """
-    uri = join_uri(home, IDENTITY_NAME)
+    """Read the spec of a generation, sealed or not; None if there is none."""
     try:
-        return decode_spec(read_identity(home), uri)
+        return decode_spec(read_identity(home), join_uri(home, IDENTITY_NAME))
     except FileNotFoundError:
         return None
 
 
 def read_spec(home: str) -> StoreSpec:
-    """Read the spec of a generation, sealed or not.
-
-    Raises:
-        StoreIncomplete: if there is none.
-        FingerprintMismatch, StoreCorrupt: as ``find_spec``.
-    """
+    """Read the spec of a generation, sealed or not; StoreIncomplete if there is none."""
     spec = find_spec(home)
     if spec is None:
         raise StoreIncomplete(f"there is no logit store at {home}; run jobs/cache_teacher.py")
@@ -156,12 +138,11 @@ def read_spec(home: str) -> StoreSpec:
 
 def own_names(spec: StoreSpec) -> set[str]:
     """Return every name that a file of a store may have, below its root."""
-    backend = backend_of(spec)
-    shards = (name for number in range(spec.num_shards) for name in backend.shard_names(number))
+    shards = (name for number in range(spec.num_shards) for name in shard_names(spec, number))
     units = range(spec.num_units)
     journal = (name(unit) for unit in units for name in (fragment_name, inherited_name))
     fixed = (IDENTITY_NAME, VIDEOS_NAME, SEAL_NAME)
-    return {*fixed, *backend.shared_files(spec), *shards, *journal}
+    return {*fixed, *shared_files(spec), *shards, *journal}
 
 
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
@@ -169,17 +150,18 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
 
     Files younger than ``written_before``, in seconds since 1970, are not touched. ``journals``
     includes the journals of generations that were sealed before that.
-
-    Raises:
-        FingerprintMismatch, StoreCorrupt: if it is one of another version, or damaged.
     """
     if find_spec(root) is None:
         return []  # the folder is not ours
-    return [
-        garbage
-        for home in list_generations(root)
-        for garbage in _of_generation(home, written_before=written_before, journals=journals)
-    ]
+    garbage = []
+    for home in list_generations(root):
+        spec = find_spec(home)  # None if it was given up before its first unit
+        own = set() if spec is None else own_names(spec)
+        files = [file for file in list_files(home) if not file.name.startswith(f"{GENERATIONS}/")]
+        garbage += judge(
+            home, files, own, OUR_FOLDERS, written_before=written_before, journals=journals
+        )
+    return garbage
 
 
 def _home(root: str, fingerprint_: str) -> str:
@@ -205,25 +187,14 @@ def _shrunk(
 
 def _lost_videos(before: Manifest, now: Manifest) -> dict[str, tuple[object, object]]:
     """Return the good videos that are gone or changed; a bad one may have been repaired."""
-    there = {record.sample_id: content_of(record) for record in before.records if record.good}
-    here = {record.sample_id: content_of(record) for record in now.records}
+    there = {f"video {r.sample_id}": content_of(r) for r in before.records if r.good}
+    here = {f"video {r.sample_id}": content_of(r) for r in now.records}
     lost = [name for name, facts in there.items() if here.get(name) != facts]
     if not lost:
         return {}
-    named = {
-        key: values
-        for name in lost[:MAX_NAMED]
-        for key, values in differences(
-            {f"video {name}": there[name]}, {f"video {name}": here.get(name, "not there")}
-        ).items()
-    }
+    first = lost[:MAX_NAMED]
+    named = differences(
+        {name: there[name] for name in first}, {name: here.get(name, "not there") for name in first}
+    )
     count = f"{len(lost)} of them changed or gone"
     return named | {"dataset.videos": (f"{len(there)} good videos", count)}
-
-
-def _of_generation(home: str, *, written_before: float, journals: bool) -> list[Garbage]:
-    """Judge the files of a generation; without a spec it was given up before its first unit."""
-    spec = find_spec(home)
-    own = set() if spec is None else own_names(spec)
-    files = [file for file in list_files(home) if not file.name.startswith(f"{GENERATIONS}/")]
-    return judge(home, files, own, OUR_FOLDERS, written_before=written_before, journals=journals)

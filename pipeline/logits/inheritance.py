@@ -23,8 +23,7 @@ from pipeline.logits.generations import content_of, find_spec, find_videos, list
 from pipeline.logits.journal import create_inherited, read_fragment, read_inherited, write_fragment
 from pipeline.logits.spec import Shard, StoreSpec, Unit, cell_identity, plan_units
 from pipeline.logits.store import LogitStore, open_store
-from pipeline.storage.sealed.seal import find_seal
-from pipeline.storage.sealed.store import finished_units
+from pipeline.storage.sealed.store import find_seal, finished_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +43,6 @@ class Donor:
 
         A cell counts if it has the status of its video: it holds logits, or never will. One that
         failed in between, in a decoder that ran out of time for example, is tried again.
-
-        Raises:
-            StoreCorrupt: if a file or fragment of the donor is damaged.
         """
         here = np.arange(rows.start, rows.stop, dtype=np.int32)
         there = self.row_of[here]
@@ -72,11 +68,7 @@ class Donor:
 def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> list[Donor]:
     """Find the other generations at ``root`` that hold the same cells as the one at ``home``.
 
-    The list says which cells need not be run again, and nothing else: every cell is verified when
-    it is taken.
-
-    Raises:
-        StoreCorrupt: if an identity, a seal or a list of videos is damaged.
+    Every cell is verified when it is taken.
     """
     donors = []
     for other in list_generations(root):
@@ -84,9 +76,18 @@ def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> li
         if there is None or cell_identity(there.identity) != cell_identity(spec.identity):
             continue
         same = there.identity["dataset"] == spec.identity["dataset"]
-        videos = manifest if same else find_videos(other, there)
-        if videos is not None:
-            donors.append(_donor(other, there, videos, manifest))
+        if videos := manifest if same else find_videos(other, there):
+            store = None if find_seal(other) is None else open_store(other)
+            donor = Donor(
+                home=other,
+                spec=there,
+                store=store,
+                units=() if store else tuple(plan_units(there, videos.records)),
+                finished=frozenset() if store else frozenset(finished_units(other)),
+                row_of=_rows_of(videos, manifest),
+                status=np.array([record.status for record in manifest.records], np.uint8),
+            )
+            donors.append(donor)
     return donors
 
 
@@ -95,12 +96,8 @@ def inherit_units(
 ) -> dict[int, frozenset[tuple[int, int]]]:
     """Take over the cells that donors hold of a shard's units, unless they are ``finished``.
 
-    Returns:
-        For each unit that is still not in the journal, the (row, view_index) of the cells that
-        need not be run.
-
-    Raises:
-        StoreCorrupt: if a donor is damaged, or a file of inherited cells.
+    Returns, for each unit that is still not in the journal, the (row, view_index) of the cells that
+    need not be run. StoreCorrupt if a donor is damaged, or a file of inherited cells.
     """
     todo = [unit for unit in shard.units if unit.number not in finished]
     found = joined([], spec)
@@ -119,35 +116,20 @@ def inherit_units(
     return remaining
 
 
-def with_inherited(home: str, spec: StoreSpec, unit: int, computed: Cells) -> Cells:
-    """Return the cells of a unit that were run together with those that it inherits, in order.
-
-    Raises:
-        FileNotFoundError: if the inherited cells were not recorded.
-        StoreCorrupt: if the file of them is damaged.
-    """
-    return joined([computed, read_inherited(home, spec, unit)], spec)
-
-
 def _among(cells: Cells, places: Iterable[tuple[int, int]]) -> NDArray[np.bool_]:
     """Return which cells, (n,), are at one of these places."""
     wanted = set(places)
     return np.array([place in wanted for place in cells.coordinates], bool)
 
 
-def _donor(home: str, spec: StoreSpec, videos: Manifest, manifest: Manifest) -> Donor:
-    there = {record.sample_id: row for row, record in enumerate(videos.records)}
-    rows = np.array([there.get(record.sample_id, -1) for record in manifest.records], np.int32)
-    for row, record in enumerate(manifest.records):
-        if content_of(record) != content_of(videos.records[rows[row]]):
-            rows[row] = -1
-    store = None if find_seal(home) is None else open_store(home)
-    return Donor(
-        home=home,
-        spec=spec,
-        store=store,
-        units=() if store else tuple(plan_units(spec, videos.records)),
-        finished=frozenset() if store else frozenset(finished_units(home)),
-        row_of=rows,
-        status=np.array([record.status for record in manifest.records], np.uint8),
-    )
+def _rows_of(videos: Manifest, manifest: Manifest) -> NDArray[np.int32]:
+    """Return, for each row of ``manifest``, the row of the same video in ``videos``, or -1."""
+    there = {
+        record.sample_id: (row, content_of(record)) for row, record in enumerate(videos.records)
+    }
+    rows = np.full(len(manifest.records), -1, np.int32)
+    for place, record in enumerate(manifest.records):
+        row, content = there.get(record.sample_id, (-1, None))
+        if content == content_of(record):
+            rows[place] = row
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,42 +10,31 @@ from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, bad_logits, cell_schema, cell_shapes, to_cells, to_table
 from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.storage.files import create_bytes, join_uri, read_bytes
-from pipeline.storage.sealed.seal import publish
-from pipeline.storage.sealed.store import JOURNAL_NAME, fragment_footer, fragment_name
+from pipeline.storage.sealed.store import (
+    JOURNAL_NAME,
+    FileEntry,
+    fragment_footer,
+    fragment_name,
+    publish,
+)
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 
-@dataclass(frozen=True)
-class FragmentRecord:
-    """What the driver is told of a fragment in the journal."""
-
-    unit: int
-    num_cells: int
-    num_good: int
-    num_bytes: int
-    sha256: str
-
-
-def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> FragmentRecord:
+def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> FileEntry:
     """Journal the cells of a unit; harmless if the same fragment is there already.
 
-    Raises:
-        StoreCorrupt: if a different fragment is there.
-        ValueError: if these are not the cells of the unit, in order, or one holds values that may
-            never be stored.
+    StoreCorrupt if a different fragment is there; ValueError if these are not the cells of the
+    unit, in order, or one holds values that may never be stored.
     """
     _check(cells, unit, spec)
-    entry = publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
-    num_good = int((cells.status == Status.GOOD).sum())
-    return FragmentRecord(unit.number, len(cells), num_good, entry.num_bytes, entry.sha256)
+    return publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
 
 
 def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
     """Read and verify the cells of a unit.
 
-    Raises:
-        FileNotFoundError: if the unit is not in the journal.
-        StoreCorrupt: if its fragment is damaged, or of another unit or fingerprint.
+    FileNotFoundError if the unit is not in the journal; StoreCorrupt if its fragment is damaged, or
+    of another unit or fingerprint.
     """
     cells = _read(root, spec, unit.number, fragment_name(unit.number))
     if cells.coordinates != unit.coordinates:
@@ -62,17 +50,11 @@ def inherited_name(unit: int) -> str:
 
 def create_inherited(root: str, spec: StoreSpec, unit: int, cells: Cells) -> bool:
     """Record which cells a unit inherits; return False if that is recorded already."""
-    uri = join_uri(root, inherited_name(unit))
-    return create_bytes(uri, _encode(spec, unit, cells))
+    return create_bytes(join_uri(root, inherited_name(unit)), _encode(spec, unit, cells))
 
 
 def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
-    """Read and verify the cells that a unit inherits.
-
-    Raises:
-        FileNotFoundError: if nothing is recorded.
-        StoreCorrupt: if the file is damaged, or of another unit or fingerprint.
-    """
+    """Read and verify the cells that a unit inherits; raises as ``read_fragment``."""
     return _read(root, spec, unit, inherited_name(unit))
 
 

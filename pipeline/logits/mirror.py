@@ -28,7 +28,7 @@ from pipeline.logits.spec import StoreSpec
 from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.files import read_json, sha256_of_file, write_json, writing_to
 from pipeline.storage.locks import making, verify_once
-from pipeline.storage.sealed.seal import find_seal
+from pipeline.storage.sealed.store import find_seal
 
 RECORD_NAME = "mirror.json"
 BUILDING = ".building"  # suffix of a mirror that is not whole yet
@@ -54,46 +54,35 @@ class Mirror:
     def teacher_logits(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.float32]:
         """Gather centred logits, (B, K), for rows and view indices, both (B,).
 
-        Raises:
-            StoreIncomplete: if the store has no such view, or one of the cells holds no logits.
+        StoreIncomplete if the store has no such view, or one of the cells holds no logits.
         """
         rows, slots = np.asarray(rows), self._good_slots(rows, view_indices)
         logits: NDArray[np.float32] = self.logits[rows, slots].astype(np.float32)  # (B, K)
         return logits
 
-    def view_digest_of(self, row: int, view_index: int) -> int:
-        """Return the digest of the view that the teacher saw.
+    def proof_of(self, row: int, view_index: int) -> tuple[int, NDArray[np.uint32]]:
+        """Return the digest of the view that the teacher saw, and the CRC-32 of its frames, (T,).
 
-        Raises:
-            StoreIncomplete: as ``teacher_logits``.
+        Raises as ``teacher_logits``.
         """
-        return int(self.view_digest[row, self._good_slots([row], [view_index])[0]])
-
-    def frame_crc_of(self, row: int, view_index: int) -> NDArray[np.uint32]:
-        """Return the CRC-32 of every frame that the teacher saw, (T,).
-
-        Raises:
-            StoreIncomplete: as ``teacher_logits``.
-        """
-        crc: NDArray[np.uint32] = self.frame_crc[row, self._good_slots([row], [view_index])[0]]
-        return crc
+        slot = self._good_slots([row], [view_index])[0]
+        return int(self.view_digest[row, slot]), self.frame_crc[row, slot]
 
     def cell_of_digest(self, view_digest: int) -> tuple[int, int] | None:
         """Return row and view index of the cell whose view has this digest, if there is one."""
-        return self._cell(np.argwhere(self.view_digest == np.uint64(view_digest)))
+        return self._first_good(self.view_digest == np.uint64(view_digest))
 
     def cell_of_pixels(self, frame_crc: ArrayLike, stride: int) -> tuple[int, int] | None:
         """Return row and view index of the cell that holds these CRCs, if there is one.
 
         ``frame_crc`` is uint32, of every ``stride``-th frame of a view.
         """
-        same = (self.frame_crc[:, :, ::stride] == np.asarray(frame_crc, np.uint32)).all(axis=2)
-        return self._cell(np.argwhere(same))
+        crc = np.asarray(frame_crc, np.uint32)
+        return self._first_good((self.frame_crc[:, :, ::stride] == crc).all(axis=2))
 
-    def _cell(self, places: NDArray[np.intp]) -> tuple[int, int] | None:
-        for row, slot in places:
-            if self.status[row, slot] == Status.GOOD:
-                return int(row), self.spec.view_indices[slot]
+    def _first_good(self, wanted: NDArray[np.bool_]) -> tuple[int, int] | None:
+        for row, slot in np.argwhere(wanted & (self.status == Status.GOOD)):
+            return int(row), self.spec.view_indices[slot]
         return None
 
     def _good_slots(self, rows: ArrayLike, view_indices: ArrayLike) -> NDArray[np.intp]:
@@ -111,27 +100,23 @@ class Mirror:
 def open_mirror(store_uri: str, cache_folder: Path) -> Mirror:
     """Open the mirror of a sealed store; make it first if this machine has no sound one.
 
-    Raises:
-        StoreIncomplete: if the store is not there or not sealed.
-        StoreCorrupt: if a file of the store is damaged.
-        StorageUnavailable: if another process holds the lock for too long, or the disk is full.
+    StoreIncomplete if there is no sealed store, StoreCorrupt if it is damaged, StorageUnavailable
+    if another process holds the lock for too long, or the disk is full.
     """
     store = open_store(store_uri)
     folder = cache_folder / store.root_digest
     with making(folder):
         verify_once(folder, folder, lambda: _make_sound(store, folder))
         names = _shapes(store.spec)
-        arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in names}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
     return Mirror(store.root_digest, store.root, store.spec, **arrays)
 
 
 def find_superseded(cache_folder: Path, *, written_before: float) -> Iterator[tuple[Path, int]]:
     """List the mirrors whose store is gone or another one by now, and their sizes in bytes.
 
-    Mirrors younger than ``written_before``, in seconds since 1970, are left out.
-
-    Halves of mirrors, which killed processes leave, are listed too. A job that trains on such a
-    mirror keeps the pages that it has mapped.
+    Halves of mirrors, which killed processes leave, are listed too; mirrors younger than
+    ``written_before``, in seconds since 1970, are not. A job keeps the pages that it has mapped.
     """
     for folder in sorted(cache_folder.glob("*")):
         digest = folder.name.removesuffix(BUILDING)
@@ -177,8 +162,7 @@ def _find_damage(folder: Path, names: Iterable[str]) -> Path | None:
         recorded = dict(read_json(str(record)))
     except (OSError, ValueError, TypeError):
         return record
-    for name in names:
-        path = _array_path(folder, name)
+    for path in (folder / f"{name}.npy" for name in names):
         if not path.exists() or recorded.get(path.name) != sha256_of_file(path):
             return path
     return None
@@ -188,9 +172,17 @@ def _build(store: LogitStore, folder: Path) -> None:
     """Copy a store beside ``folder``, then give it that name. The caller holds the lock."""
     building = folder.with_name(folder.name + BUILDING)
     shutil.rmtree(building, ignore_errors=True)  # a process may have been killed here before
-    with writing_to(str(folder)):
+    with writing_to(str(folder)), ExitStack() as stack:
         building.mkdir()
-        _copy_arrays(store, building)
+        files = {}
+        for name, (dtype, shape) in _shapes(store.spec).items():
+            files[name] = stack.enter_context(open(building / f"{name}.npy", "xb"))
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[name], header)
+        for number in range(store.spec.num_shards):
+            grid = store.read_shard(number)
+            for name, file in files.items():  # unlike a memory map, it raises if the disk is full
+                file.write(getattr(grid, name).tobytes())
     digests = {path.name: sha256_of_file(path) for path in building.iterdir()}
     write_json(str(building / RECORD_NAME), digests | {"store": store.root})
     # A process that has mapped a damaged mirror keeps its pages until it ends.
@@ -198,24 +190,7 @@ def _build(store: LogitStore, folder: Path) -> None:
     building.rename(folder)
 
 
-def _copy_arrays(store: LogitStore, folder: Path) -> None:
-    """Append shard after shard: unlike a memory map, a file raises when the disk is full."""
-    with ExitStack() as stack:
-        files = {}
-        for name, (dtype, shape) in _shapes(store.spec).items():
-            files[name] = stack.enter_context(open(_array_path(folder, name), "xb"))
-            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(files[name], header)
-        for _, grid in store.read_shards():
-            for name, file in files.items():
-                file.write(getattr(grid, name).tobytes())
-
-
 def _shapes(spec: StoreSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     axes = (spec.num_rows, len(spec.view_indices))
     of_cells = {name: (dtype, (*axes, *cell)) for name, (dtype, cell) in cell_shapes(spec).items()}
     return of_cells | {"label": (np.dtype(np.int32), (spec.num_rows,))}
-
-
-def _array_path(folder: Path, name: str) -> Path:
-    return folder / f"{name}.npy"

@@ -1,9 +1,7 @@
 """The spec of a logit store: the identity of its logits, and its layout. Arithmetic, no storage.
 
 The identity is everything that decides a logit, and nothing else: batch sizes, threads, workers and
-URIs are left out. Its fingerprint is written into each file of the store; two artefacts belong
-together exactly when their fingerprints are equal, and when they are not, ``differences`` names the
-settings.
+URIs are left out. Its fingerprint is written into each file of the store.
 
 The layout cuts cells into units, and units into shards. A unit is a few consecutive rows of the
 manifest with all their wanted views; it is decoded, run and journalled together. A shard is a run
@@ -14,8 +12,7 @@ functions of the manifest and of the layout alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +22,8 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError, StoreCorrupt, StoreIncomplete
 from pipeline.storage.files import sha256_of
-from pipeline.storage.sealed.identity import canonical_json, decode_identity, fingerprint
+from pipeline.storage.sealed.identity import canonical_json, decode_identity
+from pipeline.storage.sealed.store import Spec
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 
 SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array changes meaning
@@ -65,14 +63,13 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class StoreSpec:
+class StoreSpec(Spec):
     """All that a task must know of a store: the identity of its logits, and its layout.
 
     The layout shapes files and not logits, so it is not fingerprinted; but units of two sizes must
     not mix in one journal, so it is compared as well before anything is added to a store.
     """
 
-    identity: Mapping[str, Any]
     class_names: tuple[str, ...]
     num_rows: int
     num_frames: int
@@ -81,22 +78,14 @@ class StoreSpec:
     clips_per_unit: int
     units_per_shard: int
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
-
     @property
     def teacher_digest(self) -> str:
         return str(self.identity["teacher"]["weights_sha256"])
 
     @property
-    def layout(self) -> dict[str, Any]:
-        """Everything but the identity, as plain JSON values."""
-        fields = asdict(self) | {
-            "class_names": list(self.class_names),
-            "view_indices": list(self.view_indices),
-        }
-        return {name: value for name, value in fields.items() if name != "identity"}
+    def blended(self) -> bool:
+        """Whether the logits are the mean of several teachers' (``pipeline.logits.blend``)."""
+        return "blend" in self.identity["teacher"]
 
     @property
     def num_classes(self) -> int:
@@ -105,8 +94,7 @@ class StoreSpec:
     @property
     def rows_per_unit(self) -> int:
         """Rows of a unit; the last one may be shorter."""
-        num_views = len(self.view_indices) - 1
-        return max(1, self.clips_per_unit // num_views)
+        return max(1, self.clips_per_unit // (len(self.view_indices) - 1))
 
     @property
     def rows_per_shard(self) -> int:
@@ -130,11 +118,7 @@ class StoreSpec:
         return range(first, min(first + self.rows_per_shard, self.num_rows))
 
     def slots(self, view_indices: ArrayLike) -> NDArray[np.intp]:
-        """Return the positions of view indices on the view axis.
-
-        Raises:
-            StoreIncomplete: if the store has no such view.
-        """
+        """Return the positions of view indices on the view axis; StoreIncomplete if one lacks."""
         wanted = np.asarray(view_indices)
         matches: NDArray[np.bool_] = wanted[..., None] == np.array(self.view_indices)
         if not matches.any(axis=-1).all():
@@ -148,11 +132,7 @@ class StoreSpec:
 
 
 def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: str) -> StoreSpec:
-    """Plan the store of an experiment.
-
-    Raises:
-        ConfigError: if its shards would be too large.
-    """
+    """Plan the store of an experiment; ConfigError if its shards would be too large."""
     spec = StoreSpec(
         identity=build_identity(config, manifest=manifest, teacher_digest=teacher_digest),
         class_names=manifest.class_names,
@@ -248,9 +228,8 @@ def build_identity(
 def decode_spec(content: bytes, uri: str) -> StoreSpec:
     """Decode the ``identity.json`` at ``uri``.
 
-    Raises:
-        FingerprintMismatch: if it has the schema of another version of this program.
-        StoreCorrupt: if it is not exactly what was written.
+    FingerprintMismatch if it has the schema of another version of this program; StoreCorrupt if it
+    is not exactly what was written.
     """
     identity, layout = decode_identity(content, uri=uri, schema_version=SCHEMA_VERSION)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Set
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ import pyarrow as pa
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import PipelineError, Status, VideoDecodeError
-from pipeline.logits.cells import Cells, bad_logits, centre, unit_of
-from pipeline.logits.inheritance import with_inherited
-from pipeline.logits.journal import write_fragment
+from pipeline.logits.cells import Cells, bad_logits, centre, joined, unit_of
+from pipeline.logits.journal import read_inherited, write_fragment
 from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
@@ -159,13 +157,16 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
     """
     number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
     if inheriting:
-        cells = with_inherited(root, spec, number, cells)
-    record = write_fragment(root, spec, unit_of(spec, number, cells), cells)
+        cells = joined([cells, read_inherited(root, spec, number)], spec)
+    entry = write_fragment(root, spec, unit_of(spec, number, cells), cells)
     good = _numpy(block, "status") == Status.GOOD
     hits = _logits(block).argmax(axis=1) == _numpy(block, "label")
-    summary = asdict(record) | {
+    summary = {
+        "unit": number,
         "num_cells": block.num_rows,
         "num_good": int(good.sum()),
+        "num_bytes": entry.num_bytes,
+        "sha256": entry.sha256,
         "num_hits": int(hits[good].sum()),
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
-from pipeline.errors import Status, StoreUnsound
+from pipeline.errors import ConfigError, Status, StoreUnsound
 from pipeline.frames.source import read_source
+from pipeline.frames.store import open_frame_store
 from pipeline.logits.cells import centre
-from pipeline.logits.examine import Diagnosis, StoreFinding, examine
+from pipeline.logits.examine import Diagnosis, StoreFinding, damaged_files, examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.spec import Unit
 from pipeline.logits.store import LogitStore
@@ -50,6 +51,8 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
     """
     manifest = read_source(config)
     store = open_experiment_store(config, manifest)
+    if num_verified and store.spec.blended:
+        raise ConfigError(f"{store.root} is a blend of several teachers; --verify them in theirs")
     if num_verified:
         check_teacher(config, manifest.class_names)  # before the examination, which takes longer
     diagnosis = examine(store, manifest.records, config.views)
@@ -58,6 +61,9 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
     if num_verified and not damaged:  # a damaged store cannot be read as a whole
         wrong, live = _ask_teacher(config, store, manifest, num_verified)
         findings += wrong
+    if config.frames.source == "prepared":
+        frames = open_frame_store(config.frames_uri)
+        findings += damaged_files(frames, frames.seal.entries)
     report = {
         "store": store.root,
         "root_digest": store.root_digest,

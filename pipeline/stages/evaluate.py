@@ -177,7 +177,7 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     print(plan.as_text(), flush=True)
     summary_uri = join_uri(plan.folder, "summary.json")
     if files.exists(summary_uri):
-        summary: dict[str, Any] = files.read_json(summary_uri)
+        summary = files.read_record(summary_uri)
         print(f"evaluated already, nothing to do\n\n{summary['text']}")
         return summary
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
@@ -189,7 +189,7 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
     predictions = encode_table(evaluation.predictions())
     files.write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
     summary = evaluation.summary | {"text": evaluation.text}
-    files.write_json(summary_uri, summary)
+    files.write_record(summary_uri, summary)
     print("\n".join(["", evaluation.text, "", f"results: {plan.folder}", *links]))
     return summary
 

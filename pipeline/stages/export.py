@@ -146,7 +146,7 @@ def run_export(plan: ExportPlan) -> dict[str, Any]:
     print(plan.as_text(), flush=True)
     uri = join_uri(plan.folder, EXPORT)
     if files.exists(uri):
-        result: dict[str, Any] = files.read_json(uri)
+        result = files.read_record(uri)
         print(f"exported already, nothing to do\n\n{result['text']}")
         return result
     torch.set_num_threads(plan.config.cluster.worker_threads)
@@ -249,7 +249,7 @@ def _publish(
         "text": text,
     }
     result["link"] = _track(plan, contents, found, result)
-    files.write_json(join_uri(plan.folder, EXPORT), result)
+    files.write_record(join_uri(plan.folder, EXPORT), result)
     return result
 
 

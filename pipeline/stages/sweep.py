@@ -30,7 +30,7 @@ from pipeline.stages.cluster import ray_session
 from pipeline.stages.workers import Follower, Message, ReportingWorker
 from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import exists, join_uri, read_json, write_json
+from pipeline.storage.files import exists, join_uri, read_record, write_record
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.loop import EpochResult, run_worker
@@ -60,7 +60,7 @@ def run_sweep(plan: SweepPlan, ray_address: str) -> dict[str, Any]:
     result_uri = join_uri(plan.folder, "sweep.json")
     if exists(result_uri):
         print("swept already, nothing to do")
-        result = dict(read_json(result_uri))
+        result = read_record(result_uri)
         print(_result(plan, [Outcome(**values) for values in result["trials"]]).table)
         return result
     with _open_parent(plan) as run:
@@ -73,7 +73,7 @@ def run_sweep(plan: SweepPlan, ray_address: str) -> dict[str, Any]:
                 f"  {failed[0].reason}\n  The same command trains the missing ones."
             )
     # After the end of the run: a job killed before this line publishes again, to MLflow as well.
-    write_json(result_uri, result)
+    write_record(result_uri, result)
     print(result["link"])
     return result
 
@@ -81,7 +81,7 @@ def run_sweep(plan: SweepPlan, ray_address: str) -> dict[str, Any]:
 def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
     """Train the trials that have no result yet; return the outcomes of all, in their order."""
     done = {
-        trial.name: Outcome(**read_json(trial.result_uri))
+        trial.name: Outcome(**read_record(trial.result_uri))
         for trial in plan.trials
         if exists(trial.result_uri)
     }
@@ -214,7 +214,7 @@ class TrialRuns:
         run.finish("FINISHED" if finished else "FAILED")
         self.outcomes[trial.name] = outcome
         if finished:
-            write_json(trial.result_uri, vars(outcome))
+            write_record(trial.result_uri, vars(outcome))
 
 
 def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:

@@ -53,7 +53,7 @@ def run_training(
     with training_alone(plan.folder):
         if files.exists(plan.files.result):
             print("trained already, nothing to do")
-            result = dict(files.read_json(plan.files.result))
+            result = files.read_record(plan.files.result)
         else:
             num_cpus = plan.num_workers
             with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
@@ -61,7 +61,7 @@ def run_training(
                 result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
                 print(run.link)
             # Last of all: a job that is killed before this publishes again, to MLflow as well.
-            files.write_json(plan.files.result, result)
+            files.write_record(plan.files.result, result)
     if plan.recipe.role == "teacher":
         write_bytes(plan.config.own_teacher_uri, read_bytes(plan.selected))
         print(f"teacher: {plan.config.own_teacher_uri}")

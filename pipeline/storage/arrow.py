@@ -16,17 +16,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileSystemHandler, FileType, PyFileSystem
 
-from pipeline.storage import s3
-from pipeline.storage.files import (
-    delete,
-    filesystem_of,
-    is_in_bucket,
-    join_uri,
-    list_files,
-    list_tree,
-    read_bytes,
-    write_bytes,
-)
+from pipeline.storage import files, s3
 
 
 def arrow_filesystem(uri: str) -> tuple[FileSystem | None, str]:
@@ -34,9 +24,9 @@ def arrow_filesystem(uri: str) -> tuple[FileSystem | None, str]:
 
     Outside of buckets that is None, which is Ray's own choice, and ``uri`` as it is.
     """
-    if not is_in_bucket(uri):
+    if not files.is_in_bucket(uri):
         return None, uri
-    return PyFileSystem(BucketHandler(uri.partition("://")[0])), filesystem_of(uri)[1]
+    return PyFileSystem(BucketHandler(uri.partition("://")[0])), files.filesystem_of(uri)[1]
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class BucketHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow.fs has 
         return [self._info(path) for path in paths]
 
     def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
-        found = [file for file in list_files(self._uri(selector.base_dir)) if file.name]
+        found = [file for file in files.list_files(self._uri(selector.base_dir)) if file.name]
         if not found and not selector.allow_not_found:
             raise FileNotFoundError(self._uri(selector.base_dir))
         sizes: dict[str, int | None] = {
@@ -79,26 +69,27 @@ class BucketHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow.fs has 
         self.delete_dir_contents(path)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
-        names = list_tree(self._uri(path))
+        uri = self._uri(path)
+        names = files.list_tree(uri)
         if not names and not missing_dir_ok:
-            raise FileNotFoundError(self._uri(path))
+            raise FileNotFoundError(uri)
         for name in names:
-            delete(join_uri(self._uri(path), name))
+            files.delete(files.join_uri(uri, name))
 
     def delete_root_dir_contents(self) -> None:
         raise io.UnsupportedOperation("a whole storage is never emptied")
 
     def delete_file(self, path: str) -> None:
-        delete(self._uri(path))
+        files.delete(self._uri(path))
 
     def move(self, src: str, dest: str) -> None:
         raise io.UnsupportedOperation("files in a bucket are not moved")
 
     def copy_file(self, src: str, dest: str) -> None:
-        write_bytes(self._uri(dest), read_bytes(self._uri(src)))
+        files.write_bytes(self._uri(dest), files.read_bytes(self._uri(src)))
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
-        return pa.BufferReader(read_bytes(self._uri(path)))
+        return pa.BufferReader(files.read_bytes(self._uri(path)))
 
     open_input_file = open_input_stream
 
@@ -109,7 +100,7 @@ class BucketHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow.fs has 
         raise io.UnsupportedOperation("files in a bucket are written whole")
 
     def _info(self, path: str) -> FileInfo:
-        filesystem, key = filesystem_of(self._uri(path))
+        filesystem, key = files.filesystem_of(self._uri(path))
         try:
             facts = s3.call(filesystem, "info", key)
         except FileNotFoundError:
@@ -148,5 +139,5 @@ class WholeFile:
         exception = sys.exc_info()[1]
         ended_well = exception is None or exception is self._exception_before
         if not self.closed and ended_well:
-            write_bytes(self._uri, bytes(self._content))
+            files.write_bytes(self._uri, bytes(self._content))
         self.closed = True

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StorageUnavailable
+from pipeline.errors import StorageUnavailable, StoreCorrupt
 from pipeline.storage import s3
 
 # Seals, identities, records, configs and annotations are parsed as a whole. The longest list of a
@@ -47,10 +47,16 @@ class StoredFile:
 
 
 def absolute_uri(uri: str) -> str:
-    """Resolve ``~`` and relative paths; URIs with a scheme stay as they are."""
+    """Resolve ``~`` and relative paths; URIs with a scheme stay as they are.
+
+    ValueError if no home is known that ``~`` could stand for, as of a user id in a container.
+    """
     if "://" in uri:
         return uri
-    return os.path.abspath(os.path.expanduser(uri))
+    path = os.path.expanduser(uri)
+    if path.startswith("~"):
+        raise ValueError(f"{uri}: no home folder is known; set HOME, or write the whole path")
+    return os.path.abspath(path)
 
 
 def join_uri(root: str, *parts: str) -> str:
@@ -62,7 +68,6 @@ def is_local(uri: str) -> bool:
 
 
 def is_in_bucket(uri: str) -> bool:
-    """Return whether ``uri`` is on S3, or on a server that speaks like it."""
     return fsspec.utils.get_protocol(uri) in ("s3", "s3a")
 
 
@@ -91,12 +96,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_parsed(uri: str) -> bytes:
-    """Read a whole file for parsing, unless it is far too large.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it has more than ``MAX_PARSED_BYTES``.
-    """
+    """Read a whole file for parsing; ValueError if it has more than ``MAX_PARSED_BYTES``."""
     if (found := size_bytes(uri)) > MAX_PARSED_BYTES:
         raise ValueError(f"has {found:,} bytes; more than {MAX_PARSED_BYTES:,} are not read")
     return read_bytes(uri)
@@ -106,7 +106,7 @@ def read_parsed(uri: str) -> bytes:
 def local_copy(uri: str) -> Iterator[Path]:
     """Yield a file as a path on this machine: itself, or a copy that is deleted at the end.
 
-    A mapping of the copy stays readable after that. FileNotFoundError if there is no file.
+    A mapping of the copy stays readable after that.
     """
     filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, LocalFileSystem):
@@ -165,15 +165,10 @@ def list_names(uri: str) -> list[str]:
 
 
 def list_tree(uri: str, *, follow_links: bool = False) -> list[str]:
-    """List all files below ``uri``, sorted, by their names relative to it.
-
-    ``follow_links``: on this machine, files below links to folders are listed, too.
-    """
-    filesystem, path = filesystem_of(uri)
-    if follow_links and isinstance(filesystem, LocalFileSystem):
-        return sorted(_linked_tree(path))
-    found = _call(filesystem, "find", path)
-    return sorted(str(entry)[len(path.rstrip("/")) + 1 :] for entry in found)
+    """List the names of all files below ``uri``, sorted; with links followed on a disk only."""
+    if follow_links and is_local(uri):
+        return sorted(_linked_tree(filesystem_of(uri)[1]))
+    return [file.name for file in list_files(uri)]
 
 
 def _linked_tree(path: str) -> Iterator[str]:
@@ -220,13 +215,36 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is not JSON, too large or nested too deeply.
-    """
+    """Read a JSON file; ValueError if it is not JSON, too large or nested too deeply."""
     return parse_json(read_parsed(uri))
+
+
+def write_record(uri: str, values: Mapping[str, Any]) -> None:
+    """Write a JSON file of ours, with a digest of all the rest of it."""
+    as_read = parse_json(readable_json(values))
+    write_json(uri, as_read | {"digest": _digest_of(as_read)})
+
+
+def read_record(uri: str) -> dict[str, Any]:
+    """Read what ``write_record`` wrote; StoreCorrupt if it is damaged.
+
+    Versions before this one wrote no digest; such a record cannot be checked.
+    """
+    try:
+        values = dict(read_json(uri))
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(uri, "a record as JSON", str(error)) from error
+    for name in values:  # the digest's own name may be what is damaged
+        rest = {other: value for other, value in values.items() if other != name}
+        if name == "digest" or values[name] == _digest_of(rest):
+            if (name, values[name]) != ("digest", _digest_of(rest)):
+                raise StoreCorrupt(uri, f"digest {values[name]}", f"digest {_digest_of(rest)}")
+            return rest
+    return values
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    return sha256_of(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -243,12 +261,10 @@ def readable_json(value: Any) -> bytes:
 
 
 def sha256_of(content: bytes | memoryview) -> str:
-    """Return the digest of ``content``, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the digest of a file on this machine, in hexadecimal, however large it is."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -294,16 +310,12 @@ def writing_to(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        space = ""
+        if is_local(uri):
+            folder = next(folder for folder in Path(uri).absolute().parents if folder.exists())
+            usage = shutil.disk_usage(folder)
+            space = f" ({usage.free:,} of {usage.total:,} bytes are free)"
         raise StorageUnavailable(
-            f"{uri} cannot be written: {error.strerror or error}{_space(uri)}\n"
+            f"{uri} cannot be written: {error.strerror or error}{space}\n"
             "  Nothing is lost: make room or mend it, then run the same command again."
         ) from error
-
-
-def _space(uri: str) -> str:
-    """Describe how full the disk of a local path is."""
-    if not is_local(uri):
-        return ""
-    folder = next(folder for folder in Path(uri).absolute().parents if folder.exists())
-    usage = shutil.disk_usage(folder)
-    return f" ({usage.free:,} of {usage.total:,} bytes are free)"

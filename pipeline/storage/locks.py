@@ -21,10 +21,7 @@ JOB_VARIABLE = "DVFLNET_JOB"
 
 
 def job_id() -> str:
-    """Return the id of this job, which its processes on all machines have in their environment.
-
-    Where nothing has set it, a process is a job of its own.
-    """
+    """Return the id of this job, which its processes share; without one, of this process."""
     return os.environ.get(JOB_VARIABLE) or _process_id()
 
 
@@ -35,12 +32,9 @@ def _process_id() -> str:
 
 @contextmanager
 def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of a mirror: the first process of a machine makes it, the others wait.
-
-    StorageUnavailable if another process holds the lock for too long, or there can be none.
-    """
+    """Hold the lock of a mirror; StorageUnavailable if there is none, or not within the time."""
     lock = FileLock(f"{mirror}.lock", timeout=timeout_seconds)
-    with writing_to(str(mirror)):
+    with writing_to(f"{mirror} (a copy on this machine; TMPDIR moves it)"):
         mirror.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -54,15 +48,12 @@ def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[N
 
 
 def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
-    """Verify a file or folder once a job and machine. The caller holds the lock of ``mirror``.
+    """Verify ``path`` once a job and machine. The caller holds the lock of ``mirror``.
 
     A marker beside the mirror names the job that verified it last, so damage that comes later is
-    found by the next job, and a job that runs beside another may verify twice.
-
-    Args:
-        mirror: names lock and marker, and need not exist itself.
-        path: what is verified: the mirror, or an original elsewhere on this machine.
-        verify: raises an error, or leaves behind at ``path`` what is sound.
+    found by the next job, and a job that runs beside another may verify twice. ``path`` is the
+    mirror itself, or an original elsewhere on this machine. ``verify`` raises an error, or leaves
+    behind at ``path`` what is sound.
     """
     marker, mark = Path(f"{mirror}.verified"), f"{job_id()} {path}\n".encode()
     if path.exists() and marker.exists() and marker.read_bytes() == mark:

@@ -19,6 +19,8 @@ import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from fsspec.asyn import sync
 
@@ -51,10 +53,7 @@ log = logging.getLogger(__name__)
 
 
 def deadline_seconds() -> float:
-    """Return how long a call may take, all its attempts together, as the environment says.
-
-    ConfigError if it does not say a number of seconds.
-    """
+    """Return how long a call may take, all its attempts together; ConfigError if that is wrong."""
     text = os.environ.get(DEADLINE_VARIABLE, str(DEADLINE_SECONDS))
     try:
         seconds = float(text)
@@ -68,14 +67,27 @@ def deadline_seconds() -> float:
 def call(filesystem: Any, operation: str, path: str, *arguments: Any, **options: Any) -> Any:
     """Run an operation of an asynchronous file system.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        FileExistsError: if it was to be created, and is there.
-        StorageUnavailable: if the deadline passes, access is denied or there is no such bucket.
+    FileNotFoundError if there is no such file; FileExistsError if it was to be created and is
+    there; StorageUnavailable if the deadline passes or the server refuses.
     """
     filesystem.retries = 1  # of s3fs; others do not look at it
     attempt = partial(getattr(filesystem, f"_{operation}"), path, *arguments, **options)
-    return sync(filesystem.loop, _persist, filesystem.unstrip_protocol(path), attempt)
+    try:
+        return sync(filesystem.loop, _persist, filesystem.unstrip_protocol(path), attempt)
+    except StorageUnavailable as error:
+        if hint := proxy_hint(os.environ.get("AWS_ENDPOINT_URL", "")):
+            raise StorageUnavailable(f"{error}\n  It was asked{hint}.") from error.__cause__
+        raise
+
+
+def proxy_hint(url: str) -> str:
+    """Name the proxy between this job and a server, if there is one, without its password."""
+    server = urlsplit(url)
+    proxy = urlsplit(getproxies().get(server.scheme, ""))
+    if not proxy.hostname or proxy_bypass(server.netloc):
+        return ""
+    name = f"{proxy.scheme}://{proxy.hostname}:{proxy.port}"
+    return f" through the proxy {name} (name {server.hostname} in no_proxy if none is wanted)"
 
 
 def exists(filesystem: Any, path: str) -> bool:
@@ -212,7 +224,9 @@ def _pause_seconds(number: int) -> float:
 
 def _said(found: Exception) -> str:
     status = _status(found)
-    return f"{type(found).__name__}: {found}" if status is None else f"HTTP {status}: {found}"
+    if status is None:
+        return f"{type(found).__name__}: {found}"
+    return f"HTTP {status} {_code(found)}: {found}"
 
 
 def _status(found: BaseException | None) -> int | None:

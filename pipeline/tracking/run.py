@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from pipeline.config.load import flattened, resolved_yaml
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
+from pipeline.storage.s3 import proxy_hint
 from pipeline.tracking import server
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.provenance import source_tags
@@ -166,7 +167,7 @@ class TrackedRun:
             logger.warning(
                 "MLflow at %s does not answer%s; what is logged is kept until it does",
                 self._uri,
-                server.proxy_hint(self._uri),
+                proxy_hint(self._uri),
             )
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import unquote
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StorageUnavailable
@@ -67,15 +66,6 @@ def is_refusal(error: Exception) -> bool:
         lasting = not isinstance(error, ConnectionError | TimeoutError)
         return lasting and not any(word in str(error) for word in ("locked", "full", "No space"))
     return getattr(error, "error_code", "") in REFUSED or "database schema" in str(error)
-
-
-def proxy_hint(uri: str) -> str:
-    """Name the proxy between this job and a server, if there is one."""
-    parts = urlsplit(uri)
-    proxy = getproxies().get(parts.scheme)
-    if not proxy or proxy_bypass(parts.netloc):
-        return ""
-    return f" through the proxy {proxy} (name {parts.hostname} in no_proxy if none is wanted)"
 
 
 def experiment_name(config: ExperimentConfig) -> str:

@@ -22,12 +22,11 @@ from pipeline.networks.weight_files import read_weights, write_weights
 from pipeline.storage.files import (
     join_uri,
     read_bytes,
-    read_json,
+    read_record,
     sha256_of,
     write_bytes,
-    write_json,
+    write_record,
 )
-from pipeline.storage.sealed.identity import canonical_json
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def write_checkpoint(
         "optimiser_sha256": sha256_of(buffer.getvalue()),
         "facts": dict(facts),
     }
-    write_json(files.record, record | {"digest": sha256_of(canonical_json(record))})
+    write_record(files.record, record)
 
 
 def read_checkpoint(uri: str) -> TrainingState:
@@ -141,7 +140,7 @@ def read_checkpoint(uri: str) -> TrainingState:
     """
     files = CheckpointFiles(uri)
     try:
-        record = _read_record(files.record)
+        record = read_record(files.record)
         weights = read_weights(files.weights).state
         logits = read_weights(files.val_logits).state
         optimiser = read_bytes(files.optimiser)
@@ -152,16 +151,6 @@ def read_checkpoint(uri: str) -> TrainingState:
     _compare(files.optimiser, record["optimiser_sha256"], sha256_of(optimiser))
     loaded = _load_optimiser(files.optimiser, optimiser)
     return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
-
-
-def _read_record(uri: str) -> dict[str, Any]:
-    try:
-        record = dict(read_json(uri))
-        digest = record.pop("digest")
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreCorrupt(uri, "the record of a checkpoint", repr(error)) from error
-    _compare(uri, digest, sha256_of(canonical_json(record)))
-    return record
 
 
 def _load_optimiser(uri: str, content: bytes) -> dict[str, Any]:

@@ -60,12 +60,13 @@ def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
 def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimits) -> None:
     view = request.view
     subject = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
-    if view.digest != mirror.view_digest_of(request.row, view.view_index):
+    digest, frame_crc = mirror.proof_of(request.row, view.view_index)
+    if view.digest != digest:
         raise ViewMismatch(
             f"{subject}: frames, crop, flip or jitter are not those of the teacher's view.\n"
             f"  {explain_digest(request, mirror)}"
         )
-    expected = mirror.frame_crc_of(request.row, view.view_index)[:: request.frame_stride]
+    expected = frame_crc[:: request.frame_stride]
     differing = [t for t in range(len(expected)) if expected[t] != clip.frame_crc[t]]
     if differing:
         mismatch = Mismatch(request, expected.tolist(), clip.frame_crc.tolist())

@@ -16,8 +16,7 @@ from pipeline.frames import store
 from pipeline.frames.prepared import PreparedVideo, prepare_video
 from pipeline.frames.store import FrameSpec, plan_frame_store
 from pipeline.frames.video import probe_video
-from pipeline.storage.sealed.seal import Seal
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.storage.sealed.store import Seal, open_for_writing
 
 LIMITS = VideoLimits()
 NUM_FRAMES = (40, 9, 24, 0, 33)  # the fourth is a bad video

@@ -1,4 +1,4 @@
-"""Stage one with an imaginary teacher, step by step, so that a test can stop it anywhere.
+"""Stores of an imaginary teacher, made at once or step by step, so that a test can stop anywhere.
 
 What the teacher says of a cell is a pure function of the video's content and of the view, as it is
 with a real one; and it counts its forward passes.
@@ -7,7 +7,7 @@ with a real one; and it counts its forward passes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,12 +19,11 @@ from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
 from pipeline.logits import generations, inheritance, journal, store
 from pipeline.logits.cells import Cells, centre, joined, unit_of
-from pipeline.logits.spec import StoreSpec, Unit, plan_shards, plan_store, plan_units
-from pipeline.storage.sealed.seal import Seal
-from pipeline.storage.sealed.store import finished_units, open_for_writing
+from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
+from pipeline.storage.sealed.store import FileEntry, Seal, finished_units, open_for_writing
 from pipeline.views.view import build_view, keyed_hash
 
-K, T = 4, 2
+K, T = 5, 2
 Cell = tuple[str, str, int]  # sample_id, sha256, view_index: all that its logits depend on
 
 
@@ -61,26 +60,20 @@ class Plan:
     num_views: int
     format: str = "parquet"
     seed: int = 0
+    clips_per_unit: int = 4
     units_per_shard: int = 2
 
     @cached_property
     def config(self) -> ExperimentConfig:
+        names = ("format", "clips_per_unit", "units_per_shard")
+        dataset = {"name": "imaginary", "root": "/videos", "layout": "folders", "num_classes": K}
         return ExperimentConfig.model_validate(
             {
                 "artefacts": "/artefacts",
-                "dataset": {
-                    "name": "imaginary",
-                    "root": "/videos",
-                    "layout": "folders",
-                    "num_classes": K,
-                },
+                "dataset": dataset,
                 "clip": {"num_frames": T},
                 "views": {"num_views": self.num_views, "seed": self.seed},
-                "store": {
-                    "format": self.format,
-                    "clips_per_unit": 4,
-                    "units_per_shard": self.units_per_shard,
-                },
+                "store": {name: getattr(self, name) for name in names},
             }
         )
 
@@ -96,6 +89,24 @@ class Plan:
     @cached_property
     def units(self) -> list[Unit]:
         return plan_units(self.spec, self.manifest.records)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        return plan_shards(self.spec, self.units)
+
+    def compute(self, unit: Unit) -> Cells:
+        return Teacher().run(self, unit.coordinates)
+
+    def write_units(self, root: str, units: Sequence[Unit]) -> None:
+        write_units(root, self.spec, units, self.compute)
+
+    def gather(self, root: str, shard: Shard) -> list[FileEntry]:
+        records = self.manifest.records[shard.rows.start : shard.rows.stop]
+        return store.gather_shard(root, self.spec, shard, records)
+
+    def write_store(self, root: str, *, backwards: bool = False) -> Seal:
+        records = self.manifest.records
+        return write_store(root, self.spec, records, self.compute, backwards=backwards)
 
     @cached_property
     def cells(self) -> dict[tuple[int, int], Cell]:
@@ -177,11 +188,10 @@ class Writer:
         yield "record"
         if self.seal is not None:
             return
-        shards = plan_shards(spec, plan.units)
         donors = inheritance.find_donors(self.root, self.home, spec, plan.manifest)
         yield "donors"
         known: dict[int, frozenset[tuple[int, int]]] = {}
-        for shard in shards if donors else ():
+        for shard in plan.shards if donors else ():
             finished = finished_units(self.home)
             known |= inheritance.inherit_units(self.home, spec, shard, donors, finished)
             yield "inherit"
@@ -191,9 +201,8 @@ class Writer:
                 self._run(unit, known)
                 yield "unit"
         entries = []
-        for shard in shards:
-            records = plan.manifest.records[shard.rows.start : shard.rows.stop]
-            entries += store.gather_shard(self.home, spec, shard, records)
+        for shard in plan.shards:
+            entries += plan.gather(self.home, shard)
             yield "gather"
         self.seal = store.seal_logits(self.home, spec, entries, provenance={})
         yield "seal"
@@ -209,7 +218,8 @@ class Writer:
         missing = [p for p in unit.coordinates if p not in known.get(unit.number, ())]
         cells = self.teacher.run(self.plan, missing)
         if known:
-            cells = inheritance.with_inherited(self.home, self.plan.spec, unit.number, cells)
+            inherited = journal.read_inherited(self.home, self.plan.spec, unit.number)
+            cells = joined([cells, inherited], self.plan.spec)
         whole = unit_of(self.plan.spec, unit.number, cells)
         journal.write_fragment(self.home, self.plan.spec, whole, cells)
 
@@ -219,3 +229,46 @@ def cache(root: str, plan: Plan, teacher: Teacher | None = None) -> Writer:
     job = Writer(root, plan, teacher or Teacher())
     job.finish()
     return job
+
+
+def write_units(
+    root: str, spec: StoreSpec, units: Sequence[Unit], compute: Callable[[Unit], Cells]
+) -> None:
+    """Begin a store and journal some of its units."""
+    open_for_writing(root, spec)
+    for unit in units:
+        journal.write_fragment(root, spec, unit, compute(unit))
+
+
+def write_store(
+    root: str,
+    spec: StoreSpec,
+    records: Sequence[VideoRecord],
+    compute: Callable[[Unit], Cells],
+    *,
+    backwards: bool = False,
+) -> Seal:
+    """Make a whole store; the order of its units and shards is recorded, and decides nothing."""
+    units, step = plan_units(spec, records), -1 if backwards else 1
+    write_units(root, spec, units[::step], compute)
+    entries = [
+        entry
+        for shard in plan_shards(spec, units)[::step]
+        for entry in store.gather_shard(
+            root, spec, shard, records[shard.rows.start : shard.rows.stop]
+        )
+    ]
+    return store.seal_logits(root, spec, entries, provenance={"backwards": backwards})
+
+
+# 24 videos of train, 5 of val, one of them bad; three rows a unit, twelve a shard.
+BAD_VIDEO = 7
+EXAMPLE = Plan(
+    tuple(
+        Video(f"v_{n:03d}_ü", "train" if n < 24 else "val", good=n != BAD_VIDEO, label=n % K)
+        for n in range(29)
+    ),
+    num_views=3,
+    clips_per_unit=10,
+    units_per_shard=4,
+)

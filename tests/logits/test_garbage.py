@@ -81,12 +81,6 @@ def test_only_garbage_is_collected(root, format, stopped_after, tmp_path):
     assert cache(root, grown).seal == cache(str(tmp_path / "once"), grown).seal
 
 
-def test_what_is_young_stays(root):
-    cache(root, SMALL)
-    litter(root)
-    assert find_garbage(root, written_before=time.time() - 60) == []
-
-
 def test_journals_of_sealed_stores_go_if_that_is_asked_for(local_root):
     cache(local_root, SMALL)
     job = Writer(local_root, GROWN, Teacher())
@@ -98,7 +92,7 @@ def test_journals_of_sealed_stores_go_if_that_is_asked_for(local_root):
     assert not finished_units(local_root)
     assert finished_units(job.home)
     records, policy = SMALL.manifest.records, SMALL.config.views
-    assert examine(open_store(local_root), records, policy).healthy
+    assert not examine(open_store(local_root), records, policy).findings
     assert cache(local_root, GROWN).seal.root_digest
     fresh = os.stat(Path(local_root, "seal.json")).st_mtime - 1
     assert find_garbage(local_root, written_before=fresh, journals=True) == []
@@ -114,10 +108,8 @@ def test_a_second_writer_has_time_to_end_with_the_journal_of_a_sealed_store(loca
         assert {each.kind for each in found} == kinds
 
 
-@pytest.mark.parametrize("format", ["zarr", "parquet"])
-def test_a_flipped_digit_of_the_layout_makes_no_paid_work_garbage(local_root, format):
-    plan = replace(SMALL, format=format)
-    cache(local_root, plan)
+def test_a_flipped_digit_of_the_layout_makes_no_paid_work_garbage(local_root):
+    cache(local_root, SMALL)
     identity = Path(local_root, "identity.json")
     before = identity.read_text()
     identity.write_text(before.replace('"num_rows": 11', '"num_rows": 1'))
@@ -125,12 +117,9 @@ def test_a_flipped_digit_of_the_layout_makes_no_paid_work_garbage(local_root, fo
     assert collect(local_root) == []
 
 
-def test_a_folder_that_is_no_store_is_left_alone(root):
+def test_a_folder_that_is_no_store_is_left_alone(root, tmp_path):
     write_bytes(join_uri(root, "journal", TORN), b"of whom?")
     assert collect(root) == []
-
-
-def test_where_no_store_is_the_job_says_so(tmp_path):
     config = SMALL.config.model_copy(update={"artefacts": str(tmp_path / "elsewhere")})
     with pytest.raises(StoreIncomplete, match=r"neither a logit store at .*elsewhere/store nor"):
         run_gc(config, delete=True, min_age_hours=0, journals=False)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.errors import StoreCorrupt, StoreIncomplete
+from pipeline.errors import StoreIncomplete
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.logits.store import open_store
 from pipeline.storage.files import sha256_of
@@ -33,8 +32,9 @@ def test_mirror_equals_store(sealed, tmp_path):
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits, grid.logits[rows, [2, 0, 1, 3]])
     assert mirror.root_digest == store.root_digest
-    assert mirror.view_digest_of(3, 1) == grid.view_digest[3, 1]
-    np.testing.assert_array_equal(mirror.frame_crc_of(25, -1), grid.frame_crc[25, 3])
+    digest, frame_crc = mirror.proof_of(25, -1)
+    assert digest == grid.view_digest[25, 3]
+    np.testing.assert_array_equal(frame_crc, grid.frame_crc[25, 3])
 
 
 def test_cells_without_logits_are_an_error(sealed, tmp_path):
@@ -44,55 +44,31 @@ def test_cells_without_logits_are_an_error(sealed, tmp_path):
     with pytest.raises(StoreIncomplete, match="row 25, view 0 holds no logits: MISSING"):
         mirror.teacher_logits([25], [0])
     with pytest.raises(StoreIncomplete, match="MISSING"):
-        mirror.view_digest_of(25, 0)
+        mirror.proof_of(25, 0)
 
 
-def test_two_processes_share_one_mirror(parquet_store, tmp_path):
-    _, root = parquet_store
+def test_two_processes_share_one_mirror(store_uri, tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        first, second = pool.starmap(open_mirror, [(root, tmp_path)] * 2)
-    assert content_of(first) == content_of(second) == content_of(open_mirror(root, tmp_path))
-    digest = open_store(root).root_digest
+        first, second = pool.starmap(open_mirror, [(store_uri, tmp_path)] * 2)
+    assert content_of(first) == content_of(second) == content_of(open_mirror(store_uri, tmp_path))
+    digest = open_store(store_uri).root_digest
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {digest, f"{digest}.lock", f"{digest}.verified"}
 
 
-def test_damage_is_found_by_the_next_job(parquet_store, tmp_path, monkeypatch):
-    _, root = parquet_store
+def test_damage_is_found_by_the_next_job(store_uri, tmp_path, caplog, monkeypatch):
+    """What is healed is tried for every file and damage in ``test_bit_rot.py``."""
     monkeypatch.setenv(JOB_VARIABLE, "first")
-    before = content_of(open_mirror(root, tmp_path))
-    path = tmp_path / open_store(root).root_digest / "label.npy"
+    before = content_of(open_mirror(store_uri, tmp_path))
+    path = tmp_path / open_store(store_uri).root_digest / "label.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
-    assert content_of(open_mirror(root, tmp_path)) != before  # it is not hashed twice in a job
+    assert content_of(open_mirror(store_uri, tmp_path)) != before  # a job hashes it only once
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert content_of(pool.apply(open_mirror, (root, tmp_path))) != before
+        assert content_of(pool.apply(open_mirror, (store_uri, tmp_path))) != before
+    killed = path.parent.with_name(f"{path.parent.name}.building")  # while it was made
+    killed.mkdir()
+    (killed / "logits.npy").write_bytes(b"half")
     monkeypatch.setenv(JOB_VARIABLE, "next")
-    assert content_of(open_mirror(root, tmp_path)) == before
-
-
-@pytest.mark.parametrize("name", ["mirror.json", "logits.npy"])
-def test_a_damaged_file_is_named_and_healed(parquet_store, tmp_path, caplog, monkeypatch, name):
-    _, root = parquet_store
-    before = content_of(open_mirror(root, tmp_path))
-    (tmp_path / open_store(root).root_digest / name).unlink()
-    monkeypatch.setenv(JOB_VARIABLE, "next")
-    assert content_of(open_mirror(root, tmp_path)) == before
-    assert f"{name} is damaged" in caplog.text
-
-
-def test_a_build_that_was_killed_is_swept_up(parquet_store, tmp_path):
-    _, root = parquet_store
-    building = tmp_path / f"{open_store(root).root_digest}.building"
-    building.mkdir()
-    (building / "logits.npy").write_bytes(b"half")
-    open_mirror(root, tmp_path)
-    assert not building.exists()
-
-
-def test_a_damaged_store_makes_no_mirror(example, local_root, tmp_path):
-    example.write_store(local_root)
-    path = Path(local_root) / open_store(local_root).seal.files[-1].name
-    path.write_bytes(b"")
-    with pytest.raises(StoreCorrupt, match=path.name):
-        open_mirror(local_root, tmp_path / "mirrors")
-    assert not (tmp_path / "mirrors" / open_store(local_root).root_digest).exists()
+    assert content_of(open_mirror(store_uri, tmp_path)) == before
+    assert "label.npy is damaged" in caplog.text
+    assert not killed.exists()

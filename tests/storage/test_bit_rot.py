@@ -1,15 +1,17 @@
-"""Damage to any file that we write: it is refused by name, or what is read is what was written.
+"""Damage to any file that a command reads: it is refused by name, or changes nothing.
 
-One table of kinds of file, and for each the reader that a stage uses. ``make chaos`` runs the long
-sizes.
+The functions run that a command consists of, without Ray, on an experiment of which one file is
+damaged. A command stops with an error of ours that names the file or its artefact (found), or comes
+to the same result as before (harmless). ``make chaos`` runs the long sizes; the counts of each
+command are in the JUnit file.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,352 +20,320 @@ import pytest
 import torch
 
 from dvflnet.weights import state_digest
-from pipeline.config.schema import VideoLimits
-from pipeline.dataset.manifest import Manifest, read_manifest, write_manifest
-from pipeline.errors import FingerprintMismatch, PipelineError
+from pipeline.config.schema import ExperimentConfig
+from pipeline.errors import PipelineError
 from pipeline.frames import store as frame_store
-from pipeline.frames.store import open_frame_store
-from pipeline.logits import journal as logit_journal
-from pipeline.logits.mirror import open_mirror
-from pipeline.logits.store import open_store
-from pipeline.networks.weight_files import read_weights, write_weights
-from pipeline.storage.files import sha256_of
-from pipeline.storage.sealed.identity import differences
-from pipeline.storage.sealed.store import open_for_writing
+from pipeline.frames.prepared import prepare_video
+from pipeline.frames.source import read_source, read_videos
+from pipeline.logits.generations import record_videos
+from pipeline.logits.inheritance import find_donors, inherit_units
+from pipeline.logits.journal import read_fragment
+from pipeline.logits.spec import plan_store
+from pipeline.logits.store import gather_shard, open_store, seal_logits
+from pipeline.networks.teacher import check_teacher
+from pipeline.networks.trained import load_trained
+from pipeline.networks.weight_files import read_weights
+from pipeline.stages.cache import plan_cache
+from pipeline.stages.doctor import run_doctor
+from pipeline.stages.evaluate import plan_evaluation
+from pipeline.stages.index import plan_index
+from pipeline.stages.prepare import plan_frames
+from pipeline.storage.files import join_uri, read_record, sha256_of, write_record
+from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
-from pipeline.views.decoder import DecodeProcess
-from pipeline.views.view import Box, View
-from tests.frames.conftest import Example as FrameExample
-from tests.logits.conftest import Example as LogitExample
+from pipeline.training.plan import open_plan_mirror, plan_student
+from pipeline.views.clip import clips_of
+from tests.conftest import CLASS_NAMES, Dataset, real_cells
+from tests.logits.imaginary import write_store
+from tests.untrained_student import write_student
 
-FLIPS = [40, pytest.param(200, marks=pytest.mark.chaos)]
-TRUNCATIONS = [16, pytest.param(64, marks=pytest.mark.chaos)]
-MIN_FLIPS_DETECTED = 0.5  # the rest are padding, spaces and free text, or a mirror that was healed
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file: where a good one is, and how a stage reads it.
-
-    ``read`` gets the folder and returns all that it holds. What ``heals`` is made again when it is
-    damaged, and what is ``remade`` when it is missing.
-    """
-
-    folder: Path
-    name: str
-    sibling: str
-    read: Callable[[Path], Any]
-    heals: bool = False
-    remade: bool = False
-
-    @property
-    def content(self) -> bytes:
-        return (self.folder / self.name).read_bytes()
+LONG = [pytest.mark.chaos, pytest.mark.timeout(3600)]
+WEIGHTS, PUBLISHED = "student.safetensors", "teacher.pth"
+FRAMES = {"source": "prepared", "num_candidates": 12, "short_side": 32, "videos_per_unit": 8}
 
 
-# --- readers --------------------------------------------------------------------------------------
+def config_of(dataset: Dataset, folder: Path, **sections: Any) -> ExperimentConfig:
+    defaults = {"frames": FRAMES | {"units_per_file": 2}, "views": {"num_views": 2}}
+    return dataset.config(folder, **defaults | sections)
 
 
-def digest_of(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: sha256_of(value.tobytes()) if isinstance(value, np.ndarray) else value
-        for name, value in arrays.items()
-    }
+def with_section(config: ExperimentConfig, name: str, **settings: Any) -> ExperimentConfig:
+    section = getattr(config, name).model_copy(update=settings)
+    return config.model_copy(update={name: section})
 
 
-def read_store(root: Path) -> Any:
-    store = open_store(str(root))
-    store.verify()
-    return store.root_digest, store.spec, digest_of(vars(store.read_shard(0)))
-
-
-def read_frames(decoder: DecodeProcess, root: Path) -> Any:
-    """Read in a process of its own: what is mapped may crash it."""
-    store = open_frame_store(str(root))
-    clips = []
-    for record in store.manifest.records:
-        whole = View(
-            0, tuple(range(record.num_frames)), Box(0, 0, record.height, record.width), flip=False
-        )
-        clips += decoder.clips(record, [whole], VideoLimits(), side=32)
-    portable = [replace(record, uri="") for record in store.manifest.records]
-    return store.root_digest, portable, [clip.frames.tobytes() for clip in clips]
-
-
-def read_state(folder: Path) -> Any:
-    state = read_checkpoint(str(folder))
-    tensors = {**state.weights, "val_logits": state.val_logits}
-    return state.step, state.seconds, state_digest(tensors), repr(state.optimiser)
-
-
-def read_mirror(store: Path, folder: Path) -> Any:
-    mirror = open_mirror(str(store), folder)
-    return digest_of({name: np.asarray(value) for name, value in arrays_of(mirror)})
-
-
-def arrays_of(mirror: Any) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in vars(mirror).items() if isinstance(value, np.ndarray)]
-
-
-def check_same(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:
-    if differing := differences(expected, found):
-        raise FingerprintMismatch(str(folder), differing)
-
-
-# --- the table ------------------------------------------------------------------------------------
-
-
-def logit_kinds(root: Path, format_: str) -> dict[str, Kind]:
-    example = LogitExample(format_)
-    example.write_store(str(root))
-    opened = root.with_name(f"{root.name}-open")  # begun, not sealed
-    example.write_units(str(opened), example.units[:2])
-    names = [entry.name for entry in open_store(str(root)).seal.files]
-    shards = [name for name in names if name.endswith((".parquet", "logits/c/0/0/0", "/c/1/0/0"))]
-    shared = [name for name in names if name.endswith("zarr.json")] or [
-        "identity.json",
-        "seal.json",
-    ]
-
-    def read_fragment(folder: Path) -> Any:
-        cells = logit_journal.read_fragment(str(folder), example.spec, example.units[0])
-        return digest_of(vars(cells))
-
-    def read_identity(folder: Path) -> Any:
-        return open_for_writing(str(folder), example.spec)
-
-    mirrors = root.with_name(f"{root.name}-mirrors")
-    mirror = f"{open_mirror(str(root), mirrors).root_digest}"
-
-    def read_mirrored(folder: Path) -> Any:
-        return read_mirror(root, folder)
-
-    fragments = "journal/unit-000000.parquet", "journal/unit-000001.parquet"
-    return {
-        f"{format_} shard": Kind(root, shards[0], shards[1], read_store),
-        f"{format_} metadata": Kind(root, shared[0], shared[1], read_store),
-        "logit fragment": Kind(opened, *fragments, read_fragment),
-        "identity, open store": Kind(
-            opened, "identity.json", fragments[0], read_identity, remade=True
-        ),
-        "identity": Kind(root, "identity.json", "seal.json", read_store),
-        "seal": Kind(root, "seal.json", "identity.json", read_store),
-        "mirror record": Kind(
-            mirrors, f"{mirror}/mirror.json", f"{mirror}/label.npy", read_mirrored, heals=True
-        ),
-        "mirror array": Kind(
-            mirrors, f"{mirror}/logits.npy", f"{mirror}/status.npy", read_mirrored, heals=True
-        ),
-    }
-
-
-def frame_kinds(root: Path, videos: Manifest, decoder: DecodeProcess) -> dict[str, Kind]:
-    example = FrameExample(videos)
-    example.write_store(str(root))
-
-    def read_fragment(folder: Path) -> Any:
-        return frame_store.read_fragment(str(folder), example.spec, 0)
-
-    def read(folder: Path) -> Any:
-        return read_frames(decoder, folder)
-
-    fragments = "journal/unit-000000.parquet", "journal/unit-000001.parquet"
-    files = "frames-00000.arrow", "frames-00001.arrow"
-    return {
-        "frame fragment": Kind(root, *fragments, read_fragment),
-        "prepared frames": Kind(root, *files, read),
-        "prepared manifest": Kind(root, "manifest.parquet", "identity.json", read),
-        "seal of frames": Kind(root, "seal.json", "identity.json", read),
-    }
-
-
-def manifest_kinds(folder: Path) -> dict[str, Kind]:
-    """Files that stand alone: only a store's identity tells one sound file from another."""
-    example = LogitExample("parquet")
-    state = {"head.weight": torch.randn(5, 9), "head.bias": torch.randn(5)}
-    folder.mkdir()
-    write_manifest(example.manifest, str(folder / "manifest.parquet"), root="/videos")
-    fewer = replace(example.manifest, records=example.manifest.records[1:])
-    write_manifest(fewer, str(folder / "other.parquet"), root="/videos")
-    write_weights(str(folder / "weights.safetensors"), state, {"run": "w"}, class_names=["a", "ü"])
-    write_weights(str(folder / "other.safetensors"), {"a": torch.ones(5)}, {"run": "o"})
-    torch.save(state, folder / "weights.pth")
-    torch.save({"a": torch.ones(5)}, folder / "other.pth")
-
-    def manifest_of(folder: Path) -> Any:
-        manifest = read_manifest(str(folder / "manifest.parquet"))
-        expected, found = ({"manifest_digest": m.digest} for m in (example.manifest, manifest))
-        check_same(folder, expected, found)
-        return manifest
-
-    def weights_of(name: str) -> Callable[[Path], Any]:
-        def read(folder: Path) -> Any:
-            file = read_weights(str(folder / name))
-            expected, found = ({"weights_sha256": state_digest(s)} for s in (state, file.state))
-            check_same(folder, expected, found)
-            return found, file.metadata
-
-        return read
-
-    return {
-        "manifest": Kind(folder, "manifest.parquet", "other.parquet", manifest_of),
-        "weights": Kind(
-            folder, "weights.safetensors", "other.safetensors", weights_of("weights.safetensors")
-        ),
-        "published weights": Kind(folder, "weights.pth", "other.pth", weights_of("weights.pth")),
-    }
-
-
-def checkpoint_kinds(folder: Path) -> dict[str, Kind]:
-    layer = torch.nn.Linear(5, 3)
-    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
-    layer(torch.randn(4, 5)).square().sum().backward()
-    optimiser.step()
-    weights = {name: tensor.detach() for name, tensor in layer.state_dict().items()}
-    state = TrainingState(3, 1.5, torch.randn(6, 3), weights, optimiser.state_dict())
-    folder.mkdir()
-    write_checkpoint(str(folder), state, class_names=("a", "b", "c"), facts={"run": "w0.2"})
-    siblings = {
-        "checkpoint.json": "optimiser.pt",
-        "weights.safetensors": "val_logits.safetensors",
-        "val_logits.safetensors": "weights.safetensors",
-        "optimiser.pt": "checkpoint.json",
-    }
-    return {
-        f"checkpoint {name}": Kind(folder, name, sibling, read_state)
-        for name, sibling in siblings.items()
-    }
+def in_parquet(config: ExperimentConfig) -> ExperimentConfig:
+    uri = join_uri(config.artefacts, "parquet")
+    return with_section(config, "store", format="parquet", uri=uri)
 
 
 @pytest.fixture(scope="module")
-def kinds(dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kind]]:
-    folder, decoder = tmp_path_factory.mktemp("kinds"), DecodeProcess()
-    videos = replace(dataset.manifest, records=dataset.manifest.records[:6])
-    yield {
-        **logit_kinds(folder / "zarr", "zarr"),
-        **logit_kinds(folder / "parquet", "parquet"),
-        **frame_kinds(folder / "frames", videos, decoder),
-        **manifest_kinds(folder / "alone"),
-        **checkpoint_kinds(folder / "checkpoint"),
+def experiment(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that stages leave, made without Ray."""
+    folder = tmp_path_factory.mktemp("experiment") / "first"
+    config = config_of(dataset, folder)
+    dataset.publish(config)
+    write_frames(config)
+    teacher = folder / "teacher" / "last.safetensors"
+    teacher.parent.mkdir()
+    write_student(config, teacher, CLASS_NAMES, seed=1)
+    manifest = read_source(config)
+    digest = check_teacher(config, CLASS_NAMES)
+    torch.save(read_weights(str(teacher)).state, folder / PUBLISHED)
+    for each in (config, in_parquet(config)):
+        spec = plan_store(each, manifest=manifest, teacher_digest=digest)
+        write_store(
+            each.store_uri, spec, manifest.records, lambda unit: real_cells(config, manifest, unit)
+        )
+        record_videos(each.store_uri, manifest)
+    grow(config)
+    write_student(config, folder / WEIGHTS, CLASS_NAMES, seed=2)
+    files = plan_student(config).files
+    weights = {"a": torch.randn(3, 4)}
+    state = TrainingState(3, 1.5, torch.randn(4, 2), weights, {"state": {0: torch.ones(3)}})
+    Path(files.folder, "epoch_0001").mkdir(parents=True)
+    write_checkpoint(f"{files.folder}/epoch_0001", state, class_names=CLASS_NAMES, facts={})
+    write_record(files.result, {"name": "x", "metrics": {"best/top1": 0.875, "train/seconds": 3}})
+    summary = {"text": "top-1 0.875", "networks": {"x": {"top1": 0.875}}}
+    write_record(f"{evaluation_of(config).folder}/summary.json", summary)
+    return folder
+
+
+def write_frames(config: ExperimentConfig) -> None:
+    plan, limits = plan_frames(config), config.dataset.limits
+    open_for_writing(plan.root, plan.spec)
+    for unit in range(plan.spec.num_units):
+        rows = plan.spec.unit_rows(unit)
+        records = plan.videos.records[rows.start : rows.stop]
+        videos = [prepare_video(record, limits, frames=config.frames) for record in records]
+        frame_store.write_fragment(plan.root, plan.spec, unit, videos)
+    seal_frames(config)
+
+
+# --- what the commands do with files of ours --------------------------------------------------
+
+
+def index(config: ExperimentConfig) -> Any:
+    return plan_index(config).as_text()
+
+
+def prepare(config: ExperimentConfig) -> Any:
+    plan = plan_frames(config)
+    if open_for_writing(plan.root, plan.spec) is None:
+        seal_frames(config)
+    return frame_store.open_frame_store(plan.root).root_digest
+
+
+def seal_frames(config: ExperimentConfig) -> Any:
+    """Gather from the journal and seal, as a job that goes on."""
+    plan = plan_frames(config)
+    numbers = range(plan.spec.num_files)
+    files = [frame_store.gather_file(plan.root, plan.spec, number) for number in numbers]
+    return frame_store.seal_frames(
+        plan.root, plan.spec, files, videos=read_videos(config), provenance={}
+    ).root_digest
+
+
+def cache(config: ExperimentConfig) -> Any:
+    plan = plan_cache(config)
+    if open_for_writing(plan.root, plan.spec) is None:
+        seal_cache(config)
+    record_videos(plan.root, plan.manifest)
+    return open_store(plan.root).root_digest
+
+
+def cache_published(config: ExperimentConfig) -> Any:
+    """The same teacher in a file that names no classes and has no digest of its own."""
+    weights = join_uri(config.artefacts, PUBLISHED)
+    return cache(with_section(config, "teacher", weights=weights, class_names="as_dataset"))
+
+
+def grow(config: ExperimentConfig) -> Any:
+    """Take over the cells of the store for one of more views."""
+    plan = plan_cache(with_section(config, "views", num_views=3))
+    open_for_writing(plan.root, plan.spec)
+    record_videos(plan.root, plan.manifest)
+    donors = find_donors(config.store_uri, plan.root, plan.spec, plan.manifest)
+    found = [inherit_units(plan.root, plan.spec, shard, donors, set()) for shard in plan.shards]
+    whole = [
+        read_fragment(plan.root, plan.spec, unit)
+        for unit in plan.units
+        if unit.number in finished_units(plan.root)
+    ]
+    return found, [cells.logits.tobytes() for cells in whole]
+
+
+def seal_cache(config: ExperimentConfig) -> Any:
+    plan = plan_cache(config)
+    entries = [
+        entry
+        for shard in plan.shards
+        for entry in gather_shard(plan.root, plan.spec, shard, plan.records(shard.rows))
+    ]
+    return seal_logits(plan.root, plan.spec, entries, provenance={}).root_digest
+
+
+def pixels(config: ExperimentConfig, views: list[tuple[Any, Any]]) -> list[bytes]:
+    limits, side = config.dataset.limits, config.clip.side
+    clips = [clips_of(record, [view], limits, side=side)[0] for record, view in views]
+    return [clip.frames.tobytes() for clip in clips]
+
+
+def train_first(config: ExperimentConfig) -> Any:
+    """On a machine that has no mirror yet."""
+    shutil.rmtree(join_uri(config.artefacts, "mirrors"), ignore_errors=True)
+    return train(config)
+
+
+def train(config: ExperimentConfig) -> Any:
+    plan = plan_student(config)
+    mirror = open_plan_mirror(plan)
+    arrays = {
+        k: sha256_of(v.tobytes()) for k, v in vars(mirror).items() if isinstance(v, np.ndarray)
     }
-    decoder.close()
+    requests = [request for step in plan.train_requests(0, 0) for request in step][:20]
+    clips = pixels(config, [(request.record, request.view) for request in requests])
+    state = read_checkpoint(plan.files.checkpoint("epoch_0001").folder)
+    resumed = (state.step, state.seconds, state_digest({**state.weights, "v": state.val_logits}))
+    return plan.key, arrays, clips, resumed, repr(state.optimiser), read_record(plan.files.result)
 
 
-NAMES = [
-    "logit fragment",
-    "zarr shard",
-    "zarr metadata",
-    "parquet shard",
-    "identity",
-    "identity, open store",
-    "seal",
-    "mirror record",
-    "mirror array",
-    "frame fragment",
-    "prepared frames",
-    "prepared manifest",
-    "seal of frames",
-    "manifest",
-    "weights",
-    "published weights",
-    "checkpoint checkpoint.json",
-    "checkpoint weights.safetensors",
-    "checkpoint val_logits.safetensors",
-    "checkpoint optimiser.pt",
-]
+def evaluation_of(config: ExperimentConfig) -> Any:
+    return plan_evaluation(config, checkpoints=[join_uri(config.artefacts, WEIGHTS)])
 
 
-@pytest.fixture(params=NAMES)
-def kind(request: pytest.FixtureRequest, kinds: dict[str, Kind]) -> Kind:
-    return kinds[request.param]
+def evaluate(config: ExperimentConfig) -> Any:
+    plan = evaluation_of(config)
+    recipe = plan.networks[-1].recipe
+    records = [plan.manifest.records[row] for row in plan.rows]
+    clips = pixels(config, [(record, recipe.evaluation_view(record)) for record in records])
+    digests = [state_digest(network.network.state_dict()) for network in plan.networks]
+    return plan.key, clips, digests, read_record(join_uri(plan.folder, "summary.json"))
 
 
-class Trials:
-    """Damage copies of a good file, and count what comes of it."""
-
-    def __init__(self, kind: Kind, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
-        self.expected = kind.read(kind.folder)
-        self.num_tried = self.num_detected = 0
-
-    def of_contents(self, contents: Iterable[bytes]) -> None:
-        """Read one copy whose file has other content each time; a complaint must name it."""
-        copy = self.folder / "copy"
-        shutil.copytree(self.kind.folder, copy)
-        for number, content in enumerate(contents):
-            copy = copy.rename(self.folder / str(number))  # as mapped files are kept by their path
-            (copy / self.kind.name).unlink()
-            (copy / self.kind.name).write_bytes(content)
-            self._read(copy, self.kind.name)
-
-    def of(self, damage: Callable[[Path], object]) -> None:
-        """Read a copy that was damaged; a complaint must name its folder."""
-        copy = self.folder / f"copy {self.num_tried}"
-        shutil.copytree(self.kind.folder, copy)
-        damage(copy)
-        self._read(copy, str(copy))
-
-    def _read(self, copy: Path, named: str) -> None:
-        self.num_tried += 1
-        try:
-            found = self.kind.read(copy)
-        except (PipelineError, FileNotFoundError) as error:
-            self.num_detected += 1
-            if isinstance(error, FingerprintMismatch):  # is about the whole of an artefact
-                named = str(copy)
-            assert named in str(error), error  # noqa: PT017
-        else:
-            assert found == self.expected, "missed"
+def predict(config: ExperimentConfig) -> Any:
+    trained = load_trained(join_uri(config.artefacts, WEIGHTS))
+    state = state_digest(trained.network.state_dict())
+    return state, trained.class_names, trained.recipe, trained.config
 
 
-@pytest.fixture
-def trials(kind: Kind, tmp_path: Path, record_property: Callable[..., None]) -> Iterator[Trials]:
-    trials = Trials(kind, tmp_path)
-    yield trials
-    record_property("tried", trials.num_tried)
-    record_property("detected", trials.num_detected)
+def doctor(config: ExperimentConfig) -> Any:
+    run_doctor(config, num_verified=0, json_uri=None)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does, and patterns of the files that it reads, below the experiment."""
+
+    run: Callable[[ExperimentConfig], Any]
+    reads: tuple[str, ...]
+
+
+SOURCE = ("manifest.parquet", "frames/*.json", "frames/manifest.parquet")
+PIXELS, STORE = (*SOURCE, "frames/*.arrow"), ("store/*.json", "store/logits.zarr/**/*")
+TEACHER = "teacher/*"
+COMMANDS = {
+    "index again": Command(index, ("manifest.parquet",)),
+    "prepare again": Command(prepare, SOURCE),
+    "prepare, sealing": Command(seal_frames, ("manifest.parquet", "frames/**/*")),
+    "cache again": Command(cache, (*SOURCE, "store/*.json", TEACHER)),
+    "cache again, published teacher": Command(cache_published, (*SOURCE, PUBLISHED)),
+    "cache, sealing": Command(seal_cache, (*SOURCE, *STORE, "store/journal/*", TEACHER)),
+    "cache, growing": Command(grow, (*STORE, "store/generations/**/*")),
+    "train": Command(train_first, (*PIXELS, *STORE, TEACHER, "runs/**/*")),
+    "train again": Command(train, ("store/*.json", "mirrors/**/*")),
+    "evaluate": Command(evaluate, (*PIXELS, TEACHER, WEIGHTS, "evaluations/**/*")),
+    "predict": Command(predict, (WEIGHTS,)),
+    "doctor": Command(doctor, (*PIXELS, *STORE, "store/journal/*")),
+    "doctor, Parquet": Command(lambda config: doctor(in_parquet(config)), ("parquet/**/*",)),
+}
 
 
 # --- the damage -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_flips", FLIPS)
-def test_a_flipped_bit(kind: Kind, trials: Trials, num_flips: int) -> None:
-    draws, content = random.Random(num_flips), kind.content
-
-    def flipped() -> bytes:
-        damaged, bit = bytearray(content), draws.randrange(8 * len(content))
-        damaged[bit // 8] ^= 1 << bit % 8
-        return bytes(damaged)
-
-    trials.of_contents(flipped() for _ in range(num_flips))
-    assert kind.heals or trials.num_detected > MIN_FLIPS_DETECTED * num_flips
+def flip(path: Path, draws: random.Random, files: list[Path]) -> None:
+    content = bytearray(path.read_bytes())
+    bit = draws.randrange(8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    replace_file(path, bytes(content))
 
 
-@pytest.mark.parametrize("num_places", TRUNCATIONS)
-def test_a_truncated_file(kind: Kind, trials: Trials, num_places: int) -> None:
-    content = kind.content
-    trials.of_contents(content[: place * len(content) // num_places] for place in range(num_places))
-    assert trials.num_detected == (0 if kind.heals else num_places)
+def truncate(path: Path, draws: random.Random, files: list[Path]) -> None:
+    content = path.read_bytes()
+    replace_file(path, content[: draws.randrange(len(content))])
 
 
-def test_a_missing_file(kind: Kind, trials: Trials) -> None:
-    trials.of(lambda copy: (copy / kind.name).unlink())
-    assert trials.num_detected == (0 if kind.heals or kind.remade else 1)
+def lose(path: Path, draws: random.Random, files: list[Path]) -> None:
+    path.unlink()
 
 
-def test_a_file_too_many(kind: Kind, trials: Trials) -> None:
-    for name in (f"{kind.name}.tmp", f"{Path(kind.name).parent}/unit-000099.parquet"):
-        trials.of(lambda copy, name=name: shutil.copy(copy / kind.sibling, copy / name))
-    assert trials.num_detected == 0
+def swap(path: Path, draws: random.Random, files: list[Path]) -> None:
+    """Put another file in its place."""
+    replace_file(path, draws.choice(files).read_bytes())
 
 
-def test_two_swapped_files(kind: Kind, trials: Trials) -> None:
-    def swap(copy: Path) -> None:
-        first, second = copy / kind.name, copy / kind.sibling
-        first.rename(copy / "between")
-        second.rename(first)
-        (copy / "between").rename(second)
+def add(path: Path, draws: random.Random, files: list[Path]) -> None:
+    """Add files that belong to nothing."""
+    for name in (f"{path.name}.tmp", "unit-000099.parquet"):
+        shutil.copy(path, path.with_name(name))
 
-    trials.of(swap)
-    assert trials.num_detected == (0 if kind.heals else 1)
+
+def replace_file(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)  # a file that is mapped stays as it was
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "times"),
+    [
+        *((flip, 8), (truncate, 3), (lose, 2), (swap, 2), (add, 1)),
+        pytest.param(flip, 200, marks=LONG),
+        pytest.param(truncate, 64, marks=LONG),
+        pytest.param(swap, 64, marks=LONG),
+    ],
+)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_damage_is_found_or_harmless(
+    name: str,
+    damage: Callable[[Path, random.Random, list[Path]], None],
+    times: int,
+    experiment: Path,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    command, draws, missed, num_found = COMMANDS[name], random.Random(f"{name} {times}"), [], 0
+    folder = experiment.rename(experiment.with_name("second"))
+
+    def outcome() -> Any:
+        monkeypatch.setattr("pipeline.training.plan.MIRRORS", folder / "mirrors")
+        return command.run(config_of(dataset, folder))
+
+    try:
+        expected = outcome()
+        found = {path for pattern in command.reads for path in folder.glob(pattern)}
+        names = sorted(path.relative_to(folder) for path in found if path.is_file())
+        for number in range(times):
+            # Files that are mapped or verified are remembered by their path.
+            folder = folder.rename(experiment.with_name(f"{name} {number}"))
+            files = [folder / relative for relative in names]
+            path = draws.choice(files)
+            content = path.read_bytes()
+            damage(path, draws, files)
+            try:
+                if outcome() != expected:
+                    missed.append(str(path))
+            except (PipelineError, FileNotFoundError) as error:
+                num_found += 1
+                assert path.name in str(error) or str(folder) in str(error), error  # noqa: PT017
+            replace_file(path, content)
+            for extra in (f"{path.name}.tmp", "unit-000099.parquet"):
+                path.with_name(extra).unlink(missing_ok=True)
+    finally:
+        folder.rename(experiment)
+    harmless = times - num_found - len(missed)
+    for what, count in (("found", num_found), ("harmless", harmless), ("missed", len(missed))):
+        record_property(what, count)
+    assert not missed

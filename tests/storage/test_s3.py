@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from pipeline.config.schema import VideoLimits
 from pipeline.errors import ConfigError, StorageUnavailable
@@ -119,13 +120,41 @@ def test_half_an_answer_is_none(call, uri, proxy):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_denied_access_is_said_at_once(call, uri, proxy):
-    proxy.inject("403")
-    with pytest.raises(StorageUnavailable, match="AWS_ACCESS_KEY_ID") as caught:
+@pytest.mark.parametrize(
+    "fault", ["403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"]
+)
+def test_denied_access_is_said_at_once(call, fault, uri, proxy):
+    proxy.inject(fault)
+    with pytest.raises(StorageUnavailable, match=r"access denied|refuses") as caught:
         CALLS[call](uri)
     assert os.path.dirname(uri) in str(caught.value)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
     assert proxy.num_requests == 1
+
+
+@pytest.mark.parametrize("call", ["read", "write", "names"])
+@pytest.mark.parametrize("fault", ["ExpiredToken", "AuthorizationHeaderMalformed"])
+def test_other_refusals_are_said_at_once(call, fault, uri, proxy):
+    proxy.inject(fault)
+    with pytest.raises(StorageUnavailable, match=fault):
+        CALLS[call](uri)
+    assert proxy.num_requests <= 2  # botocore may look for the bucket's region
+
+
+def test_a_proxy_is_named(uri, proxy, monkeypatch):
+    proxy.inject("403")
+    monkeypatch.setenv(DEADLINE_VARIABLE, str(SHORT_SECONDS))
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")  # nothing listens there
+    s3fs.S3FileSystem.clear_instance_cache()  # a client keeps the proxy that it began with
+    with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:9 .*no_proxy") as caught:
+        files.read_bytes(uri)
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv(DEADLINE_VARIABLE)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StorageUnavailable, match="access denied") as caught:
+        files.read_bytes(uri)
+    assert "no_proxy" not in str(caught.value)
 
 
 def test_a_put_whose_answer_is_lost_is_not_lost(uri, proxy):

@@ -15,8 +15,9 @@ import torch
 from dvflnet import build_model
 from dvflnet.deployed import ClipClassifier
 from pipeline.errors import ConfigError, StorageUnavailable
+from pipeline.storage.s3 import proxy_hint
 from pipeline.tracking import run as tracked_run
-from pipeline.tracking.server import connect, is_refusal, proxy_hint, register_model
+from pipeline.tracking.server import connect, is_refusal, register_model
 from tests.loopback import free_port
 from tests.tracking.conftest import ROOT, only_run, opened
 

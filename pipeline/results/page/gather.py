@@ -29,7 +29,7 @@ from pipeline.logits.store import LogitStore
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.costs import count_costs, own_subjects
 from pipeline.results.evaluation import Evaluation
-from pipeline.storage.files import exists, read_json
+from pipeline.storage.files import exists, read_record
 from pipeline.tracking.server import read_curves
 from pipeline.training.checkpoint import checkpoint_name
 from pipeline.training.loop import val_teacher_logits
@@ -277,7 +277,7 @@ def _result(plan: TrainPlan) -> dict[str, Any]:
     if not exists(plan.files.result):
         job = f"python jobs/train_{plan.recipe.role}.py"
         raise StoreIncomplete(f"{plan.name} is not trained yet ({job})")
-    return dict(read_json(plan.files.result))
+    return read_record(plan.files.result)
 
 
 def _teacher_logits(plan: TrainPlan) -> Tensor:

@@ -1,41 +1,33 @@
 """The garbage of a store: files that may be removed while writers are at work.
 
 A store's files have names that follow from its identity alone, so garbage is recognised without
-asking what is finished or sealed, and a writer that starts, goes on or seals in the meantime
-changes no verdict:
+asking what is finished or sealed, and a writer that starts, goes on or seals changes no verdict:
 
-- What is paid for stays, in a store that is sealed as in one that was given up: every fragment of
-  the journal, from which the same command goes on, and every file that the seal lists. Neither
+- What is paid for stays: every fragment of the journal, and every file that the seal lists. Neither
   depends on the layout in ``identity.json``, which no digest covers.
-- Other files in our folders are orphans. Temporary files are those of killed writers once they are
-  older than any write takes. A live temporary file is seconds old. Were the clocks so far apart
-  that one is removed all the same, its writer fails to give it its name, and the unit is run again:
-  nothing is ever named that is not whole.
+- Other files in our folders are orphans, and temporary files are those of killed writers once they
+  are older than any write takes. Were clocks so far apart that a live one is removed, its writer
+  fails to give it its name, and the unit is run again.
 - Files that are not in our folders stay.
-- Journals of sealed stores go only if that is asked for. No reader needs them; but the doctor
-  compares the shards of a logit store with them, a damaged file of frames can be gathered from
-  them again, and a second writer of the same store may be at work on them, which therefore has the
-  same time to end, counted from the seal.
+- Journals of sealed stores go only if that is asked for: no reader needs them, but the doctor
+  compares shards with them, a damaged file can be gathered from them again, and a second writer of
+  the same store has the same time to end, counted from the seal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.storage.files import StoredFile, is_temporary, join_uri
-from pipeline.storage.sealed.seal import SEAL_NAME, find_seal
-from pipeline.storage.sealed.store import is_journalled
-
-Kind = Literal["temporary file", "orphan", "journal", "mirror"]
+from pipeline.storage.sealed.store import SEAL_NAME, find_seal, is_journalled
 
 
 @dataclass(frozen=True)
 class Garbage:
     """Something that may be removed."""
 
-    kind: Kind
+    kind: str  # "temporary file", "orphan", "journal", "mirror"
     uri: str
     num_bytes: int
 
@@ -51,16 +43,10 @@ def judge(
 ) -> list[Garbage]:
     """Name the garbage among the files of one store.
 
-    Args:
-        root: URI of the store.
-        files: all files below it.
-        own: the names that the store's files may have, beside those of the journal.
-        folders: prefixes, each with a slash at its end, that hold nothing but such files.
-        written_before: in seconds since 1970; younger files are not touched.
-        journals: include the journal, if the store was sealed before that.
-
-    Raises:
-        StoreCorrupt: if the seal is damaged.
+    ``own`` are the names that its files may have, beside those of the journal, and ``folders`` the
+    prefixes, each with a slash at its end, that hold nothing but such files. Files younger than
+    ``written_before``, in seconds since 1970, are not touched; ``journals`` includes the journal,
+    if the store was sealed before that. StoreCorrupt if the seal is damaged.
     """
     seal = find_seal(root)
     own = own if seal is None else own | seal.entries.keys()
@@ -73,7 +59,7 @@ def judge(
     ]
 
 
-def _kind(name: str, own: Set[str], folders: tuple[str, ...], *, spent: bool) -> Kind | None:
+def _kind(name: str, own: Set[str], folders: tuple[str, ...], *, spent: bool) -> str | None:
     if is_temporary(name):
         return "temporary file"
     if is_journalled(name):

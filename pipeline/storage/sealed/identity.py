@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import FingerprintMismatch, StoreCorrupt
-from pipeline.storage.files import (
-    create_bytes,
-    join_uri,
-    parse_json,
-    read_parsed,
-    readable_json,
-    sha256_of,
-)
+from pipeline.storage.files import join_uri, parse_json, read_parsed, readable_json, sha256_of
 
 IDENTITY_NAME = "identity.json"
 
@@ -35,9 +28,8 @@ def encode_identity(identity: Facts, layout: Facts) -> bytes:
 def decode_identity(content: bytes, *, uri: str, schema_version: int) -> tuple[Facts, Facts]:
     """Decode identity and layout.
 
-    Raises:
-        FingerprintMismatch: if it has the schema of another version of this program.
-        StoreCorrupt: if it is not exactly what ``encode_identity`` writes.
+    FingerprintMismatch if it has the schema of another version of this program; StoreCorrupt if it
+    is not exactly what ``encode_identity`` writes.
     """
     try:
         values = parse_json(content)
@@ -56,29 +48,10 @@ def decode_identity(content: bytes, *, uri: str, schema_version: int) -> tuple[F
     return identity, layout
 
 
-def create_identity(root: str, identity: Facts, layout: Facts) -> None:
-    """Write the identity of a store, or find the same one there.
-
-    Raises:
-        FingerprintMismatch: if the store there is another one, or is cut otherwise.
-        StoreCorrupt: if the identity there is damaged.
-    """
-    uri = join_uri(root, IDENTITY_NAME)
-    if create_bytes(uri, encode_identity(identity, layout)):
-        return
-    version = identity["schema_version"]
-    there, cut = decode_identity(read_identity(root), uri=uri, schema_version=version)
-    differing = differences(there, identity) or differences({"layout": cut}, {"layout": layout})
-    if differing:
-        raise FingerprintMismatch(root, differing)
-
-
 def read_identity(root: str) -> bytes:
     """Read the identity of a store that may not be sealed yet, for ``decode_identity``.
 
-    Raises:
-        FileNotFoundError: if there is none.
-        StoreCorrupt: if it is far too large.
+    FileNotFoundError if there is none; StoreCorrupt if it is far too large.
     """
     uri = join_uri(root, IDENTITY_NAME)
     try:
@@ -88,10 +61,7 @@ def read_identity(root: str) -> bytes:
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Return the sha256 of an identity, in hexadecimal.
-
-    ValueError if it holds NaN or infinity, which JSON cannot express.
-    """
+    """Return the sha256 of an identity, in hexadecimal; ValueError if it holds NaN or infinity."""
     return sha256_of(canonical_json(identity))
 
 

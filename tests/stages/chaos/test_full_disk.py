@@ -29,7 +29,7 @@ CACHE_WRITERS = [
     Step("the identity", "pipeline.storage.sealed.store:open_for_writing"),
     Step("a fragment", "pipeline.stages.cache_steps:journal_unit", nth=4),
     Step("a shard", "pipeline.logits.store:gather_shard", nth=2),
-    Step("the seal", "pipeline.storage.sealed.seal:write_seal"),
+    Step("the seal", "pipeline.storage.sealed.store:write_seal"),
 ]
 TRAIN_WRITERS = [
     Step("a checkpoint", WRITE, nth=2),
