@@ -21,7 +21,7 @@ from pipeline.results.export import contract, executorch, onnx, pt2
 from pipeline.results.export.contract import Contract, check_formats
 from pipeline.results.export.measured import NETWORK, Measured
 from pipeline.stages.export import _check, plan_export, run_export
-from pipeline.storage.files import read_json, sha256_of
+from pipeline.storage.files import read_record, sha256_of
 from tests.conftest import CLASS_NAMES
 from tests.mlflow_server import find_runs
 from tests.untrained_student import write_student
@@ -156,7 +156,7 @@ def test_files_explain_themselves_and_say_nothing_of_this_machine(each):
 
 def test_the_record_holds_what_lies_there(export):
     plan, result = export.plan, export.result
-    assert read_json(f"{plan.folder}/export.json") == json.loads(json.dumps(result))
+    assert read_record(f"{plan.folder}/export.json") == json.loads(json.dumps(result))
     for entry in result["files"].values():
         content = Path(plan.folder, entry["file"]).read_bytes()
         assert entry["num_bytes"] == len(content)

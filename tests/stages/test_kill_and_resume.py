@@ -12,7 +12,7 @@ from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
 from pipeline.stages.train import run_training
-from pipeline.storage.files import list_names, read_bytes, read_json
+from pipeline.storage.files import list_names, read_bytes, read_record
 from pipeline.storage.sealed.store import finished_units
 from pipeline.training.plan import plan_student
 
@@ -110,7 +110,7 @@ def _run_folder(folder: Path) -> Path:
 
 
 def _result(folder: Path) -> Any:
-    return read_json(str(_run_folder(folder) / "result.json"))
+    return read_record(str(_run_folder(folder) / "result.json"))
 
 
 def _last_weights(folder: Path) -> str:
