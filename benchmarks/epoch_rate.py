@@ -38,7 +38,7 @@ from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.storage.sealed.store import open_for_writing
-from pipeline.training.loop import LoneWorker, proven_targets, train
+from pipeline.training.loop import Worker, proven_targets, train
 from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training
@@ -62,7 +62,7 @@ COLUMNS = (
 )
 
 
-class Clock(LoneWorker):
+class Clock(Worker):
     """A worker that notes the time after each step and writes no checkpoints."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from pipeline.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from pipeline.training.loop import EpochResult, LoneWorker, run_worker
+from pipeline.training.loop import EpochResult, Worker, run_worker
 from pipeline.training.plan import TrainPlan
 from pipeline.training.step import Training
 
@@ -79,7 +79,7 @@ class Follower:
                     self._error = self._error or error
 
 
-class ReportingWorker(LoneWorker):
+class ReportingWorker(Worker):
     """The only worker of a run, which reports to the driver and keeps no checkpoints."""
 
     def __init__(self, device: torch.device, run: str, queue: Any) -> None:

@@ -29,58 +29,32 @@ from pipeline.storage.files import (
 )
 
 
-@dataclass(frozen=True)
 class CheckpointFiles:
     """URIs of the files of one checkpoint, in its folder."""
 
-    folder: str
-
-    @property
-    def weights(self) -> str:
-        return join_uri(self.folder, "weights.safetensors")
-
-    @property
-    def val_logits(self) -> str:
-        return join_uri(self.folder, "val_logits.safetensors")
-
-    @property
-    def optimiser(self) -> str:
-        return join_uri(self.folder, "optimiser.pt")
-
-    @property
-    def record(self) -> str:
-        return join_uri(self.folder, "checkpoint.json")
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.weights = join_uri(folder, "weights.safetensors")
+        self.val_logits = join_uri(folder, "val_logits.safetensors")
+        self.optimiser = join_uri(folder, "optimiser.pt")
+        self.record = join_uri(folder, "checkpoint.json")
 
 
-@dataclass(frozen=True)
 class RunFiles:
-    """URIs of the files of a run, in its folder."""
+    """URIs of the files of a run, in its folder.
 
-    folder: str
+    ``best`` are the weights of the epoch with the highest top-1 on val; of equal ones, that with
+    the lowest NLL. ``result`` is written last: a run without it is unfinished. ``snapshot`` is Ray
+    Train's record of all reports, whose name is Ray's.
+    """
 
-    @property
-    def best(self) -> str:
-        """Weights of the epoch with the highest top-1 on val; of equal ones, the lowest NLL."""
-        return join_uri(self.folder, "best.safetensors")
-
-    @property
-    def last(self) -> str:
-        """Weights of the last epoch."""
-        return join_uri(self.folder, "last.safetensors")
-
-    @property
-    def result(self) -> str:
-        """``result.json``, which is written last: a run without it is unfinished."""
-        return join_uri(self.folder, "result.json")
-
-    @property
-    def snapshot(self) -> str:
-        """Ray Train's record of all reports; the name is Ray's."""
-        return join_uri(self.folder, "checkpoint_manager_snapshot.json")
-
-    @property
-    def snapshot_copy(self) -> str:
-        return join_uri(self.folder, "snapshot.json")
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.best = join_uri(folder, "best.safetensors")
+        self.last = join_uri(folder, "last.safetensors")
+        self.result = join_uri(folder, "result.json")
+        self.snapshot = join_uri(folder, "checkpoint_manager_snapshot.json")
+        self.snapshot_copy = join_uri(folder, "snapshot.json")
 
     def checkpoint(self, name: str) -> CheckpointFiles:
         """Return the files of a checkpoint, from its name or from Ray's path without a scheme."""
@@ -134,9 +108,8 @@ def write_checkpoint(
 def read_checkpoint(uri: str) -> TrainingState:
     """Read and check a checkpoint.
 
-    Raises:
-        StoreCorrupt: if a file is missing, damaged or of another checkpoint.
-        WeightsMismatch: if a file of weights cannot be parsed at all.
+    StoreCorrupt if a file is missing, damaged or of another checkpoint; WeightsMismatch if a file
+    of weights cannot be parsed at all.
     """
     files = CheckpointFiles(uri)
     try:
@@ -149,16 +122,11 @@ def read_checkpoint(uri: str) -> TrainingState:
     _compare(files.weights, record["weights_digest"], state_digest(weights))
     _compare(files.val_logits, record["val_logits_digest"], state_digest(logits))
     _compare(files.optimiser, record["optimiser_sha256"], sha256_of(optimiser))
-    loaded = _load_optimiser(files.optimiser, optimiser)
-    return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
-
-
-def _load_optimiser(uri: str, content: bytes) -> dict[str, Any]:
-    """Unpickle tensors and plain values; a pickle of anything else is refused before it runs."""
-    try:
-        return dict(torch.load(io.BytesIO(content), weights_only=True))
+    try:  # tensors and plain values; a pickle of anything else is refused before it runs
+        loaded = dict(torch.load(io.BytesIO(optimiser), weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError) as error:
-        raise StoreCorrupt(uri, "tensors and plain values", str(error)) from error
+        raise StoreCorrupt(files.optimiser, "tensors and plain values", str(error)) from error
+    return TrainingState(record["step"], record["seconds"], logits["val_logits"], weights, loaded)
 
 
 def _compare(uri: str, expected: str, found: str) -> None:

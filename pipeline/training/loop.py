@@ -1,15 +1,15 @@
 """One worker of a training run, teacher's or student's: its start, then steps, evaluation, report.
 
-It knows no Ray. Stages and benchmarks implement ``Worker``.
+It knows no Ray.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,30 +30,11 @@ SCORE = "score"  # the key in reports by which the best epoch is chosen
 Points = list[tuple[int, dict[str, float]]]  # (finished steps, training metrics)
 
 
-class Worker(Protocol):
-    """What a training run needs of the worker that it runs in."""
+class Worker:
+    """The only worker of a run, which keeps no checkpoints and reports to no one.
 
-    rank: int
-    device: torch.device
-
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Move the network to the device, and join it with those of the other workers."""
-
-    def say(self, text: str) -> None:
-        """Show a text to the user."""
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all workers, in the order of their ranks."""
-
-    def advance(self, step: int) -> None:
-        """Take note that ``step`` steps are finished. Cheap; called after every step."""
-
-    def report(self, epoch: EpochResult, training: Training) -> None:
-        """Publish an evaluated epoch, with a checkpoint of the training. All workers call it."""
-
-
-class LoneWorker:
-    """The only worker of a run; it keeps no checkpoints and reports to no one."""
+    Stages and benchmarks make others of it.
+    """
 
     rank = 0
 
@@ -61,19 +42,21 @@ class LoneWorker:
         self.device = device
 
     def wrap(self, network: nn.Module) -> nn.Module:
+        """Move the network to the device, and join it with those of the other workers."""
         return network.to(self.device)
 
     def say(self, text: str) -> None:
-        pass
+        """Show a text to the user."""
 
     def gather(self, value: T) -> list[T]:
+        """Return the values of all workers, in the order of their ranks."""
         return [value]
 
     def advance(self, step: int) -> None:
-        pass
+        """Take note that ``step`` steps are finished. Cheap; called after every step."""
 
     def report(self, epoch: EpochResult, training: Training) -> None:
-        pass
+        """Publish an evaluated epoch, with a checkpoint of the training. All workers call it."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +95,8 @@ class EpochResult:
 def run_worker(plan: TrainPlan, worker: Worker, *, state: TrainingState | None = None) -> None:
     """Train to the end, from a checkpoint's state or else from the plan's first weights.
 
-    Raises:
-        WeightsMismatch: if the weights that training starts from do not fit the network.
-        ViewMismatch, TrainingDiverged, VideoDecodeError: as ``train``.
+    WeightsMismatch if the weights that training starts from do not fit the network, and the errors
+    of ``train``.
     """
     torch.set_num_threads(plan.config.cluster.worker_threads)
     torch.manual_seed(plan.recipe.train.seed)
@@ -150,13 +132,11 @@ def train(
     ``training`` is as it stands before ``first_step``, and ``seconds`` is the time that the steps
     before took. Without a ``mirror`` of the teacher's logits it learns from labels alone.
 
-    Raises:
-        ViewMismatch: if an audited clip is not the one that the teacher saw.
-        TrainingDiverged: if a loss or gradient is not finite.
-        VideoDecodeError: if a video cannot be decoded any more.
+    ViewMismatch if an audited clip is not the one that the teacher saw, TrainingDiverged if a loss
+    or gradient is not finite, VideoDecodeError if a video cannot be decoded any more.
     """
     settings, limits = plan.recipe.train, plan.config.dataset.limits
-    step, log = first_step, StepLog(settings.log_every_steps)
+    step, results = first_step, list[tuple[int, StepResult]]()
     with ClipLoader(settings.num_loaders, limits, side=plan.recipe.side) as loader:
         batches = loader.batches(plan.train_requests(first_step, worker.rank))
         for epoch in plan.evaluated_epochs():
@@ -167,13 +147,18 @@ def train(
                 teacher_logits = None if mirror is None else proven_targets(batch, mirror, limits)
                 result = training.step(step, batch, labels, teacher_logits, rank=worker.rank)
                 step += 1
-                log.add(step, result)
+                results.append((step, result))
                 worker.advance(step)
             if step > first_step:
                 seconds += time.monotonic() - started
                 val_logits = evaluate(plan, training, loader, worker)
-                val = val_metrics(plan, val_logits, mirror)
-                points = mean_points(worker.gather(log.take(step)))
+                val_labels = torch.tensor(plan.labels(plan.val_rows))
+                of_teacher = None if mirror is None else val_teacher_logits(plan, mirror)
+                metrics = evaluate_logits(val_logits, val_labels, of_teacher)
+                val = {f"val/{name}": value for name, value in metrics.items()}
+                mine = points_of(results, settings.log_every_steps)
+                results.clear()
+                points = mean_points(worker.gather(mine))
                 worker.report(EpochResult(epoch, step, seconds, points, val, val_logits), training)
 
 
@@ -202,44 +187,20 @@ def evaluate(plan: TrainPlan, training: Training, loader: ClipLoader, worker: Wo
     return logits[[place[row] for row in plan.val_rows]]
 
 
-def val_metrics(plan: TrainPlan, val_logits: Tensor, mirror: Mirror | None) -> dict[str, float]:
-    """Return the metrics of val logits, under their MLflow names."""
-    labels = torch.tensor(plan.labels(plan.val_rows))
-    teacher_logits = None if mirror is None else val_teacher_logits(plan, mirror)
-    metrics = evaluate_logits(val_logits, labels, teacher_logits)
-    return {f"val/{name}": value for name, value in metrics.items()}
-
-
 def val_teacher_logits(plan: TrainPlan, mirror: Mirror) -> Tensor:
     """Return the teacher's logits of val from the store, float32 ``(N, K)``."""
     indices = [EVALUATION_VIEW] * len(plan.val_rows)
     return torch.from_numpy(mirror.teacher_logits(list(plan.val_rows), indices))
 
 
-@dataclass
-class StepLog:
-    """Step results since the last report, as points of their means every so many steps."""
-
-    every: int
-    points: Points = field(default_factory=list)
-    _results: list[StepResult] = field(default_factory=list)
-
-    def add(self, step: int, result: StepResult) -> None:
-        """Add a result; ``step`` counts finished steps."""
-        self._results.append(result)
-        if step % self.every == 0:
-            self._add_point(step)
-
-    def take(self, step: int) -> Points:
-        """Return all points up to ``step`` and start anew."""
-        if self._results:
-            self._add_point(step)
-        taken, self.points = self.points, []
-        return taken
-
-    def _add_point(self, step: int) -> None:
-        self.points.append((step, mean_results(self._results)))
-        self._results.clear()
+def points_of(results: Sequence[tuple[int, StepResult]], every: int) -> Points:
+    """Average the results of finished steps over every so many steps, and those that are left."""
+    groups: dict[int, list[tuple[int, StepResult]]] = {}
+    for step, result in results:
+        groups.setdefault(-(-step // every), []).append((step, result))
+    return [
+        (group[-1][0], mean_results([result for _, result in group])) for group in groups.values()
+    ]
 
 
 def mean_points(parts: Sequence[Points]) -> Points:

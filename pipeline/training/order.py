@@ -8,7 +8,6 @@ an epoch: no video is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,8 +54,3 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
     key = np.array([seed % 2**64, epoch], np.uint64)  # as a list, large seeds would become floats
     words = np.random.Philox(key=key).random_raw(count)
     return np.argsort(words, kind="stable")
-
-
-def share(rows: Sequence[int], *, rank: int, num_workers: int) -> list[int]:
-    """Return a worker's part of rows to evaluate. The parts of all workers hold each row once."""
-    return list(rows[rank::num_workers])

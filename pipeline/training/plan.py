@@ -23,7 +23,7 @@ from pipeline.storage.files import exists, join_uri, sha256_of
 from pipeline.storage.locks import MIRRORS
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.training.checkpoint import RunFiles
-from pipeline.training.order import Order, share
+from pipeline.training.order import Order
 from pipeline.training.proof import is_audited
 from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
@@ -53,8 +53,8 @@ class StoreReference:
 class TrainPlan:
     """A training run, complete but for the weights.
 
-    ``store`` is None for a teacher, which learns from labels alone. ``init_digest`` names the
-    weights that training starts from; it is empty for random ones.
+    ``store`` is None for a teacher, which learns from labels alone. ``init_digest`` is of the
+    weights that training starts from, and empty for random ones.
     """
 
     config: ExperimentConfig
@@ -117,7 +117,6 @@ class TrainPlan:
 
     @property
     def name(self) -> str:
-        """A unique name that shows role and main settings."""
         recipe = self.recipe
         width = recipe.model.embed_dim or ""
         settings = f"{recipe.role}-{recipe.model.variant}{width}"
@@ -128,7 +127,6 @@ class TrainPlan:
 
     @property
     def folder(self) -> str:
-        """URI of the folder that the run writes to."""
         return join_uri(self.config.artefacts, "runs", self.name)
 
     @property
@@ -149,7 +147,6 @@ class TrainPlan:
         )
 
     def as_text(self) -> str:
-        """Describe the run before it starts, and for ``--dry-run``."""
         order, train = self.order, self.recipe.train
         return (
             f"run     {self.name}\n"
@@ -171,11 +168,15 @@ class TrainPlan:
             yield [self._train_request(epoch, row) for epoch, row in pairs]
 
     def val_requests(self, rank: int) -> Iterator[list[ClipRequest]]:
-        """Yield a worker's part of val, each video once."""
-        rows = share(self.val_rows, rank=rank, num_workers=self.num_workers)
-        size = self.config.evaluate.batch_size
+        """Yield a worker's part of val; the parts of all workers hold each video once."""
+        recipe, size = self.recipe, self.config.evaluate.batch_size
+        rows = self.val_rows[rank :: self.num_workers]
         for start in range(0, len(rows), size):
-            yield [self._val_request(row) for row in rows[start : start + size]]
+            pairs = [(row, self.manifest.records[row]) for row in rows[start : start + size]]
+            yield [
+                ClipRequest(row, record, recipe.evaluation_view(record), recipe.frame_stride)
+                for row, record in pairs
+            ]
 
     def labels(self, rows: Sequence[int]) -> list[int]:
         return [self.manifest.records[row].label for row in rows]
@@ -186,18 +187,12 @@ class TrainPlan:
         proved = self.store is not None and is_audited(train.seed, epoch, row, train.audit_rate)
         return ClipRequest(row, record, view, recipe.frame_stride, prove=proved)
 
-    def _val_request(self, row: int) -> ClipRequest:
-        recipe, record = self.recipe, self.manifest.records[row]
-        return ClipRequest(row, record, recipe.evaluation_view(record), recipe.frame_stride)
-
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
     """Check the store and plan the student's run; starts nothing.
 
-    Raises:
-        StoreIncomplete: if there is no sealed store.
-        FingerprintMismatch: if the store was made from something else than the config names.
-        DatasetError: if no video of train, or none of val, is left.
+    StoreIncomplete if there is no sealed store, FingerprintMismatch if it was made from something
+    else than the config names, DatasetError if no video of train, or none of val, is left.
     """
     manifest = read_source(config)
     # A student needs no weights of its teacher; where they are present, they are compared too.
@@ -213,10 +208,7 @@ def plan_teacher(config: ExperimentConfig) -> TrainPlan:
 
 
 def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
-    """Plan another student of the same store and rows, without opening and checking them again.
-
-    ``config`` is the same experiment, but for the loss and the settings of training.
-    """
+    """Plan another student of the same store and rows: another loss, other training settings."""
     return replace(plan, config=config, recipe=student_recipe(config))
 
 
@@ -248,7 +240,15 @@ def _plan(
 ) -> TrainPlan:
     """Choose the rows that can be trained and evaluated on."""
     train_rows, val_rows = manifest.rows_of("train"), manifest.rows_of("val")
+    reference = None
     if store is not None:
+        reference = StoreReference(
+            uri=store.root,
+            root_digest=store.root_digest,
+            fingerprint=store.spec.fingerprint,
+            teacher_digest=store.spec.teacher_digest,
+            run_id=str(store.seal.provenance.get("run_id", "")),
+        )
         mirror = open_mirror(store.root, MIRRORS)
         train_rows = _with_logits(mirror, train_rows, list(range(recipe.num_views)))
         val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
@@ -264,7 +264,7 @@ def _plan(
         manifest=manifest,
         train_rows=tuple(train_rows),
         val_rows=tuple(val_rows),
-        store=None if store is None else _refer_to(store),
+        store=reference,
         init_digest=init_digest(recipe.model),
     )
 
@@ -277,16 +277,6 @@ def _decisive(section: Section) -> dict[str, Any]:
         if name not in NOT_PART_OF_KEY
         and not (name in LATER and value == type(section).model_fields[name].default)
     }
-
-
-def _refer_to(store: LogitStore) -> StoreReference:
-    return StoreReference(
-        uri=store.root,
-        root_digest=store.root_digest,
-        fingerprint=store.spec.fingerprint,
-        teacher_digest=store.spec.teacher_digest,
-        run_id=str(store.seal.provenance.get("run_id", "")),
-    )
 
 
 def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:

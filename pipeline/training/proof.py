@@ -14,8 +14,8 @@ before training stops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -38,6 +38,7 @@ COLOURS: dict[str, Mapping[str, int]] = {
     "colours as of ITU-R 709": {"src_colorspace": Colorspace.ITU709},
 }
 Frames = Mapping[int, Frame]
+CRCs = list[int]
 
 
 def is_audited(seed: int, epoch: int, row: int, rate: float) -> bool:
@@ -62,33 +63,37 @@ def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimi
     subject = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
     digest, frame_crc = mirror.proof_of(request.row, view.view_index)
     if view.digest != digest:
+        digests = (replace(view, view_index=index).digest for index in mirror.spec.view_indices)
+        cells = [cell for digest in digests if (cell := mirror.cell_of_digest(digest))]
+        cause = (
+            f"It is the view of row {cells[0][0]}, view {cells[0][1]} in the store: the student's "
+            "rows or views are off."
+            if cells
+            else "No row of the store has this view: another view policy or seed, or another frame "
+            "count or size of the video."
+        )
         raise ViewMismatch(
             f"{subject}: frames, crop, flip or jitter are not those of the teacher's view.\n"
-            f"  {explain_digest(request, mirror)}"
+            f"  {cause}"
         )
     expected = frame_crc[:: request.frame_stride]
     differing = [t for t in range(len(expected)) if expected[t] != clip.frame_crc[t]]
     if differing:
-        mismatch = Mismatch(request, expected.tolist(), clip.frame_crc.tolist())
+        cause = diagnose(request, expected.tolist(), clip.frame_crc.tolist(), mirror, limits)
         raise ViewMismatch(
             f"{subject}: the pixels of frames {differing} of {len(expected)} are not those that "
             "the teacher saw, although file and view are the same.\n"
-            f"  {diagnose(mismatch, mirror, limits)}"
+            f"  {cause}"
         )
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """A clip of a student that failed its proof; CRCs are of the clip's frames, in order."""
+def diagnose(
+    request: ClipRequest, expected: CRCs, found: CRCs, mirror: Mirror, limits: VideoLimits
+) -> str:
+    """Name in a sentence or two what is wrong, in the student or in the teacher.
 
-    request: ClipRequest
-    expected: Sequence[int]  # what the store holds
-    found: Sequence[int]  # what the student has
-
-
-def diagnose(mismatch: Mismatch, mirror: Mirror, limits: VideoLimits) -> str:
-    """Name in a sentence or two what is wrong, in the student or in the teacher."""
-    request, found = mismatch.request, mismatch.found
+    CRCs are of the clip's frames, in order: ``expected`` by the store, ``found`` by the student.
+    """
     cell = mirror.cell_of_pixels(found, request.frame_stride)
     if cell not in (None, (request.row, request.view.view_index)):
         return (
@@ -100,25 +105,10 @@ def diagnose(mismatch: Mismatch, mirror: Mirror, limits: VideoLimits) -> str:
     except VideoDecodeError as error:
         return f"The video cannot be decoded any more: {error}"
     return (
-        _explain(mismatch, _views(request.seen), frames)
-        or _explain_colours(mismatch, _crc(request.seen, frames), limits)
+        _explain(expected, found, _views(request.seen), frames)
+        or _explain_colours(request, expected, found, _crc(request.seen, frames), limits)
         or "The video is the same and no known cause explains it: another decoder, most likely. "
         "Compare the version of av with the one in the store's seal."
-    )
-
-
-def explain_digest(request: ClipRequest, mirror: Mirror) -> str:
-    """Name why a view's frames, crop, flip or jitter are not the teacher's."""
-    for view_index in mirror.spec.view_indices:
-        cell = mirror.cell_of_digest(replace(request.view, view_index=view_index).digest)
-        if cell is not None:
-            return (
-                f"It is the view of row {cell[0]}, view {cell[1]} in the store: the student's rows "
-                "or views are off."
-            )
-    return (
-        "No row of the store has this view: another view policy or seed, or another frame count or "
-        "size of the video."
     )
 
 
@@ -147,21 +137,26 @@ def _views(view: View) -> Iterator[tuple[str, View]]:
             yield f"a crop whose {name} is off by {change:+d} px", replace(view, box=box)
 
 
-def _explain(mismatch: Mismatch, views: Iterator[tuple[str, View]], frames: Frames) -> str | None:
+def _explain(
+    expected: CRCs, found: CRCs, views: Iterator[tuple[str, View]], frames: Frames
+) -> str | None:
     for cause, view in views:
         crc = _crc(view, frames)
-        if crc == list(mismatch.found):
+        if crc == found:
             if cause:
                 return f"The student sees {cause}; the view is right, its decoding is wrong."
-        elif crc == list(mismatch.expected) and cause:
+        elif crc == expected and cause:
             return f"The teacher saw {cause}: the store's views were decoded wrongly."
     return None
 
 
 def _explain_colours(
-    mismatch: Mismatch, as_the_file_says: list[int] | None, limits: VideoLimits
+    request: ClipRequest,
+    expected: CRCs,
+    found: CRCs,
+    as_the_file_says: CRCs | None,
+    limits: VideoLimits,
 ) -> str | None:
-    request = mismatch.request
     if request.record.prepared:
         return None
     wanted = request.seen.frame_indices
@@ -170,14 +165,14 @@ def _explain_colours(
         crc = _crc(request.seen, dict(frames))
         if crc == as_the_file_says:
             continue  # this reading is the file's own
-        if crc == list(mismatch.found):
+        if crc == found:
             return f"The student reads {cause}; the teacher did not."
-        if crc == list(mismatch.expected):
+        if crc == expected:
             return f"The teacher read {cause}; the student does not. Another version of av?"
     return None
 
 
-def _crc(view: View, frames: Frames) -> list[int] | None:
+def _crc(view: View, frames: Frames) -> CRCs | None:
     """Return the CRCs of a view, or None if it leaves the picture or the video."""
     box = view.box
     picture = next(iter(frames.values()))

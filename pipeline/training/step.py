@@ -7,7 +7,7 @@ forward KL, gradients are clipped once before each step, every video of val is e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,6 @@ class Schedule:
     num_steps: int
 
     def at(self, step: int) -> float:
-        """Return the learning rate of the step number ``step``, from 0."""
         if step < self.warmup_steps:
             return self.floor + step * (self.peak - self.floor) / self.warmup_steps
         done = min(step / self.num_steps, 1.0)
@@ -104,10 +103,8 @@ class Training:
         """Take one optimiser step; seed, step (from 0) and rank decide every random draw in it.
 
         Labels are int64 ``(B,)`` and the teacher's logits float32 ``(B, K)``; without them the
-        network learns from labels alone.
-
-        Raises:
-            TrainingDiverged: if loss or gradient is not finite, before the weights change.
+        network learns from labels alone. TrainingDiverged if loss or gradient is not finite, before
+        the weights change.
         """
         # For drop path.
         torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)
@@ -173,8 +170,7 @@ def build_optimiser(network: nn.Module, optim: OptimConfig) -> torch.optim.Optim
     )
 
 
-def mean_results(results: Iterable[StepResult]) -> dict[str, float]:
-    """Average step results over steps and workers, under their MLflow names."""
-    rows = list(results)
+def mean_results(rows: Sequence[StepResult]) -> dict[str, float]:
+    """Average step results, under their MLflow names."""
     names = ("loss", "distill_loss", "label_loss", "grad_norm", "lr")
     return {f"train/{name}": sum(getattr(row, name) for row in rows) / len(rows) for name in names}

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,14 +13,14 @@ from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
-from pipeline.training.loop import EpochResult, LoneWorker, StepLog, evaluate, mean_points, train
+from pipeline.training.loop import EpochResult, Worker, evaluate, mean_points, points_of, train
 from pipeline.training.plan import StoreReference, TrainPlan
 from pipeline.training.step import StepResult, Training
 from pipeline.views.loader import ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 
 
-class KeepingWorker(LoneWorker):
+class KeepingWorker(Worker):
     """A worker that is alone and keeps what it is told."""
 
     def __init__(self):
@@ -134,15 +134,16 @@ def test_every_video_of_val_is_evaluated_once(straight, finished, plan, mirror):
     assert report.val == {f"val/{name}": value for name, value in expected.items()}
 
 
-@dataclass
-class OneOfMany:
-    """A worker whose fellows have finished already."""
+class OneOfMany(Worker):
+    """A worker whose fellows of lower rank have finished already, and the others not at all."""
 
-    rank: int
-    others: list[Any]
+    def __init__(self, rank, parts):
+        super().__init__(torch.device("cpu"))
+        self.rank, self.parts = rank, parts
 
     def gather(self, value):
-        return [*self.others, value]
+        self.parts.append(value)
+        return self.parts
 
 
 @pytest.mark.parametrize("num_workers", [2, 5])
@@ -150,21 +151,11 @@ def test_evaluation_does_not_depend_on_the_number_of_workers(num_workers, straig
     cluster = plan.config.cluster.model_copy(update={"num_workers": num_workers})
     shared = replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
     parts: list[Any] = []
-
-    class Collect(Exception):
-        pass
-
-    class Collector(OneOfMany):
-        def gather(self, value):
-            parts.append(value)
-            raise Collect
-
     with ClipLoader(1, plan.config.dataset.limits, side=32) as loader:
         for rank in range(num_workers - 1):
-            with pytest.raises(Collect):
-                evaluate(shared, finished, loader, Collector(rank, []))
-        last = OneOfMany(num_workers - 1, parts)
-        logits = evaluate(shared, finished, loader, last)
+            with pytest.raises(AssertionError, match="every video of val counts exactly once"):
+                evaluate(shared, finished, loader, OneOfMany(rank, parts))
+        logits = evaluate(shared, finished, loader, OneOfMany(num_workers - 1, parts))
     torch.testing.assert_close(logits, straight.reports[-1].val_logits, rtol=1e-4, atol=1e-5)
 
 
@@ -225,19 +216,11 @@ def test_divergence_names_the_videos(dataset, tiny_config, mirror):
 # --- points -------------------------------------------------------------------------------------
 
 
-def result(loss: float) -> StepResult:
-    return StepResult(loss, 0.0, loss, 1.0, 0.1)
-
-
 def test_points_average_the_steps_since_the_last_one():
-    log = StepLog(every=2)
-    for step, loss in enumerate([1.0, 3.0, 5.0], start=1):
-        log.add(step, result(loss))
-    points = log.take(3)
+    results = [(step, StepResult(2.0 * step - 1, 0.0, 0.0, 1.0, 0.1)) for step in (1, 2, 3)]
+    points = points_of(results, every=2)
     assert [(step, metrics["train/loss"]) for step, metrics in points] == [(2, 2.0), (3, 5.0)]
-    assert log.take(3) == []
-    log.add(4, result(7.0))
-    assert [(step, metrics["train/loss"]) for step, metrics in log.take(4)] == [(4, 7.0)]
+    assert points_of([], every=2) == []
 
 
 def test_points_of_workers_are_averaged_step_by_step():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.order import Order, share
+from pipeline.training.order import Order
 
 SEEDS = st.integers(-(2**63), 2**63)
 
@@ -86,10 +86,3 @@ def test_epochs_and_seeds_differ():
 def test_the_permutation_is_pinned(seed, epoch, expected):
     """A numpy or a machine that gives another order would break every resumed run, unseen."""
     assert rows_of_epoch(seed, epoch, 12) == expected
-
-
-@given(st.lists(st.integers()), st.integers(1, 9))
-def test_shares_make_up_all_rows_once(rows, num_workers):
-    parts = [share(rows, rank=rank, num_workers=num_workers) for rank in range(num_workers)]
-    assert sorted(row for part in parts for row in part) == sorted(rows)
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1

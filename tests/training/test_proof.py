@@ -12,7 +12,7 @@ from pipeline.errors import Status, StoreIncomplete, VideoDecodeError, ViewMisma
 from pipeline.frames import video
 from pipeline.frames.video import probe_video
 from pipeline.logits.mirror import open_mirror
-from pipeline.training.proof import COLOURS, Mismatch, audit, diagnose, is_audited
+from pipeline.training.proof import COLOURS, audit, diagnose, is_audited
 from pipeline.views.clip import clips_of, crc_of
 from pipeline.views.loader import ClipBatch, ClipLoader, ClipRequest, jitter_rows
 from pipeline.views.view import EVALUATION_VIEW, View, build_view
@@ -136,7 +136,7 @@ def test_the_cause_is_named_when_the_teacher_is_at_fault(fault, inner_request, m
         clips_of(record, [seen], limits, side=24)[0].frame_crc.tolist()
         for seen in (FAULTS[fault](view), view)
     )
-    told = diagnose(Mismatch(inner_request, expected=wrong, found=right), mirror, limits)
+    told = diagnose(inner_request, wrong, right, mirror, limits)
     assert "The teacher saw" in told
     assert fault.removeprefix("student sees ") in told
 
@@ -150,11 +150,7 @@ def test_a_view_off_by_one_is_named(stride, dataset, request_of, check, tiny_con
     believed = replace(request, view=replace(other, view_index=1))
     with pytest.raises(ViewMismatch, match=r"the view of row 5, view 2 in the store"):
         check(believed)
-
-
-def test_rows_that_are_off_are_named(request_of, check):
-    request = request_of(6)
-    with pytest.raises(ViewMismatch, match=r"the view of row 6, view 0 in the store"):
+    with pytest.raises(ViewMismatch, match=r"the view of row 5, view 1 in the store"):
         check(replace(request, row=7))
 
 
@@ -167,7 +163,7 @@ def test_another_reading_of_colours_is_named(inner_request, mirror, tiny_config)
         frames = dict(video.frames_of(record, view.frame_indices, limits, colours=colours))
         read = [crc_of(frames[index], view) for index in view.frame_indices]
         if read != right:  # some are how this file's colours are read anyway
-            told.append(diagnose(Mismatch(inner_request, right, read), mirror, limits))
+            told.append(diagnose(inner_request, right, read, mirror, limits))
     assert len(told) >= 2
     assert all("The student reads colours" in words for words in told)
 
@@ -176,14 +172,19 @@ def test_pixels_that_nothing_explains_are_put_down_to_the_decoder(
     inner_request, mirror, tiny_config
 ):
     right = clips_of(inner_request.record, [inner_request.view], VideoLimits(), side=24)[0]
-    mismatch = Mismatch(inner_request, right.frame_crc.tolist(), [1, 2, 3, 4])
-    assert "another decoder" in diagnose(mismatch, mirror, tiny_config.dataset.limits)
+    crc, limits = right.frame_crc.tolist(), tiny_config.dataset.limits
+    assert "another decoder" in diagnose(inner_request, crc, [1, 2, 3, 4], mirror, limits)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_another_view_is_caught(fault, inner_request, check):
-    with pytest.raises(ViewMismatch, match="flip or jitter are not those"):
-        check(replace(inner_request, view=FAULTS[fault](inner_request.view)))
+def other_jitter(view: View) -> View:
+    (jitter,) = view.jitters
+    return replace(view, jitters=(replace(jitter, hue=jitter.hue + 1),))
+
+
+@pytest.mark.parametrize("change", [*FAULTS.values(), other_jitter])
+def test_another_view_is_caught(change, inner_request, check):
+    with pytest.raises(ViewMismatch, match=r"flip or jitter are not those[\s\S]*policy or seed"):
+        check(replace(inner_request, view=change(inner_request.view)))
 
 
 def test_the_frame_that_differs_is_named(inner_request, check):
@@ -191,13 +192,6 @@ def test_the_frame_that_differs_is_named(inner_request, check):
     one_off = replace(inner_request.view, frame_indices=(first - 1, *rest))
     with pytest.raises(ViewMismatch, match=r"frames \[0\] of 4"):
         check(inner_request, one_off)
-
-
-def test_another_jitter_is_caught(inner_request, check):
-    (jitter,) = inner_request.view.jitters
-    view = replace(inner_request.view, jitters=(replace(jitter, hue=jitter.hue + 1),))
-    with pytest.raises(ViewMismatch, match="policy or seed"):
-        check(replace(inner_request, view=view))
 
 
 @pytest.mark.parametrize(

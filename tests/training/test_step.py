@@ -18,7 +18,7 @@ from pipeline.errors import TrainingDiverged
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import Recipe
 from pipeline.training.checkpoint import TrainingState, read_checkpoint, write_checkpoint
-from pipeline.training.step import Schedule, StepResult, Training, build_schedule, mean_results
+from pipeline.training.step import Schedule, StepResult, Training, build_schedule
 from pipeline.views.loader import ClipBatch, ClipRequest, jitter_rows
 from pipeline.views.view import build_view
 
@@ -107,6 +107,9 @@ def test_the_rate_is_the_published_one():
     assert schedule.at(0) == pytest.approx(golden["values"].pop("before_first_step"), rel=1e-12)
     for index, lr in golden["values"].items():
         assert schedule.at(int(index)) == pytest.approx(lr, rel=1e-12), index
+    unscaled = OptimConfig(lr=0.3, lr_batch_size=None)
+    steps = {"steps_per_epoch": 2, "num_steps": 80}
+    assert build_schedule(unscaled, global_batch_size=9, **steps).peak == 0.3
 
 
 @given(st.integers(0, 50), st.integers(1, 200), st.floats(1e-6, 10), st.floats(0, 1))
@@ -118,16 +121,6 @@ def test_the_rate_rises_then_falls_between_floor_and_peak(warmup, rest, peak, fl
     assert all(a <= b + slack for a, b in pairwise(rates[:warmup]))
     assert all(a >= b - slack for a, b in pairwise(rates[warmup:]))
     assert rates[-1] == pytest.approx(schedule.floor)
-
-
-def test_a_rate_without_a_batch_size_stays():
-    schedule = build_schedule(
-        OptimConfig(lr=0.3, lr_batch_size=None),
-        global_batch_size=9,
-        steps_per_epoch=2,
-        num_steps=80,
-    )
-    assert schedule.peak == 0.3
 
 
 def test_steps_use_the_rate_of_their_number():
@@ -241,14 +234,6 @@ def test_workers_draw_apart_and_steps_too():
     assert len(losses) == 3
 
 
-def test_a_step_learns_from_labels_alone():
-    training = start_training(distill_weight=0.0)
-    batch, labels, _ = batch_of(0)
-    result = training.step(0, batch, labels, None, rank=0)
-    assert result.loss == result.label_loss
-    assert result.distill_loss == 0.0
-
-
 def test_prediction_changes_nothing_and_draws_nothing():
     training = start_training()
     take(training, range(2))
@@ -257,14 +242,3 @@ def test_prediction_changes_nothing_and_draws_nothing():
     assert torch.equal(first, second)
     assert (first.shape, first.dtype) == ((BATCH_SIZE, NUM_CLASSES), torch.float32)
     assert same(weights_of(training), weights)
-
-
-def test_results_are_averaged_under_their_mlflow_names():
-    rows = [StepResult(1.0, 2.0, 3.0, 4.0, 0.1), StepResult(3.0, 4.0, 5.0, 6.0, 0.1)]
-    assert mean_results(rows) == {
-        "train/loss": 2.0,
-        "train/distill_loss": 3.0,
-        "train/label_loss": 4.0,
-        "train/grad_norm": 5.0,
-        "train/lr": 0.1,
-    }
