@@ -1,10 +1,6 @@
-"""The paper's ablation from one cache: temperature x distill_weight x seed, without a teacher.
+"""The old name of jobs/sweep.py, which does the same.
 
-    python jobs/sweep_kl.py configs/demo.yaml
-    python jobs/sweep_kl.py configs/demo.yaml sweep.temperatures=[1,2,5] sweep.seeds=[0,1,2]
-    ray job submit --working-dir . -- python jobs/sweep_kl.py configs/demo.yaml
-
-Kill it when you like; the same command trains only the students that are missing.
+python jobs/sweep.py CONFIG
 """
 
 from pipeline.stages.command_line import run_job

@@ -217,8 +217,9 @@ class LossConfig(Section):
 
 
 class SweepConfig(Section):
-    """The grid of ``jobs/sweep_kl.py``; it trains a student for each weight, temperature, seed."""
+    """The grid of ``jobs/sweep.py``: a student for each kind, weight, temperature and seed."""
 
+    kinds: tuple[DistillKind, ...] = ()  # of distill loss; none: loss.kind
     distill_weights: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.2, 0.5, 0.8)
     temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 5.0, 10.0)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)

@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.schema import DistillKind, ExperimentConfig
 from pipeline.results.figures import DPI, QUIET
 from pipeline.results.intervals import CONFIDENCE, Interval, Units, seeds_interval, units_of
 from pipeline.text_table import text_table
-from pipeline.training.sweep import Point, point_at
+from pipeline.training.sweep import Point, kinds_of, point_at
 
 BASELINE_WEIGHT = 0.0  # VFL-Net: labels alone
 CSV_METRICS = ("top1", "top5", "nll", "ece", "agreement", "kl_to_teacher")
@@ -49,10 +49,11 @@ class Outcome:
     answers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reason: str = ""  # of a failure
     run_id: str | None = None  # MLflow's
+    kind: DistillKind = "forward_kl"  # of distill loss
 
     @property
     def point(self) -> Point:
-        return Point(self.distill_weight, self.temperature)
+        return Point(self.distill_weight, self.temperature, self.kind)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,17 @@ class SweepResult:
     @property
     def table(self) -> str:
         """Cells as aligned text, the best one marked, and the names of failed trials."""
-        header = ("", "weight", "T", "n", "top-1", "NLL", "ECE", "gain over labels (points)")
+        header = (
+            "",
+            "loss",
+            "weight",
+            "T",
+            "n",
+            "top-1",
+            "NLL",
+            "ECE",
+            "gain over labels (points)",
+        )
         rows = [_row(cell, best=cell is self.best) for cell in self.cells.values()]
         lines = [text_table([header, *rows], align=">"), f"±: {self.interval}, of the last epoch"]
         if self._units is not None:
@@ -121,7 +132,16 @@ class SweepResult:
     def csv(self) -> str:
         """A line for each trial."""
         buffer = io.StringIO()
-        names = ("name", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
+        names = (
+            "name",
+            "kind",
+            "distill_weight",
+            "temperature",
+            "seed",
+            "state",
+            "epoch",
+            "seconds",
+        )
         table = csv.writer(buffer, lineterminator="\n")
         table.writerow([*names, *CSV_METRICS, "reason"])
         for outcome in self.outcomes:
@@ -172,7 +192,8 @@ def answers_by_video(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
 
 def heatmap_figure(config: ExperimentConfig, result: SweepResult) -> Figure:
     """Draw top-1 and NLL over the grid: mean, interval and number of seeds in each cell."""
-    num_rows, num_columns = len(config.sweep.distill_weights), len(config.sweep.temperatures)
+    num_rows = len(kinds_of(config)) * len(config.sweep.distill_weights)
+    num_columns = len(config.sweep.temperatures)
     size = (2 * max(3.2, 1.25 * num_columns) + 1.2, max(2.8, 0.95 * num_rows + 1.4))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -191,17 +212,21 @@ def _panel(
     colours: str,
 ) -> None:
     scale, digits, title = (100, 1, "top-1, %") if metric == "top1" else (1, 2, "NLL, nats")
-    sweep = config.sweep
-    grid = [
-        [result.cells.get(point_at(config, weight, temp)) for temp in sweep.temperatures]
+    sweep, kinds = config.sweep, kinds_of(config)
+    grid = {
+        f"{kind} {weight:g}" if len(kinds) > 1 else f"{weight:g}": [
+            result.cells.get(point_at(config, weight, temp, kind)) for temp in sweep.temperatures
+        ]
+        for kind in kinds
         for weight in sweep.distill_weights
-    ]
+    }
+    cells = list(grid.values())
     means = np.array(
-        [[math.nan if c is None else scale * getattr(c, metric).mean for c in row] for row in grid]
+        [[math.nan if c is None else scale * getattr(c, metric).mean for c in row] for row in cells]
     )
     image = axes.imshow(means, cmap=colours, aspect="auto")
     for row, column in np.ndindex(means.shape):
-        cell, text, colour = grid[row][column], "-", QUIET
+        cell, text, colour = cells[row][column], "-", QUIET
         if cell is not None:
             value = _text(getattr(cell, metric), scale, digits).replace(" ±", "\n±")
             text = f"{value}\nn = {cell.num_seeds}"
@@ -212,7 +237,7 @@ def _panel(
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
         axes.text(column, row, text, weight=weight, color=colour, **style)
     axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in sweep.temperatures])
-    axes.set_yticks(range(means.shape[0]), [f"{value:g}" for value in sweep.distill_weights])
+    axes.set_yticks(range(means.shape[0]), list(grid))
     axes.set_xlabel("loss.temperature")
     axes.set_ylabel("loss.distill_weight")
     axes.set_title(title, loc="left", fontsize=10)
@@ -222,14 +247,15 @@ def _panel(
 
 def _cell_values(cell: Cell) -> dict[str, Any]:
     intervals = {"top1": cell.top1, "nll": cell.nll, "gain": cell.gain}
-    values = asdict(cell.point) | {"num_seeds": cell.num_seeds, "ece": cell.ece}
+    values = cell.point._asdict() | {"num_seeds": cell.num_seeds, "ece": cell.ece}
     return values | {name: it and it._asdict() for name, it in intervals.items()}
 
 
 def _row(cell: Cell, *, best: bool) -> tuple[str, ...]:
-    weight, temperature = cell.point.distill_weight, cell.point.temperature
+    weight, temperature, kind = cell.point
     return (
         "best" if best else "",
+        kind if weight else "any",
         f"{weight:g}",
         f"{temperature:g}" if weight else "any",
         str(cell.num_seeds),

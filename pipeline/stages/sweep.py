@@ -230,6 +230,7 @@ def _outcome(trial: Trial, message: Message, run_id: str | None) -> Outcome:
         answers=message.get("answers", {}),
         reason=message.get("failure", ""),
         run_id=run_id,
+        kind=trial.point.kind,
     )
 
 
@@ -260,12 +261,12 @@ def _publish(plan: SweepPlan, outcomes: list[Outcome], run: TrackedRun) -> dict[
     num_failed = sum(outcome.state == "failed" for outcome in outcomes)
     summary: dict[str, float] = {"sweep/trials": len(outcomes), "sweep/failed": num_failed}
     if (best := swept.best) is not None:
-        weight, temperature = best.point.distill_weight, best.point.temperature
+        weight, temperature, kind = best.point
         summary |= {"best/top1": best.top1.mean, "best/nll": best.nll.mean}
         summary |= {"best/distill_weight": weight, "best/temperature": temperature}
         print(
             f"The best cell's student: python jobs/train_student.py CONFIG "
-            f"loss.distill_weight={weight:g} loss.temperature={temperature:g}"
+            f"loss.kind={kind} loss.distill_weight={weight:g} loss.temperature={temperature:g}"
         )
     run.log_summary(summary)
     return values

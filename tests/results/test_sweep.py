@@ -68,6 +68,28 @@ def test_labels_alone_are_trained_once_for_all_temperatures(plan: SweepPlan) -> 
     assert places == [(point, seed) for point in points for seed in (3, 5)]
 
 
+def test_kinds_of_loss_are_varied_and_decide_nothing_without_distillation(
+    config: ExperimentConfig, plan: SweepPlan
+) -> None:
+    sweep = config.sweep.model_copy(update={"kinds": ("forward_kl", "dkd"), "seeds": (3,)})
+    loss = config.loss.model_copy(update={"kind": "dkd", "dkd_beta": 2.0})
+    kinds = plan_sweep(config.model_copy(update={"sweep": sweep, "loss": loss}))
+    assert [trial.point.kind for trial in kinds.trials] == [
+        "forward_kl",
+        *["dkd", "forward_kl"] * 2,
+    ]
+    plain = [trial.name for trial in kinds.trials if trial.point.kind == "forward_kl"]
+    assert plain == [trial.name for trial in plan.trials if trial.seed == 3]
+    assert kinds.trials[1].plan.recipe.loss.dkd_beta == 2.0
+    outcomes = [
+        replace(outcome(*trial.point[:2], 3, 5), kind=trial.point.kind) for trial in kinds.trials
+    ]
+    top1, _ = heatmap_figure(kinds.config, SweepResult(outcomes, UNITS)).axes
+    labels = [label.get_text() for label in top1.get_yticklabels()]
+    assert labels == ["forward_kl 0", "forward_kl 0.5", "dkd 0", "dkd 0.5"]
+    assert "-" not in [text.get_text() for text in top1.texts]
+
+
 def test_every_trial_learns_from_the_one_store(plan: SweepPlan) -> None:
     assert {trial.plan.root_digest for trial in plan.trials} == {plan.root_digest}
     assert len({trial.name for trial in plan.trials}) == len(plan.trials)

@@ -43,7 +43,7 @@ class Experiment:
 
     def sweeping(self, folder: Path, store: str, *words: str) -> Trial:
         """Return a trial of a sweep, on a store."""
-        return self._trial("sweep_kl", folder, TRAIN_STEP, f"store.uri={store}", *words)
+        return self._trial("sweep", folder, TRAIN_STEP, f"store.uri={store}", *words)
 
     def _trial(self, job: str, folder: Path, counted: str, *words: str) -> Trial:
         new_folder(folder, self.manifest, self.empty_database)
