@@ -8,6 +8,7 @@ any of its cells.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -70,7 +71,7 @@ class SweepPlan:
     def name(self) -> str:
         """A unique name that shows the size of the grid."""
         sweep, kinds = self.config.sweep, kinds_of(self.config)
-        sizes = {"k": kinds} if len(kinds) > 1 else {}
+        sizes: dict[str, Sized] = {"k": kinds} if len(kinds) > 1 else {}
         sizes |= {"w": sweep.distill_weights, "t": sweep.temperatures, "s": sweep.seeds}
         grid = "-".join(f"{len(values)}{letter}" for letter, values in sizes.items())
         return f"sweep-{grid}-{self.key[:6]}"
