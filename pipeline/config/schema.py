@@ -28,6 +28,18 @@ Variant = Literal["nano", "tiny", "small", "base"]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
 
 
+PROGRAMS = (".pt2", ".onnx")  # suffixes of files that are a network with its weights
+
+
+def _network(value: str) -> str:
+    if value.endswith(PROGRAMS):
+        return absolute_uri(value)
+    if value != "videofocalnet" and not re.fullmatch(r"[\w.]+:[\w.]+", value):
+        suffixes = " or ".join(PROGRAMS)
+        raise ValueError(f"is videofocalnet, package.module:function or a file ({suffixes})")
+    return value
+
+
 class Section(BaseModel):
     """Base of all sections, which are immutable and refuse unknown keys."""
 
@@ -159,8 +171,10 @@ class TrainConfig(Section):
 
 
 class ModelConfig(Section):
-    """A network of the family; ``embed_dim`` and ``depths`` make unpublished sizes."""
+    """A network of the family, or any other; ``embed_dim`` and ``depths`` are of the family."""
 
+    # videofocalnet, or package.module:function, or a program file; see docs/networks.md
+    network: Annotated[str, AfterValidator(_network)] = "videofocalnet"
     variant: Variant
     embed_dim: Count | None = None
     depths: tuple[Count, Count, Count, Count] | None = None
@@ -169,6 +183,26 @@ class ModelConfig(Section):
     init_weights: Uri | None = None  # URI of the file for imagenet or checkpoint
     init_head: Literal["keep", "new"] = "new"  # the head of that file
     preserve_image_function: bool = False  # imagenet: start with temporal modulators of one
+
+    @property
+    def foreign(self) -> bool:
+        return self.network != "videofocalnet"
+
+    @property
+    def is_program(self) -> bool:
+        return self.network.endswith(PROGRAMS)
+
+    @property
+    def title(self) -> str:
+        """Its variant, or the name of its function, or the kind of its program file."""
+        if self.is_program:
+            return self.network.rpartition(".")[2]
+        return self.network.rpartition(":")[2] if self.foreign else self.variant
+
+    @property
+    def network_identity(self) -> str:
+        """The network as it stands in identities; a program file may be moved."""
+        return self.title if self.is_program else self.network
 
 
 class TeacherConfig(ModelConfig):
@@ -347,6 +381,16 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
     for role, model in (("teacher", config.teacher), ("student", config.student)):
         if (model.init == "scratch") != (model.init_weights is None):
             yield f"{role}.init_weights: goes with init imagenet or checkpoint, and only with them"
+        if model.foreign and model.init != "scratch":
+            yield f"{role}.init: {model.network} starts from the weights that its function gives it"
+        if model.foreign and (model.embed_dim or model.depths or model.drop_path_rate):
+            yield f"{role}.embed_dim, depths and drop_path_rate are not of {model.network}"
+    if config.student.is_program:
+        yield f"student.network: {config.student.network} is a program, which cannot be trained"
+    if config.teacher.is_program and config.teacher.weights is not None:
+        yield f"teacher.weights: {config.teacher.network} holds its weights itself"
+    if config.teacher.is_program and config.teacher.precision != "float32":
+        yield f"teacher.precision: {config.teacher.network} runs as it is: float32"
     for role, train, optim in (
         ("", config.train, config.optim),
         ("teacher.", config.teacher.train, config.teacher.optim),

@@ -197,21 +197,20 @@ def build_identity(
     """Collect everything that decides a logit of this experiment, as plain JSON values.
 
     ``teacher_digest`` is over the sorted names, shapes, dtypes and bytes of the teacher's state,
-    and not over its file, which changes when it is saved again.
+    and not over its file, which changes when it is saved again. For a teacher that is not of the
+    family it also covers its source file.
     """
     teacher, frames = config.teacher, config.frames
     # The manifest's digest covers prepared frames. They stand here so that a mismatch names them.
     prepared = {"frames": frames.content} if frames.source == "prepared" else {}
+    network: dict[str, Any] = {"network": teacher.network_identity}
+    if not teacher.foreign:
+        depths = None if teacher.depths is None else list(teacher.depths)
+        network = {"variant": teacher.variant, "embed_dim": teacher.embed_dim, "depths": depths}
     return {
         "schema_version": SCHEMA_VERSION,
         "transform_version": TRANSFORM_VERSION,
-        "teacher": {
-            "variant": teacher.variant,
-            "embed_dim": teacher.embed_dim,
-            "depths": None if teacher.depths is None else list(teacher.depths),
-            "weights_sha256": teacher_digest,
-            "precision": teacher.precision,
-        },
+        "teacher": {**network, "weights_sha256": teacher_digest, "precision": teacher.precision},
         "dataset": {
             "manifest_digest": manifest.digest,
             "num_classes": len(manifest.class_names),

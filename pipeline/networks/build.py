@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from dvflnet.videofocalnet import VARIANTS, VideoFocalNet
 from dvflnet.weights import LoadReport, adopt_state, load_image_state, load_state, state_digest
 from pipeline.config.schema import ModelConfig
 from pipeline.errors import WeightsMismatch
+from pipeline.networks.class_order import head_rows
+from pipeline.networks.foreign import InOrder, build_foreign, source_digest
 from pipeline.networks.published import check_described
-from pipeline.networks.weight_files import WeightFile, read_weights
+from pipeline.networks.weight_files import SOURCE, WeightFile, read_weights
+from pipeline.storage.files import sha256_of
+from pipeline.storage.sealed.identity import canonical_json
 
 
-def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> VideoFocalNet:
+def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> nn.Module:
     """Build the network that a config section describes, freshly initialised."""
+    if model.foreign:
+        return build_foreign(model.network, num_classes=num_classes, num_frames=num_frames)
     embed_dim, depths = sizes_of(model)
     return VideoFocalNet(
         num_classes=num_classes,
@@ -27,32 +35,61 @@ def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> V
 
 
 def sizes_of(model: ModelConfig) -> tuple[int, tuple[int, ...]]:
-    """Return the width of the first stage, and the blocks of each stage."""
+    """Return the width of the first stage and the blocks of each stage, of one of the family."""
     sizes = VARIANTS[model.variant]
     return model.embed_dim or sizes.embed_dim, model.depths or sizes.depths
 
 
-def load_network(model: ModelConfig, file: WeightFile, *, num_frames: int) -> VideoFocalNet:
+def load_network(model: ModelConfig, file: WeightFile, *, num_frames: int) -> nn.Module:
     """Build the network that a config section describes around the tensors of a file.
 
-    Nothing is drawn at random or copied: the parameters are the file's tensors.
+    Nothing is drawn at random or copied: the parameters are the file's tensors. A network that is
+    not of the family is built by its function, and the tensors are copied into it.
 
     Raises:
         WeightsMismatch: naming every tensor that is missing, unexpected or of another shape, or
             each setting of a published checkpoint that contradicts the section.
     """
-    embed_dim, depths = sizes_of(model)
-    num_classes = len(file.class_names)
+    head = file.head or file.class_names
     try:
-        check_described(
-            file.described, model, num_frames=num_frames, embed_dim=embed_dim, depths=depths
-        )
-        with torch.device("meta"):
-            network = build_network(model, num_classes=num_classes, num_frames=num_frames)
-        adopt_state(network, file.state)
+        if model.foreign:
+            network = build_network(model, num_classes=len(head), num_frames=num_frames)
+            load_state(network, file.state, head="keep")
+            _check_source(model, file)
+        else:
+            check_described(file.described, model, num_frames, *sizes_of(model))
+            with torch.device("meta"):
+                network = build_network(model, num_classes=len(head), num_frames=num_frames)
+            adopt_state(network, file.state)
     except ValueError as error:
         raise WeightsMismatch(f"{file.uri}: {error}") from error
+    if file.head:
+        network = InOrder(network, head_rows(file.head, file.class_names))
     return network.eval()
+
+
+def network_digest(model: ModelConfig, file: WeightFile) -> str:
+    """Return the digest of everything that makes a network what it is, beside its section.
+
+    For the family it is that of the tensors. For others the code is not ours, so the source file
+    counts as well, and the order that their classes are put in.
+    """
+    digest = state_digest(file.state)
+    if not model.foreign:
+        return digest
+    rows = head_rows(file.head, file.class_names) if file.head else None
+    return sha256_of(canonical_json([digest, source_digest(model.network), rows]))
+
+
+def _check_source(model: ModelConfig, file: WeightFile) -> None:
+    """Warn of weights that were trained with another version of the function's source."""
+    here = source_digest(model.network)
+    if file.metadata.get(SOURCE, here) != here:
+        warnings.warn(
+            f"{file.uri} was trained with another version of {model.network}; its tensors fit, and "
+            "whether it computes the same is not known",
+            stacklevel=2,
+        )
 
 
 def init_digest(model: ModelConfig) -> str:
@@ -60,7 +97,7 @@ def init_digest(model: ModelConfig) -> str:
     return state_digest(read_weights(model.init_weights).state) if model.init_weights else ""
 
 
-def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | None:
+def start_network(network: nn.Module, model: ModelConfig) -> LoadReport | None:
     """Load the weights that training starts from, if ``init`` names any, and report on each tensor.
 
     Raises:
@@ -71,6 +108,7 @@ def start_network(network: VideoFocalNet, model: ModelConfig) -> LoadReport | No
     file = read_weights(model.init_weights)
     try:
         if model.init == "imagenet":
+            assert isinstance(network, VideoFocalNet)
             report = load_image_state(
                 network, file.state, preserve_image_function=model.preserve_image_function
             )

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pipeline.config.schema import AS_DATASET, ExperimentConfig
+from pipeline.config.schema import AS_DATASET, ExperimentConfig, ModelConfig
 from pipeline.dataset.classes import read_classes
 from pipeline.errors import ConfigError, WeightsMismatch
+from pipeline.networks.foreign import own_state
 from pipeline.networks.weight_files import WeightFile, read_weights
 from pipeline.storage.files import exists
 
@@ -78,8 +79,13 @@ def in_order(
     return {name: tensor[rows] if name in HEAD else tensor for name, tensor in state.items()}
 
 
-def read_ordered(uri: str, config: ExperimentConfig, class_names: Sequence[str]) -> WeightFile:
+def read_ordered(
+    uri: str, config: ExperimentConfig, model: ModelConfig, class_names: Sequence[str]
+) -> WeightFile:
     """Read weights, with the rows of the head in the order of the data set.
+
+    A foreign network may come with weights of its own, if there is no file; where the head's rows
+    lie among its tensors is not known, so its logits are put in order instead.
 
     Without ``class_names`` the head's own order stays.
 
@@ -87,7 +93,9 @@ def read_ordered(uri: str, config: ExperimentConfig, class_names: Sequence[str])
         WeightsMismatch: if the file names other classes, or the same in another order; or if it
             names none, and ``teacher.class_names`` is not given or does not fit.
     """
-    file, wanted = read_weights(uri), tuple(class_names)
+    wanted = tuple(class_names)
+    own = model.foreign and uri == config.own_teacher_uri and not exists(uri)
+    file = WeightFile(model.network, {}, {}) if own else read_weights(uri)
     if file.class_names:
         if wanted and file.class_names != wanted:
             pairs = enumerate(zip(file.class_names, wanted, strict=False))
@@ -98,13 +106,20 @@ def read_ordered(uri: str, config: ExperimentConfig, class_names: Sequence[str])
                 "Use the teacher of this data set."
             )
         return file
+    head = tuple(head_names(file.uri, config, wanted))
+    wanted = wanted or head
+    named = replace(file, metadata={**file.metadata, "class_names": json.dumps(wanted)})
     try:
-        head = head_names(uri, config, wanted)
-        state = in_order(file.state, head, wanted or head)
+        if not model.foreign:
+            return replace(named, state=in_order(file.state, head, wanted))
+        if own:
+            num_frames = config.clip.num_frames
+            state = own_state(model.network, num_classes=len(head), num_frames=num_frames)
+            named = replace(named, state=state)
+        in_place = head_rows(head, wanted) == list(range(len(head)))
+        return named if in_place else replace(named, head=head)
     except ValueError as error:
         raise WeightsMismatch(f"{uri} and teacher.class_names: {error}") from error
-    named = {"class_names": json.dumps(wanted or list(head))}
-    return replace(file, state=state, metadata={**file.metadata, **named})
 
 
 def head_names(uri: str, config: ExperimentConfig, class_names: Sequence[str]) -> Sequence[str]:

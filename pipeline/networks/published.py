@@ -49,7 +49,6 @@ def described_network(checkpoint: Any, state: Mapping[str, Tensor]) -> dict[str,
 def check_described(
     found: Mapping[str, Any],
     model: ModelConfig,
-    *,
     num_frames: int,
     embed_dim: int,
     depths: Sequence[int],

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvflnet.weights import state_digest
+from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import load_network
+from pipeline.networks.build import load_network, network_digest
 from pipeline.networks.class_order import read_ordered
-from pipeline.networks.forward import ClipNetwork, round_weights
+from pipeline.networks.foreign import examine
+from pipeline.networks.forward import ClipNetwork, autocast, round_weights
+from pipeline.networks.weight_files import WeightFile
+from pipeline.storage.files import exists
 
 
 def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
@@ -24,14 +27,27 @@ def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
         WeightsMismatch: if a tensor is missing, unexpected or of another shape, or if the classes
             are not known, are others, or stand in another order.
     """
-    file = read_ordered(config.teacher_weights_uri, config, class_names)
-    load_network(config.teacher, file, num_frames=config.clip.num_frames)
-    return state_digest(file.state)
+    file, teacher, clip = read_teacher(config, class_names), config.teacher, config.clip
+    network = load_network(teacher, file, num_frames=clip.num_frames)
+    if teacher.foreign:
+        examine(network, teacher.network, len(class_names), (clip.num_frames, clip.side))
+    return network_digest(teacher, file)
 
 
 def teacher_digest(config: ExperimentConfig, class_names: Sequence[str]) -> str:
     """Return the digest of the teacher's weights, with the head in the order of the classes."""
-    return state_digest(read_ordered(config.teacher_weights_uri, config, class_names).state)
+    return network_digest(config.teacher, read_teacher(config, class_names))
+
+
+def has_teacher(config: ExperimentConfig) -> bool:
+    """Return whether the teacher's weights are here: in a file, or in its function."""
+    teacher = config.teacher
+    own = teacher.foreign and teacher.weights is None and teacher.class_names is not None
+    return own or exists(config.teacher_weights_uri)
+
+
+def read_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> WeightFile:
+    return read_ordered(config.teacher_weights_uri, config, config.teacher, class_names)
 
 
 class TeacherPredictor:
@@ -51,18 +67,24 @@ class TeacherPredictor:
         torch.set_num_threads(cluster.teacher_threads)
         self._batch_size = cluster.teacher_batch_size
         device = torch.device("cuda" if cluster.use_gpu else "cpu")
-        file = read_ordered(config.teacher_weights_uri, config, class_names)
-        if digest is not None and (found := state_digest(file.state)) != digest:
+        file, teacher, clip = read_teacher(config, class_names), config.teacher, config.clip
+        if digest is not None and (found := network_digest(teacher, file)) != digest:
             raise WeightsMismatch(
-                f"{config.teacher_weights_uri} holds other weights here than those that the store "
+                f"{file.uri} holds other weights here than those that the store "
                 f"is planned for: digest {found[:12]}, expected {digest[:12]}. Do not replace a "
                 "teacher while it is used; give a new one another name and another store."
             )
-        network = load_network(config.teacher, file, num_frames=config.clip.num_frames)
-        precision = config.teacher.precision
-        if precision != "float32":
+        network, precision = (
+            load_network(teacher, file, num_frames=clip.num_frames),
+            teacher.precision,
+        )
+        if isinstance(network, VideoFocalNet) and precision != "float32":
             round_weights(network, precision)
-        self._network = ClipNetwork(network.to(device), device, precision, config.clip.motion_only)
+        self._network = ClipNetwork(network.to(device), device, precision, clip.motion_only)
+        if teacher.foreign:  # on this device and in this precision, before the first unit
+            with autocast(device, precision):
+                shape = clip.num_frames, clip.side
+                examine(network, teacher.network, len(class_names), shape, device)
 
     def logits(
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import torch
+from torch import nn
 
-from dvflnet.videofocalnet import VideoFocalNet
-from dvflnet.weights import state_digest
 from pipeline.config.load import parse_config
 from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
-from pipeline.networks.build import load_network, sizes_of
+from pipeline.networks.build import load_network, network_digest, sizes_of
 from pipeline.networks.class_order import read_ordered
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
+from pipeline.networks.teacher import read_teacher
 from pipeline.networks.weight_files import WeightFile, read_weights
 
 TEACHER = "teacher"  # the name of the network whose logits the others are compared with
@@ -36,7 +36,7 @@ class TrainedNetwork:
 
     name: str
     uri: str
-    network: VideoFocalNet
+    network: nn.Module
     config: ExperimentConfig
     recipe: Recipe
     class_names: tuple[str, ...]
@@ -87,7 +87,7 @@ def load_trained(
     if _is_teacher(file, config):
         teacher = config.teacher.model_copy(update={"weights": uri})
         return load_teacher(config.model_copy(update={"teacher": teacher}), class_names)
-    file = read_ordered(uri, config, class_names)
+    file = read_ordered(uri, config, config.student, class_names)
     return _build(PurePosixPath(uri).stem, file, config, student_recipe(config))
 
 
@@ -97,7 +97,7 @@ def load_teacher(config: ExperimentConfig, class_names: tuple[str, ...]) -> Trai
     Raises:
         WeightsMismatch: if its weights are not there or do not fit, or their classes do not.
     """
-    file = read_ordered(config.teacher_weights_uri, config, class_names)
+    file = read_teacher(config, class_names)
     return _build(TEACHER, file, config, teacher_recipe(config))
 
 
@@ -105,7 +105,7 @@ def _build(
     name: str, file: WeightFile, config: ExperimentConfig, recipe: Recipe, root_digest: str = ""
 ) -> TrainedNetwork:
     network = load_network(recipe.model, file, num_frames=recipe.clip_num_frames)
-    names, digest = file.class_names, state_digest(file.state)
+    names, digest = file.class_names, network_digest(recipe.model, file)
     return TrainedNetwork(name, file.uri, network, config, recipe, names, digest, root_digest)
 
 
@@ -115,12 +115,15 @@ def _is_teacher(file: WeightFile, config: ExperimentConfig) -> bool:
     blocks = {tuple(name.split(".")[1:4:2]) for name in file.state if ".blocks." in name}
     depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(4))
     sizes = (0 if stem is None else len(stem), depths)
-    if sizes == sizes_of(config.student):
-        return file.uri == config.teacher_weights_uri
-    if sizes != sizes_of(config.teacher):
+    teacher, student = (
+        None if model.foreign else sizes_of(model) for model in (config.teacher, config.student)
+    )
+    if file.uri == config.teacher_weights_uri or sizes == teacher != student:
+        return True
+    if student is not None and teacher is not None and sizes != student:
         raise WeightsMismatch(
             f"{file.uri} has the sizes {sizes} (width of the first stage, blocks of each stage); "
-            f"the experiment's teacher has {sizes_of(config.teacher)} and its student "
-            f"{sizes_of(config.student)}. Set teacher.variant or student.variant."
+            f"the experiment's teacher has {teacher} and its student {student}. "
+            "Set teacher.variant or student.variant."
         )
-    return True
+    return sizes != student and student is not None

@@ -15,7 +15,7 @@ import json
 import pickle
 import zipfile
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,8 @@ from pipeline.storage.files import local_copy, parse_json, read_bytes, write_byt
 _FOLDER_MARK = 0x10  # MS-DOS's folder bit in the attributes of a zip's member
 _PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 _ALIGNMENT = 64  # bytes; a cache line, and PyTorch's own alignment of tensors
-_CRC, _DIGEST, _CLASS_NAMES = "crc32", "digest", "class_names"  # keys of the metadata
+# Keys of the metadata.
+_CRC, _DIGEST, _CLASS_NAMES, SOURCE = "crc32", "digest", "class_names", "source_sha256"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class WeightFile:
     """Tensors by name, and the file's own text entries (none in a published checkpoint).
 
     ``stripped`` is the prefix that every name had in the file: ``module.`` and the like.
-    ``described`` is the config inside a published checkpoint, by dotted key.
+    ``described`` is the config inside a published checkpoint, by dotted key. ``head`` names the
+    classes of a head that is not of the family, where they are not ``class_names`` in their order.
     """
 
     uri: str
@@ -50,6 +52,7 @@ class WeightFile:
     metadata: dict[str, str]
     stripped: str = ""
     described: Mapping[str, Any] = field(default_factory=dict)
+    head: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -69,6 +72,11 @@ def write_weights(
     The digest names the weights; every reader checks them against the CRC.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # The format has no tensors that share memory, as tied weights do.
+    owners = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if owners[tensor.untyped_storage().data_ptr()] > 1:
+            tensors[name] = tensor.clone()
     entries = {**metadata, _DIGEST: state_digest(tensors)}
     if class_names:
         entries[_CLASS_NAMES] = json.dumps(list(class_names))

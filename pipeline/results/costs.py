@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +24,6 @@ import torch
 from torch import nn
 
 from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
-from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.schema import ExperimentConfig, ModelConfig
 from pipeline.dataset.manifest import num_classes_of
 from pipeline.networks.build import build_network
@@ -56,7 +56,7 @@ class Subject:
     num_frames: int
     side: int
 
-    def build(self) -> VideoFocalNet:
+    def build(self) -> nn.Module:
         sizes = {"num_classes": self.num_classes, "num_frames": self.num_frames}
         return build_network(self.model, **sizes).eval()
 
@@ -92,7 +92,8 @@ def run_model_costs(config: ExperimentConfig, *, published: bool, json_uri: str 
 
     With ``published``, measure the published variants, too: base needs 1 GiB and minutes.
     """
-    subjects = own_subjects(config) + (published_subjects() if published else [])
+    own = [subject for subject in own_subjects(config) if not subject.model.is_program]
+    subjects = own + (published_subjects() if published else [])
     num_threads = config.cluster.worker_threads
     costs = measure_models(subjects, num_threads=num_threads)
     if json_uri is not None:
@@ -134,8 +135,8 @@ def measure_models(subjects: Sequence[Subject], *, num_threads: int) -> list[Mod
 
 def count_costs(subject: Subject) -> tuple[int, int]:
     """Return parameters and multiply-adds, without allocating the network."""
-    with torch.device("meta"):
-        network = subject.build()
+    with nullcontext() if subject.model.foreign else torch.device("meta"):
+        network = subject.build()  # a function may load weights, and those are real
     macs = count_macs(network, num_frames=subject.num_frames, side=subject.side)
     return count_parameters(network), macs
 

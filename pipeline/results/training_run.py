@@ -106,8 +106,8 @@ def log_store(run: TrackedRun, plan: TrainPlan) -> None:
 
 def _costs_and_teacher(plan: TrainPlan, mirror: Mirror | None) -> dict[str, float]:
     """Return the network's costs of one clip, and the teacher's scores from the store."""
-    network = plan.build_network()
-    macs = count_macs(network, num_frames=network.num_frames, side=plan.recipe.side)
+    network, recipe = plan.build_network(), plan.recipe
+    macs = count_macs(network, num_frames=recipe.clip_num_frames, side=recipe.side)
     found = {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
     if mirror is not None:
         labels = torch.tensor(plan.labels(plan.val_rows))
@@ -153,9 +153,9 @@ def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVi
 def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
     network = plan.build_network()
     network.load_state_dict(dict(state.weights))
-    side, motion_only = plan.recipe.side, plan.recipe.motion_only
+    recipe = plan.recipe
     run.log_model(
-        ClipClassifier(network, motion_only=motion_only).eval(),
-        clip_shape=(network.num_frames, side, side, 3),
+        ClipClassifier(network, motion_only=recipe.motion_only).eval(),
+        clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
         metadata={"class_names": list(plan.manifest.class_names), "run": plan.name},
     )

@@ -36,7 +36,7 @@ from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_log
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
-from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.cluster import check_importable, ray_session, required_cpus
 from pipeline.stages.stream import Step, network_resources, run_tasks, stream
 from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
@@ -130,6 +130,7 @@ def run_cache_teacher(plan: CachePlan, ray_address: str) -> LogitStore:
         if not sealed:
             num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
             with ray_session(config, ray_address, num_cpus=num_cpus):
+                check_importable(config.teacher)
                 _run_units(plan, run)
                 _seal_store(plan, run.run_id)
         store = open_store(plan.root)
@@ -280,7 +281,7 @@ def _open_run(plan: CachePlan) -> TrackedRun:
     return open_run(
         plan.config,
         stage=STAGE,
-        name=f"cache-{teacher.variant}-{plan.spec.fingerprint[:8]}",
+        name=f"cache-{teacher.title}-{plan.spec.fingerprint[:8]}",
         key=plan.spec.fingerprint,
         sections=("teacher", "views", "clip", "store"),
         tags={

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.schema import ExperimentConfig, ModelConfig
 from pipeline.errors import ClusterUnavailable, ConfigError, PipelineError
 from pipeline.storage.files import is_local
 from pipeline.storage.locks import JOB_VARIABLE
@@ -174,6 +174,42 @@ def _reach(address: str | None) -> None:
     host, _, port = (address or "").rpartition(":")
     if port.isdigit() and "://" not in host:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+def check_importable(*models: ModelConfig) -> None:
+    """Refuse to work where a node lacks the module of a network that is not of the family.
+
+    Raises:
+        ConfigError: naming the nodes.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    names = sorted({model.network for model in models if model.foreign})
+    if not names:
+        return
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    look = ray.remote(num_cpus=0)(_import_error)
+    tasks = [
+        (nodes[node], look.options(scheduling_strategy=strategy).remote(name))
+        for node in nodes
+        for strategy in [NodeAffinitySchedulingStrategy(node, soft=False)]
+        for name in names
+    ]
+    found = [f"node {host}: {error}" for host, task in tasks if (error := ray.get(task))]
+    if found:
+        remedy = "ray job submit --working-dir carries a module to all nodes"
+        raise ConfigError("\n  ".join([*found, remedy]))
+
+
+def _import_error(network: str) -> str:
+    from pipeline.networks.foreign import find_builder
+
+    try:
+        find_builder(network)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _check_size(num_cpus: float) -> None:

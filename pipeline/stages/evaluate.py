@@ -26,10 +26,11 @@ from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import ConfigError, DatasetError, Status, StorageUnavailable
 from pipeline.frames.source import read_source
 from pipeline.logits.spec import TRANSFORM_VERSION
+from pipeline.networks.teacher import has_teacher
 from pipeline.networks.trained import TEACHER, TrainedNetwork, load_teacher, load_trained
 from pipeline.results.evaluation import Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
-from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.cluster import check_importable, ray_session, required_cpus
 from pipeline.stages.evaluate_steps import (
     Candidate,
     Look,
@@ -140,7 +141,7 @@ def plan_evaluation(
     names = manifest.class_names
     uris = [*networks, *checkpoints] or own_students(config)
     found = [load_trained(uri, config, names) for uri in uris]
-    if with_teacher and not networks and files.exists(config.teacher_weights_uri):
+    if with_teacher and not networks and has_teacher(config):
         found.append(load_teacher(config, names))
     elif with_teacher and not networks:
         print(f"the teacher is left out: there are no weights at {config.teacher_weights_uri}")
@@ -182,6 +183,7 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
         return summary
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
     with ray_session(config, ray_address, num_cpus=num_cpus):
+        check_importable(*(network.recipe.model for network in plan.networks))
         evaluation = collect(plan, _scores(plan))
     records = [plan.manifest.records[row] for row in plan.manifest.rows_of(plan.split, good=False)]
     check_failed_fraction(len(evaluation.failures), records, config.dataset)

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError, TrialsFailed
 from pipeline.results.intervals import units_of
 from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
-from pipeline.stages.cluster import ray_session
+from pipeline.stages.cluster import check_importable, ray_session
 from pipeline.stages.workers import Follower, Message, ReportingWorker
 from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
@@ -90,6 +90,7 @@ def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
         print(f"{len(done)} of {len(plan.trials)} trials are trained already", flush=True)
     if missing:
         with ray_session(plan.config, ray_address, num_cpus=_num_cpus(plan.config)):
+            check_importable(plan.config.student)
             done |= _tune(plan, missing, run)
     return [done[trial.name] for trial in plan.trials]
 

@@ -25,7 +25,7 @@ from pipeline.results.training_run import (
     store_tags,
     val_scores,
 )
-from pipeline.stages.cluster import ray_session
+from pipeline.stages.cluster import check_importable, ray_session
 from pipeline.stages.workers import Follower, Message, work
 from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
@@ -57,6 +57,7 @@ def run_training(
         else:
             num_cpus = plan.num_workers
             with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
+                check_importable(plan.recipe.model)
                 checkpoints = _fit(plan, run)
                 result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
                 print(run.link)

@@ -18,6 +18,8 @@ from torch import nn
 
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import PipelineError
+from pipeline.networks.foreign import source_digest
+from pipeline.networks.weight_files import SOURCE
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.tracking.progress import Progress
 from pipeline.training.checkpoint import (
@@ -171,5 +173,8 @@ class RayWorker(ReportingWorker):
             "root_digest": self._plan.root_digest,
             "config": resolved_yaml(self._plan.config),
         }
+        model = self._plan.recipe.model
+        if model.foreign:
+            facts[SOURCE] = source_digest(model.network)
         names = self._plan.manifest.class_names
         write_checkpoint(folder, state, class_names=names, facts=facts)

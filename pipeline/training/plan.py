@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from dvflnet.videofocalnet import VideoFocalNet
+from torch import nn
+
 from pipeline.config.schema import ExperimentConfig, Section, StudentConfig
 from pipeline.dataset.manifest import Manifest
-from pipeline.errors import DatasetError, Status, StoreIncomplete
+from pipeline.errors import ConfigError, DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.logits.store import LogitStore
 from pipeline.networks.build import build_network, init_digest
+from pipeline.networks.foreign import examine, source_digest
 from pipeline.networks.recipe import Recipe, student_recipe, teacher_recipe
 from pipeline.networks.teacher import teacher_digest
 from pipeline.storage.files import exists, join_uri, sha256_of
@@ -32,7 +34,7 @@ from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
 # Settings of the loop that change neither its order nor its arithmetic.
 NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 # Settings that came later: at their defaults a run has the name that it had before they existed.
-LATER = {"selection", "standardise", "dkd_alpha", "dkd_beta"}
+LATER = {"network", "selection", "standardise", "dkd_alpha", "dkd_beta"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class TrainPlan:
         """Digest of everything that decides the trained weights, up to rounding."""
         recipe = self.recipe
         # A teacher's section also says how it is run and judged. A start is known by its digest.
-        network = recipe.model.model_dump(mode="json", include=set(StudentConfig.model_fields))
+        model = _decisive(recipe.model)
+        network = {name: model[name] for name in StudentConfig.model_fields if name in model}
+        if recipe.model.foreign:
+            network["source"] = source_digest(recipe.model.network)
         decisive = {
             "role": recipe.role,
             "model": network | {"init_weights": None},
@@ -118,8 +123,7 @@ class TrainPlan:
     @property
     def name(self) -> str:
         recipe = self.recipe
-        width = recipe.model.embed_dim or ""
-        settings = f"{recipe.role}-{recipe.model.variant}{width}"
+        settings = f"{recipe.role}-{recipe.model.title}{recipe.model.embed_dim or ''}"
         if recipe.role == "student":
             weight, temperature = recipe.loss.distill_weight, recipe.loss.temperature
             settings = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
@@ -138,7 +142,7 @@ class TrainPlan:
         """URI of the weights that ``train.selection`` names."""
         return self.files.best if self.recipe.train.selection == "best" else self.files.last
 
-    def build_network(self) -> VideoFocalNet:
+    def build_network(self) -> nn.Module:
         """Build the run's network, freshly initialised from torch's global generator."""
         return build_network(
             self.recipe.model,
@@ -258,7 +262,7 @@ def _plan(
         left_out = len(manifest.rows_of(split, good=False)) - len(rows)
         if left_out:
             print(f"left out: {left_out} videos of {split} that are bad or have no teacher logits")
-    return TrainPlan(
+    plan = TrainPlan(
         config=config,
         recipe=recipe,
         manifest=manifest,
@@ -267,6 +271,12 @@ def _plan(
         store=reference,
         init_digest=init_digest(recipe.model),
     )
+    if recipe.model.foreign:
+        network, shape = plan.build_network().eval(), (recipe.clip_num_frames, recipe.side)
+        examine(network, recipe.model.network, len(manifest.class_names), shape)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ConfigError(f"{recipe.model.network} has no parameter that can be trained")
+    return plan
 
 
 def _decisive(section: Section) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Training:
         lr = self._schedule.at(step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        self.network.train()
+        set_training_mode(self.network)
         parts = self._forward(batch, labels, teacher_logits)
         self._check_finite("loss", parts.loss, step, batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -154,10 +154,20 @@ class Training:
             )
 
 
+def set_training_mode(network: nn.Module) -> None:
+    """Set training mode, but for frozen parts: the statistics of their batch norms stay as well."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
 def build_optimiser(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """Build the optimiser; biases and other 1-D tensors do not decay."""
-    matrices = [p for p in network.parameters() if p.dim() > 1]
-    others = [p for p in network.parameters() if p.dim() <= 1]
+    """Build the optimiser of what is not frozen; biases and other 1-D tensors do not decay."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": optim.weight_decay},
         {"params": others, "weight_decay": 0.0},

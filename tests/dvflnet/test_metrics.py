@@ -48,12 +48,6 @@ def test_all_scores(drawn):
     assert scores["ece"] == pytest.approx(naive_ece(probs, labels.numpy()), abs=1e-12)
 
 
-def test_without_a_teacher_only_the_labels_count():
-    scores = evaluate_logits(torch.eye(3), torch.arange(3))
-    assert set(scores) == {"top1", "top5", "nll", "ece"}
-    assert all(isinstance(score, float) for score in scores.values())
-
-
 def test_k_may_exceed_the_classes():
     assert topk_accuracy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 2]), 5) == 1.0
 
@@ -75,7 +69,7 @@ def test_equal_logits_rank_by_class_number_everywhere():
 def test_a_sure_network_is_calibrated_if_it_is_right():
     logits = 1e4 * torch.eye(5)
     right = evaluate_logits(logits, torch.arange(5))
-    assert right["ece"] == right["nll"] == 0.0
+    assert right == {"top1": 1.0, "top5": 1.0, "nll": 0.0, "ece": 0.0}
     wrong = evaluate_logits(logits, torch.arange(5).roll(1))
     assert wrong["ece"] == pytest.approx(1.0)
     assert math.isfinite(wrong["nll"])

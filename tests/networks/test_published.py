@@ -100,7 +100,7 @@ def test_it_is_evaluated_without_a_store_or_a_student_of_ours(publish, config) -
     uris = [publish("student"), publish("teacher", {"MODEL": {}})]
     plan = plan_evaluation(config, networks=uris, num_clips=2, num_crops=3)
     assert [network.name for network in plan.networks] == [TEACHER, "student"]
-    assert plan_export(config, weights=uris[0], formats=["pt2"]).contract.name == "student"
+    assert plan_export(config, weights=uris[0], formats=["pt2"]).trained.name == "student"
     assert plan.networks[0].on(torch.device("cpu")).precision == config.teacher.precision
     rows, names = plan.rows[:2], plan.manifest.class_names
     cut = ViewCutter(looks_of(plan.candidates), plan.protocol, config.dataset.limits)

@@ -146,8 +146,8 @@ class Model:
     """A network of the comparison; its scores are in the evaluation, under its role."""
 
     role: str  # teacher, baseline or student
-    num_parameters: int
-    num_macs: int  # of one clip
+    num_parameters: float  # NaN where they cannot be counted
+    num_macs: float  # of one clip
     run: Part[dict[str, Any]]  # the run's result.json
     weights_digest: str
     curves: Part[Curves]
@@ -252,7 +252,9 @@ def _model(
     config: ExperimentConfig, role: str, plan: Part[TrainPlan], logits: Part[Tensor]
 ) -> Model:
     teacher, student = own_subjects(config)
-    num_parameters, num_macs = count_costs(teacher if role == "teacher" else student)
+    subject = teacher if role == "teacher" else student
+    uncounted = float("nan"), float("nan")
+    num_parameters, num_macs = uncounted if subject.model.is_program else count_costs(subject)
 
     def weights_digest() -> str:
         # The teacher may have been trained elsewhere.
