@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+UNLABELLED = -1  # the label of a clip without one
 Kind = Literal["forward_kl", "reverse_kl", "js", "dkd", "dist", "published"]
 
 
@@ -52,17 +53,43 @@ def weighted_loss(
     standardise: bool = False,
     dkd_alpha: float = 1.0,
     dkd_beta: float = 8.0,
+    some_unlabelled: bool = False,
 ) -> LossParts:
     """Return ``distill_weight * distill_loss + (1 - distill_weight) * label_loss`` and the parts.
 
     With ``distill_weight`` 0 the loss is the label part itself and the distill part is only for the
     log, so that a teacher's NaN reaches neither the loss nor a gradient. Without ``teacher_logits``
-    the distill part is zero.
+    the distill part is zero. With ``some_unlabelled`` the rows whose label is ``UNLABELLED`` have
+    weight 1, the loss is the mean of all rows' losses, and the label part that of labelled rows.
     """
     if not 0.0 <= distill_weight <= 1.0:
         raise ValueError(f"distill_weight must be in [0, 1], got {distill_weight}")
     if teacher_logits is None and distill_weight > 0.0:
         raise ValueError(f"distill_weight {distill_weight} needs teacher_logits, got None")
+    if some_unlabelled:
+        if teacher_logits is None or kind == "dkd":
+            raise ValueError(
+                f"clips without a label need teacher_logits, and another kind than {kind}"
+            )
+        terms = distill_terms(
+            student_logits,
+            teacher_logits,
+            temperature=temperature,
+            kind=kind,
+            standardise=standardise,
+        )
+        by_teacher = temperature**2 * terms.sum(dim=1)
+        by_label = F.cross_entropy(
+            _checked("student_logits", student_logits),
+            labels.long(),
+            ignore_index=UNLABELLED,
+            label_smoothing=label_smoothing,
+            reduction="none",
+        )
+        labelled = labels != UNLABELLED
+        weight = torch.where(labelled, distill_weight, 1.0)
+        loss = (weight * by_teacher + (1.0 - weight) * by_label).mean()
+        return LossParts(loss, by_teacher.mean(), by_label.sum() / labelled.sum().clamp(min=1))
     label_part = label_loss(student_logits, labels, label_smoothing=label_smoothing)
     if teacher_logits is None:
         return LossParts(label_part, torch.zeros_like(label_part), label_part)

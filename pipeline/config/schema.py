@@ -73,6 +73,7 @@ class DatasetConfig(Section):
     root: Uri  # URI of the folder that the annotations' paths are relative to
     layout: Layout
     annotations: Uri | None = None  # URI of the lists; not needed for layout "folders"
+    unlabelled: Uri | None = None  # URI of a folder or list of more videos of train, without labels
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # of the official lists
     num_classes: Count | None = None  # null: as many as the annotations list
     groups: str = "auto"  # which clips are of one recording; see docs/datasets.md

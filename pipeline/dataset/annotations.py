@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.folders import Folders, path_below, sample_id_of, shorten
 from pipeline.dataset.groups import VAL_SHARE, choose_val, group_of
-from pipeline.dataset.layouts import READERS, Entry
+from pipeline.dataset.layouts import READERS, Entry, read_unlabelled
 from pipeline.dataset.manifest import VideoRecord, build_manifest
 from pipeline.errors import DatasetError, Status, printable
 
@@ -50,6 +50,17 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
             f" have {len(class_names)} classes: {shorten(class_names)}. Correct one of the two."
         )
     records = [_record(entry, folders, class_names, dataset.groups) for entry in found.entries]
+    more, entries = read_unlabelled(dataset, folders), [*found.entries]
+    taken = {name for record in records for name in (record.uri, record.sample_id) if name}
+    for entry in more.entries:
+        record = _record(entry, folders, class_names, dataset.groups)
+        if not taken & {record.uri, record.sample_id}:  # else a list has named it already
+            records.append(record)
+            entries.append(entry)
+    notes += more.notes
+    num_unlabelled = sum(record.label is None for record in records)
+    if num_unlabelled or dataset.unlabelled:
+        notes.append(f"{num_unlabelled} videos of train have no label")
     if dataset.groups not in ("auto", "none") and not any(record.group for record in records):
         raise DatasetError(
             f"dataset.groups is {dataset.groups!r}, and no video has such a group: the first one is"
@@ -59,7 +70,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
         )
     converted = [
         record.uri
-        for entry, record in zip(found.entries, records, strict=True)
+        for entry, record in zip(entries, records, strict=True)
         if record.good
         and entry.suffixes == ("",)
         and PurePosixPath(entry.paths[0]).suffix.lower() != PurePosixPath(record.uri).suffix.lower()
@@ -73,7 +84,8 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
         notes.append(note)
     # build_manifest sorts and finds repeated videos, before hours are spent on probing them.
     manifest = build_manifest(dataset.name, class_names, records)
-    left_out = tuple((printable(path), reason) for path, reason in found.left_out)
+    omitted = dict([*more.left_out, *found.left_out])
+    left_out = tuple((printable(path), reason) for path, reason in omitted.items())
     notes += [doubt] if doubt else []
     return Annotated(class_names, manifest.records, tuple(notes), left_out, doubt)
 
@@ -88,8 +100,9 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
         reason = f"{printable(entry.paths[0])!r} of {entry.where} {error}"
         return replace(record, status=Status.BAD_NAME, reason=reason)
     sample_id = named(paths[0])
-    labelled = 0 <= entry.label < len(class_names)
-    class_name = class_names[entry.label] if labelled else ""
+    label = entry.label
+    known = label is None or 0 <= label < len(class_names)
+    class_name = "" if label is None or not known else class_names[label]
     group = group_of(groups, sample_id, class_name, entry.group)
     record = replace(record, sample_id=sample_id, uri=paths[0], group=group)
     tried = (path + suffix for path in paths for suffix in entry.suffixes)
@@ -99,8 +112,8 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
     if uri is None:
         reason = f"named by {entry.where}, and not there: looked for {_tried(entry, paths)}"
         return replace(record, status=Status.NOT_FOUND, reason=reason)
-    if not labelled:
-        reason = f"label {entry.label} of {entry.where} is not in 0..{len(class_names) - 1}"
+    if not known:
+        reason = f"label {label} of {entry.where} is not in 0..{len(class_names) - 1}"
         return replace(record, uri=uri, status=Status.LABEL_OUT_OF_RANGE, reason=reason)
     return replace(record, uri=uri)
 
@@ -144,12 +157,13 @@ def _with_val(
             f"dataset.val_fraction is {dataset.val_fraction}, and {dataset.name} has val and test"
             " already. Leave it out, or remove one of the two lists."
         )
-    train = [record for record in records if record.split == "train"]
+    train = [r for r in records if r.split == "train" and r.label is not None]
     share = dataset.val_fraction or VAL_SHARE
     val, how = choose_val(train, share, by_parts=dataset.val_fraction is not None)
-    divided = [
-        replace(record, split="val" if record.sample_id in val else "train") for record in train
-    ] + [replace(record, split="test") for record in records if record.split != "train"]
+    divided = []
+    for record in records:
+        cut = "val" if record.sample_id in val else "train"
+        divided.append(replace(record, split=cut if record.split == "train" else "test"))
     source = "nothing names videos of val" if whole else f"dataset.val_fraction is {share:g}"
     second = "; the videos that are val by the lists are test" if "val" in splits else ""
     return divided, f"{source}: {len(val)} of {len(train)} train videos are val, {how}{second}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from pipeline.dataset.manifest import Manifest, VideoRecord
+from pipeline.dataset.manifest import Manifest, VideoRecord, without_label
 from pipeline.errors import Status
 from pipeline.text_table import text_table
 
@@ -58,6 +58,7 @@ class IndexReport:
     num_classes: int
     num_videos: Mapping[str, int]  # by split
     num_good_videos: Mapping[str, int]
+    without_label: str  # how many of the good videos, in words
     findings: tuple[IndexFinding, ...]
     bad: tuple[VideoRecord, ...]
 
@@ -72,7 +73,8 @@ class IndexReport:
             f"{split} {self.num_good_videos.get(split, 0)} good of {count}"
             for split, count in self.num_videos.items()
         ]
-        return f"{self.dataset}: {self.num_classes} classes; videos: {', '.join(splits)}"
+        videos = f"{', '.join(splits)}{self.without_label}"
+        return f"{self.dataset}: {self.num_classes} classes; videos: {videos}"
 
     def bad_csv(self) -> bytes:
         text = io.StringIO()
@@ -124,6 +126,7 @@ def index_report(
         num_classes=num_classes,
         num_videos=Counter(record.split for record in manifest.records),
         num_good_videos=Counter(record.split for record in good),
+        without_label=without_label(good),
         findings=(
             *_counted(
                 _gathered((Status(record.status), record.sample_id) for record in bad),
@@ -134,7 +137,7 @@ def index_report(
                 tuple(
                     f"{record.sample_id} ({record.label})"
                     for record in manifest.records
-                    if not 0 <= record.label < num_classes
+                    if record.label is not None and not 0 <= record.label < num_classes
                 ),
             ),
             _labels_unlike_folders(manifest),
@@ -164,8 +167,9 @@ def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
     num_videos: Counter[tuple[str, int]] = Counter()
     for record in manifest.records:
         folder = PurePosixPath(record.sample_id).parent.name
-        if folder.casefold() in folders and 0 <= record.label < len(manifest.class_names):
-            num_videos[folder, record.label] += 1
+        label = record.label_number
+        if folder.casefold() in folders and 0 <= label < len(manifest.class_names):
+            num_videos[folder, label] += 1
     found = (
         f"{folder} has label {label} of {manifest.class_names[label]} ({count} videos)"
         for (folder, label), count in num_videos.items()

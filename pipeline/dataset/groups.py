@@ -80,7 +80,7 @@ def choose_val(
         return {sample_id for sample_id, unit in units.items() if unit in chosen}, how
     by_class: defaultdict[int, list[str]] = defaultdict(list)
     for video in videos:
-        by_class[video.label].append(video.sample_id)
+        by_class[video.label_number].append(video.sample_id)
     chosen = set().union(*(_choose_share(names, share) for names in by_class.values()))
     how = (
         f"random by video, since the groups of {num_unknown} videos are not known: clips of one"

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config.schema import DatasetConfig, Layout
 from pipeline.dataset.classes import number_labels
-from pipeline.dataset.folders import VIDEO_SUFFIXES, Folders, shorten, why_no_video
+from pipeline.dataset.folders import VIDEO_SUFFIXES, Folders, path_below, shorten, why_no_video
 from pipeline.dataset.groups import group_column
 from pipeline.dataset.lists import (
     Line,
@@ -36,6 +36,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 DOWNLOADED_SUFFIXES = (".mp4", ".mkv", ".webm")  # that yt-dlp writes
 
 
@@ -45,7 +46,7 @@ class Entry:
 
     where: str
     split: str
-    label: int
+    label: int | None
     paths: tuple[str, ...]  # the first one makes the sample_id, too
     suffixes: tuple[str, ...] = ("",)
     group: str = ""
@@ -109,23 +110,38 @@ def _read_hmdb51(dataset: DatasetConfig, _folders: Folders) -> Listing:
 def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
     lines: list[tuple[str, Line]] = []
     notes = []
-    for split, uri in find_lists(dataset, SPLIT_NAMES, (".csv", ".tsv", ".txt")).items():
+    for split, uri in find_lists(dataset, SPLIT_NAMES, LIST_SUFFIXES).items():
         found, note = read_label_list(uri, group_column(dataset.groups), labelled=split != "test")
         if split == "test" and found and not any(line.label for line in found):
             found, note = [], f"{name_of(uri)}: has no labels and is left out"
         lines += [(split, line) for line in found]
         notes.append(note)
-    for _, line in lines:
-        if not line.label:
-            raise DatasetError(f"{line.where}: {line.path!r} has no label")
-    if not lines:
+    labelled = [line for split, line in lines if _labelled(split, line.where, line.label)]
+    if not labelled:
         return Listing((), ())
-    class_names, labels, more = number_labels([line for _, line in lines], dataset)
+    class_names, numbers, more = number_labels(labelled, dataset)
+    label_of = dict(zip((line.where for line in labelled), numbers, strict=True))
     entries = [
-        Entry(line.where, split, label, (line.path,), _suffixes(line.path), line.group)
-        for (split, line), label in zip(lines, labels, strict=True)
+        Entry(
+            line.where,
+            split,
+            label_of.get(line.where),
+            (line.path,),
+            _suffixes(line.path),
+            line.group,
+        )
+        for split, line in lines
     ]
     return Listing(class_names, entries, [*notes, *more])
+
+
+def _labelled(split: str, where: str, label: str) -> bool:
+    """Return whether a line has a label; only in train it may have none."""
+    if not label and split != "train":
+        raise DatasetError(
+            f"{where}: a video of {split} has no label; only those of train may lack one"
+        )
+    return bool(label)
 
 
 def _suffixes(path: str) -> tuple[str, ...]:
@@ -141,18 +157,16 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
             continue
         if missing := sorted(set(KINETICS_COLUMNS) - set(header)):
             raise DatasetError(f"{uri} has no column {', '.join(missing)}, but {header}")
-        for where, row in found:
-            if not row["label"]:
-                raise DatasetError(f"{where} has no label")
-            rows.append((split, where, row))
-    class_names = tuple(sorted({row["label"] for _, _, row in rows}))
+        rows += [(split, where, row) for where, row in found]
+    labelled = {row["label"] for split, where, row in rows if _labelled(split, where, row["label"])}
+    class_names = tuple(sorted(labelled))
     labels = {name: label for label, name in enumerate(class_names)}
     column = group_column(dataset.groups).casefold()
     entries = [
         Entry(
             where,
             split,
-            labels[row["label"]],
+            labels.get(row["label"]),
             _kinetics_paths(split, where, row),
             DOWNLOADED_SUFFIXES,
             row.get(column, ""),
@@ -169,9 +183,14 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     name = kinetics_name(where, row)
     classes = dict.fromkeys((row["label"], row["label"].replace(" ", "_")))  # as some write it
     return (
-        *(f"{folder}/{label}/{name}" for folder in SPLIT_NAMES[split] for label in classes),
+        *(
+            f"{folder}/{label}/{name}"
+            for folder in SPLIT_NAMES[split]
+            for label in classes
+            if label
+        ),
         *(f"{folder}/{name}" for folder in SPLIT_NAMES[split]),
-        *(f"{label}/{name}" for label in classes),
+        *(f"{label}/{name}" for label in classes if label),
     )
 
 
@@ -191,10 +210,10 @@ def _read_ssv2_json(dataset: DatasetConfig, _folders: Folders) -> Listing:
     for split, uri in lists.items():
         for where, video in ssv2_videos(uri):
             template = re.sub(r"[][]", "", video["template"])
-            if template not in labels:
+            if _labelled(split, where, template) and template not in labels:
                 raise DatasetError(f"{where}: {template!r} is not in {name_of(named)}")
             suffixes = (".webm", ".mp4", ".mkv")
-            entries.append(Entry(where, split, labels[template], (f"{video['id']}",), suffixes))
+            entries.append(Entry(where, split, labels.get(template), (f"{video['id']}",), suffixes))
     return Listing(class_names, entries)
 
 
@@ -208,7 +227,8 @@ def ssv2_videos(uri: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _read_folders(dataset: DatasetConfig, folders: Folders) -> Listing:
-    files = folders.files()
+    apart = unlabelled_folder(dataset)
+    files = [path for path in folders.files() if not apart or not path.startswith(apart)]
     reasons = {path: why_no_video(path) for path in files}
     videos = [path for path in files if not reasons[path]]
     split_of = _split_folders(dataset, {path.partition("/")[0] for path in videos if "/" in path})
@@ -269,6 +289,39 @@ def _in_label_order(
             f"{where}: labels must be {first}..{first + len(classes) - 1}, each once"
         )
     return tuple(names[label] for label in sorted(names))
+
+
+def unlabelled_folder(dataset: DatasetConfig) -> str | None:
+    """Return ``dataset.unlabelled`` relative to the root, if it is a folder."""
+    if dataset.unlabelled is None or dataset.unlabelled.endswith(LIST_SUFFIXES):
+        return None
+    uri, root = dataset.unlabelled.rstrip("/"), dataset.root.rstrip("/")
+    try:
+        return "" if uri == root else f"{path_below(root, uri)}/"
+    except ValueError as error:
+        raise DatasetError(f"dataset.unlabelled: {uri} {error}") from error
+
+
+def read_unlabelled(dataset: DatasetConfig, folders: Folders) -> Listing:
+    """Read ``dataset.unlabelled``; some of its videos may have a label elsewhere."""
+    if dataset.unlabelled is None:
+        return Listing((), ())
+    folder, notes, reasons = unlabelled_folder(dataset), [], dict[str, str]()
+    if folder is None:
+        column = group_column(dataset.groups)
+        lines, note = read_label_list(dataset.unlabelled, column, labelled=False)
+        notes = [f"{note}; labels in it are not used"]
+        entries = [
+            Entry(line.where, "train", None, (line.path,), _suffixes(line.path), line.group)
+            for line in lines
+        ]
+    else:
+        reasons = {path: why_no_video(path) for path in folders.files() if path.startswith(folder)}
+        where = dataset.unlabelled
+        entries = [Entry(where, "train", None, (path,)) for path, why in reasons.items() if not why]
+    if not entries:
+        raise DatasetError(f"dataset.unlabelled: there is no video in {dataset.unlabelled}")
+    return Listing((), entries, notes, [(path, why) for path, why in reasons.items() if why])
 
 
 READERS: Mapping[Layout, Callable[[DatasetConfig, Folders], Listing]] = {

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from pipeline.config.schema import DatasetConfig, ExperimentConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 
+UNLABELLED = -1  # the label of a video without one, in arrays
 # The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
 PREPARED = "prepared"
 # The fields that a logit can depend on. URIs, codec names and rates are left out, so that moving a
@@ -33,7 +34,8 @@ DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha
 class VideoRecord:
     """One row of the manifest.
 
-    ``num_frames``, ``width``, ``height`` are of the decoded, upright picture; 0 where unknown.
+    ``label`` is None for a video of train without one. ``num_frames``, ``width``, ``height`` are of
+    the decoded, upright picture; 0 where unknown.
     ``skippable``: the decoder may leave out unused pictures (``pipeline.frames.skipping``).
     ``notes`` are no faults, and findings: ``size_changes``, ``damaged_pictures``,
     ``length_not_declared``, with a comma between.
@@ -41,7 +43,7 @@ class VideoRecord:
 
     sample_id: str
     uri: str
-    label: int
+    label: int | None
     split: str
     group: str = ""
     num_frames: int = 0
@@ -62,6 +64,10 @@ class VideoRecord:
         return self.status == Status.GOOD
 
     @property
+    def label_number(self) -> int:
+        return UNLABELLED if self.label is None else self.label
+
+    @property
     def prepared(self) -> bool:
         return self.codec == PREPARED
 
@@ -69,6 +75,7 @@ class VideoRecord:
 _ARROW_TYPES = {
     "str": pa.string(),
     "int": pa.int32(),
+    "int | None": pa.int32(),
     "float": pa.float64(),
     "bool": pa.bool_(),
     "num_bytes": pa.int64(),
@@ -103,6 +110,12 @@ class Manifest:
         """Return the rows of a split, by default only those of good videos."""
         rows = enumerate(self.records)
         return [row for row, r in rows if r.split == split and (r.good or not good)]
+
+
+def without_label(records: Iterable[VideoRecord]) -> str:
+    """Say how many good videos have no label; nothing if all have one."""
+    count = sum(record.good and record.label is None for record in records)
+    return f", {count} of them without a label" if count else ""
 
 
 def _digested(record: VideoRecord) -> list[object]:

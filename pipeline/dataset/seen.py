@@ -39,7 +39,7 @@ def seen_by_teacher(
     num_seen, num_good = Counter[str](), Counter[str]()
     for name, record in zip(names, records, strict=True):
         stem = PurePosixPath(name).name
-        if record.good and record.split in splits:
+        if record.good and record.split in splits and record.label is not None:
             num_good[record.split] += 1
             num_seen[record.split] += name in ids or (stem in stems and num_alike[stem] == 1)
     return [

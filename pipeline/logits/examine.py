@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import ViewsConfig
-from pipeline.dataset.manifest import VideoRecord
+from pipeline.dataset.manifest import UNLABELLED, VideoRecord
 from pipeline.errors import Status, StoreCorrupt
 from pipeline.logits.cells import Cells, Grid, bad_logits, cell_shapes, pick
 from pipeline.logits.generations import GENERATIONS, find_videos, own_names
@@ -68,14 +68,15 @@ class ShardFigures:
 
     number: int
     num_good: int
+    num_labelled: int  # of the good cells
     num_classes: int  # among their labels
     num_hits: int
     entropy: float  # nats, mean over the good cells
 
     @property
     def top1(self) -> float:
-        """Share of the good cells whose label the teacher puts first."""
-        return self.num_hits / max(self.num_good, 1)
+        """Share of the good cells with a label that have it put first by the teacher."""
+        return self.num_hits / max(self.num_labelled, 1)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _check_manifest(
     shard: Shard, grid: Grid, records: Sequence[VideoRecord]
 ) -> Iterator[StoreFinding]:
     stored = list(zip(grid.sample_id, grid.label.tolist(), strict=True))
-    listed = [(record.sample_id, record.label) for record in records]
+    listed = [(record.sample_id, record.label_number) for record in records]
     if wrong := [place for place in range(len(listed)) if stored[place] != listed[place]]:
         named = _some([shard.rows[place] for place in wrong])
         found, expected = (
@@ -256,19 +257,20 @@ def _check_journal(
 def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator[StoreFinding]:
     """Find shards in which the teacher knows no labels, in a store in which it does."""
     for shard in figures:
-        others = [other for other in figures if other is not shard and other.num_good]
+        others = [other for other in figures if other is not shard and other.num_labelled]
         if not others or shard.num_classes < 2:  # a single class may be one it never learnt
             continue
-        rest = sum(other.num_hits for other in others) / sum(other.num_good for other in others)
+        num_cells = sum(other.num_labelled for other in others)
+        rest = sum(other.num_hits for other in others) / num_cells
         chance = 1 / num_classes
-        deviation = float(np.sqrt(chance * (1 - chance) / shard.num_good))
+        deviation = float(np.sqrt(chance * (1 - chance) / shard.num_labelled))
         ignorant = shard.top1 < chance + CHANCE_DEVIATIONS * deviation
         if ignorant and rest > chance + SANE_DEVIATIONS * deviation:
             yield StoreFinding(
                 "labels",
                 f"shard {shard.number}",
-                f"top-1 {shard.top1:.3f} of {shard.num_good} cells, {rest:.3f} in the rest of the "
-                "store: logits of another teacher, or in another order",
+                f"top-1 {shard.top1:.3f} of {shard.num_labelled} cells, {rest:.3f} in the rest of "
+                "the store: logits of another teacher, or in another order",
             )
 
 
@@ -309,15 +311,17 @@ def _figures(
     """Sum up a shard, and count its good cells in ``called``."""
     good = (cells.status == Status.GOOD) & ~bad_logits(cells.logits)
     logits = cells.logits[good].astype(np.float64)
-    labels = np.array([records[row - shard.rows.start].label for row in cells.row[good]], int)
-    first = logits.argmax(axis=1)
+    here = [records[row - shard.rows.start] for row in cells.row[good]]
+    labels = np.array([record.label_number for record in here], int)
+    labelled = labels != UNLABELLED
+    labels, first = labels[labelled], logits.argmax(axis=1)[labelled]
     np.add.at(called, (labels, first), 1)
     exponentials = np.exp(logits)
     total = exponentials.sum(axis=1)
     entropy = np.log(total) - (exponentials * logits).sum(axis=1) / total
     mean = float(entropy.mean()) if len(entropy) else 0.0
-    num_hits = int((first == labels).sum())
-    return ShardFigures(shard.number, len(labels), len(set(labels.tolist())), num_hits, mean)
+    num_classes, num_hits = len(set(labels.tolist())), int((first == labels).sum())
+    return ShardFigures(shard.number, len(logits), len(labels), num_classes, num_hits, mean)
 
 
 def _damage(error: StoreCorrupt) -> StoreFinding:

@@ -89,7 +89,7 @@ def gather_shard(
         joined(found, spec),
         shard.rows,
         spec,
-        label=[record.label for record in records],
+        label=[record.label_number for record in records],
         sample_id=[record.sample_id for record in records],
     )
     files = encode_shard(spec, shard.number, grid)

@@ -146,7 +146,7 @@ def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVi
             for role, logits in logits_of.items():
                 probability, label = logits[index].softmax(dim=0).max(dim=0)
                 predictions[role] = (names[int(label)], float(probability))
-            shown.append(ShownVideo(clip.frames, names[record.label], predictions))
+            shown.append(ShownVideo(clip.frames, names[record.label_number], predictions))
     return shown
 
 

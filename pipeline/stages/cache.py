@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.findings import first_of_each, status_in_words
-from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction
+from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction, without_label
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
@@ -81,7 +81,7 @@ class CachePlan:
             f"store        {self.root} ({self.spec.format})\n"
             + (f"grows        {self.config.store_uri}\n" if grown else "")
             + f"fingerprint  {self.spec.fingerprint}\n"
-            f"videos       {len(self.manifest.records)}\n"
+            f"videos       {len(self.manifest.records)}{without_label(self.manifest.records)}\n"
             f"clips        {self.num_clips} in {len(self.units)} units and "
             f"{self.spec.num_shards} shards\n"
             f"bytes        about {num_bytes:,} before compression"
@@ -208,7 +208,7 @@ class Meter:
         """Count a finished unit."""
         if not self._totals:
             self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
-        for name in ("num_cells", "num_good", "num_hits", "teacher_seconds"):
+        for name in ("num_cells", "num_good", "num_labelled", "num_hits", "teacher_seconds"):
             self._totals[name] += summary[name]
 
     @property
@@ -222,7 +222,7 @@ class Meter:
             "cache/clips_per_second": (total["num_cells"] - self._num_first) / streaming,
             "cache/teacher_share": total["teacher_seconds"] / seconds / self._num_teachers,
             "cache/failed_clips": total["num_cells"] - total["num_good"],
-            "cache/top1": total["num_hits"] / max(total["num_good"], 1),
+            "cache/top1": total["num_hits"] / max(total["num_labelled"], 1),
         }
 
 
@@ -238,7 +238,7 @@ def _judge_teacher(plan: CachePlan) -> None:
         splits = np.array([plan.manifest.records[row].split for row in cells.row])
         judged = (cells.status == Status.GOOD) & (splits == "val")
         logits.append(cells.logits[judged])
-        labels += [plan.manifest.records[row].label for row in cells.row[judged]]
+        labels += [plan.manifest.records[row].label_number for row in cells.row[judged]]
     if not labels:
         print("there is no video of val: the teacher's top-1 is not known")
         return

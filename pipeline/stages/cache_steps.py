@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.manifest import VideoRecord, records_of, records_table
+from pipeline.dataset.manifest import UNLABELLED, VideoRecord, records_of, records_table
 from pipeline.errors import PipelineError, Status, VideoDecodeError
 from pipeline.logits.cells import Cells, bad_logits, centre, joined, unit_of
 from pipeline.logits.journal import read_inherited, write_fragment
@@ -49,6 +49,7 @@ SUMMARY_SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("num_cells", pa.int32()),
         ("num_good", pa.int32()),
+        ("num_labelled", pa.int32()),
         ("num_bytes", pa.int64()),
         ("sha256", pa.string()),
         ("num_hits", pa.int32()),
@@ -92,7 +93,7 @@ class UnitDecoder:
         columns = (block.column(name).to_pylist() for name in ("unit", "row", "view_indices"))
         clips: list[dict[str, Any]] = []
         for record, unit, row, view_indices in zip(records_of(block), *columns, strict=True):
-            place = {"unit": unit, "row": row, "label": record.label}
+            place = {"unit": unit, "row": row, "label": record.label_number}
             clips += [place | cell for cell in self._cells(record, view_indices)]
         return pa.Table.from_pylist(clips, schema=CLIP_SCHEMA)
 
@@ -167,6 +168,7 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
         "num_good": int(good.sum()),
         "num_bytes": entry.num_bytes,
         "sha256": entry.sha256,
+        "num_labelled": int((good & (_numpy(block, "label") != UNLABELLED)).sum()),
         "num_hits": int(hits[good].sum()),
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),

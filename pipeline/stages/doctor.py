@@ -90,6 +90,7 @@ def _report_text(
 ) -> str:
     """Return the report as text: every shard's figures, the worst classes, the findings."""
     num_bytes = sum(entry.num_bytes for entry in store.seal.files)
+    num_unlabelled = sum(shard.num_good - shard.num_labelled for shard in diagnosis.shards)
     header = ("shard", "good cells", "top-1", "entropy (nats)")
     shards = [
         (str(shard.number), str(shard.num_good), f"{shard.top1:.3f}", f"{shard.entropy:.3f}")
@@ -106,6 +107,8 @@ def _report_text(
         "",
         f"classes the teacher knows least: {', '.join(f'{n} {top1:.2f}' for top1, n in worst)}",
     ]
+    if num_unlabelled:
+        lines.append(f"{num_unlabelled} good cells of videos without a label, in no top-1")
     if live is not None:
         lines.append(
             f"live teacher on {live['cells']} cells: KL at most {live['max_kl']:.2g} nats, logits "

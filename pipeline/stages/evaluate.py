@@ -65,7 +65,8 @@ class EvaluationPlan:
 
     @property
     def rows(self) -> list[int]:
-        return self.manifest.rows_of(self.split)
+        records = self.manifest.records
+        return [row for row in self.manifest.rows_of(self.split) if records[row].label is not None]
 
     @cached_property
     def key(self) -> str:
@@ -224,7 +225,7 @@ def collect(plan: EvaluationPlan, scores: Iterable[Mapping[str, Any]]) -> Evalua
         rows=tuple(rows),
         sample_ids=tuple(plan.manifest.records[row].sample_id for row in rows),
         groups=tuple(plan.manifest.records[row].group for row in rows),
-        labels=np.array([plan.manifest.records[row].label for row in rows], np.int64),
+        labels=np.array([plan.manifest.records[row].label_number for row in rows], np.int64),
         probabilities={name: np.array([found[name][row] for row in rows]) for name in names},
         weights={network.name: PurePosixPath(network.uri).stem for network in plan.networks},
         failures=failures,

@@ -204,7 +204,7 @@ def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]
                 progress.advance(len(clips))
 
         logits = measured.logits_of(programs, counted())
-    labels = torch.tensor([plan.manifest.records[row].label for row in rows])
+    labels = torch.tensor([plan.manifest.records[row].label_number for row in rows])
     reference, shape = logits[NETWORK], plan.contract.clip_shape
     return {
         name: measured.measure(program, logits[name], reference, labels, shape)

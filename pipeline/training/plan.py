@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.config.schema import ExperimentConfig, Section, StudentConfig
-from pipeline.dataset.manifest import Manifest
+from pipeline.dataset.manifest import UNLABELLED, Manifest, without_label
 from pipeline.errors import ConfigError, DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import open_experiment_store
@@ -55,6 +55,7 @@ class StoreReference:
 class TrainPlan:
     """A training run, complete but for the weights.
 
+    ``train_rows`` may be learnt from, with a label or without.
     ``store`` is None for a teacher, which learns from labels alone. ``init_digest`` is of the
     weights that training starts from, and empty for random ones.
     """
@@ -72,10 +73,18 @@ class TrainPlan:
         return self.config.cluster.num_workers
 
     @cached_property
+    def learnt_rows(self) -> tuple[int, ...]:
+        """The rows that the run learns from: by labels alone only those that have one."""
+        if self.recipe.loss.distill_weight:
+            return self.train_rows
+        return tuple(row for row in self.train_rows if self.manifest.records[row].label is not None)
+
+    @cached_property
     def order(self) -> Order:
+        _check_labels(self)
         train = self.recipe.train
         return Order(
-            rows=self.train_rows,
+            rows=self.learnt_rows,
             epochs=train.epochs,
             global_batch_size=train.batch_size * self.num_workers,
             seed=train.seed,
@@ -152,9 +161,12 @@ class TrainPlan:
 
     def as_text(self) -> str:
         order, train = self.order, self.recipe.train
+        without = without_label(self.manifest.records[row] for row in self.learnt_rows)
+        if left_out := len(self.train_rows) - len(self.learnt_rows):
+            without = f" ({left_out} without a label left out: it learns from labels alone)"
         return (
             f"run     {self.name}\n"
-            f"videos  {len(self.train_rows)} of train, {len(self.val_rows)} of val\n"
+            f"videos  {len(self.learnt_rows)} of train{without}, {len(self.val_rows)} of val\n"
             f"steps   {order.num_steps} of {order.global_batch_size} clips "
             f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs\n"
             f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}"
@@ -183,7 +195,7 @@ class TrainPlan:
             ]
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        return [self.manifest.records[row].label for row in rows]
+        return [self.manifest.records[row].label_number for row in rows]
 
     def _train_request(self, epoch: int, row: int) -> ClipRequest:
         recipe, record = self.recipe, self.manifest.records[row]
@@ -271,12 +283,28 @@ def _plan(
         store=reference,
         init_digest=init_digest(recipe.model),
     )
+    _check_labels(plan)
     if recipe.model.foreign:
         network, shape = plan.build_network().eval(), (recipe.clip_num_frames, recipe.side)
         examine(network, recipe.model.network, len(manifest.class_names), shape)
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ConfigError(f"{recipe.model.network} has no parameter that can be trained")
     return plan
+
+
+def _check_labels(plan: TrainPlan) -> None:
+    """Refuse a loss that the labels of train do not allow."""
+    labels, loss = plan.labels(plan.train_rows), plan.recipe.loss
+    num_unlabelled = labels.count(UNLABELLED)
+    if num_unlabelled == len(labels) and loss.distill_weight < 1.0:
+        raise DatasetError(
+            f"no video of train has a label, and loss.distill_weight is {loss.distill_weight:g}:"
+            " set it to 1, or name videos with labels"
+        )
+    if num_unlabelled and loss.kind == "dkd" and loss.distill_weight:
+        raise ConfigError(
+            f"loss.kind: dkd needs labels, and {num_unlabelled} videos of train have none"
+        )
 
 
 def _decisive(section: Section) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from dvflnet.losses import LossParts, weighted_loss
+from dvflnet.losses import UNLABELLED, LossParts, weighted_loss
 from pipeline.config.schema import OptimConfig
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
@@ -102,9 +102,9 @@ class Training:
     ) -> StepResult:
         """Take one optimiser step; seed, step (from 0) and rank decide every random draw in it.
 
-        Labels are int64 ``(B,)`` and the teacher's logits float32 ``(B, K)``; without them the
-        network learns from labels alone. TrainingDiverged if loss or gradient is not finite, before
-        the weights change.
+        Labels are int64 ``(B,)``, -1 for none, and the teacher's logits float32 ``(B, K)``; without
+        these the network learns from labels alone. TrainingDiverged if loss or gradient is not
+        finite, before the weights change.
         """
         # For drop path.
         torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)
@@ -143,6 +143,7 @@ class Training:
             standardise=loss.standardise,
             dkd_alpha=1.0 if loss.dkd_alpha is None else loss.dkd_alpha,
             dkd_beta=8.0 if loss.dkd_beta is None else loss.dkd_beta,
+            some_unlabelled=bool((labels == UNLABELLED).any()),  # on the CPU still
         )
 
     def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:

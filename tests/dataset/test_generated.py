@@ -18,6 +18,7 @@ from pipeline.dataset.generated.videos import (
     KindName,
     generate_dataset,
     generate_videos,
+    render,
     video_path,
     write_video,
 )
@@ -123,7 +124,7 @@ def test_file_shows_what_was_drawn(dataset: DatasetConfig, kind: KindName) -> No
     with av.open(str(Path(dataset.root) / video_path(name, 1, 1))) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     streams = [np.random.SeedSequence(0, spawn_key=key) for key in ((0, 1), (1, 2, 1, 1))]
-    frames, _ = KINDS[kind].render(name, *(np.random.default_rng(stream) for stream in streams))
+    frames, _ = render(kind, name, *(np.random.default_rng(stream) for stream in streams))
     drawn = np.stack(list(frames)).astype(float)
     assert drawn.shape == np.shape(decoded)
     assert np.abs(drawn - decoded).mean() < 12
@@ -144,7 +145,7 @@ def test_time_reversals_move_against_each_other(
 def heading(kind: KindName, class_name: str, seed: int) -> NDArray[np.float64]:
     """Where motion goes on the whole, in x and y: 1 if all of it goes right or down."""
     scene, own = np.random.default_rng(seed).spawn(2)
-    frames, _ = KINDS[kind].render(class_name, scene, own)
+    frames, _ = render(kind, class_name, scene, own)
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames][::2]
     flows = [
         cv2.calcOpticalFlowFarneback(*pair, None, 0.5, 2, 13, 2, 5, 1.1, 0)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvflnet.losses import distill_loss, distill_terms, label_loss, weighted_loss
+from dvflnet.losses import UNLABELLED, distill_loss, distill_terms, label_loss, weighted_loss
 
 TEMPERATURES = st.sampled_from([0.5, 1.0, 2.0, 4.0, 10.0])
 SETTINGS = {"distill_weight": 0.2, "temperature": 10.0, "label_smoothing": 0.1}
@@ -276,6 +276,46 @@ def test_weighted_loss_is_the_weighted_sum(distill_weight, kind):
     assert parts.label_loss == label_loss(student, labels, label_smoothing=0.1)
     expected = distill_weight * parts.distill_loss + (1 - distill_weight) * parts.label_loss
     torch.testing.assert_close(parts.loss, expected)
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "js"])
+def test_clips_without_a_label_have_weight_one(kind):
+    draws = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(6, 5, generator=draws) for _ in range(2))
+    labels = torch.tensor([3, UNLABELLED, 0, UNLABELLED, UNLABELLED, 4])
+    settings = {"temperature": 2.0, "label_smoothing": 0.1, "kind": kind}
+
+    def loss_of(rows: slice, weight: float, some: bool):
+        return weighted_loss(
+            student[rows],
+            teacher[rows],
+            labels[rows],
+            distill_weight=weight,
+            some_unlabelled=some,
+            **settings,
+        )
+
+    rows = [slice(row, row + 1) for row in range(6)]
+    alone = [
+        loss_of(row, 0.3, some=False) if label >= 0 else loss_of(row, 1.0, some=True)
+        for row, label in zip(rows, labels.tolist(), strict=True)
+    ]
+    whole = loss_of(slice(None), 0.3, some=True)
+    torch.testing.assert_close(whole.loss, sum(part.loss for part in alone) / 6)
+    torch.testing.assert_close(whole.distill_loss, sum(part.distill_loss for part in alone) / 6)
+    labelled = [part.label_loss for part, label in zip(alone, labels, strict=True) if label >= 0]
+    torch.testing.assert_close(whole.label_loss, sum(labelled) / 3)
+    # Two workers average their losses, whichever of them has the clips without a label.
+    halves = [loss_of(half, 0.3, some=True).loss for half in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(whole.loss, sum(halves) / 2)
+    for needless in ({"teacher_logits": None}, {"kind": "dkd"}):
+        with pytest.raises(ValueError, match="without a label"):
+            weighted_loss(
+                **{"student_logits": student, "teacher_logits": teacher, "labels": labels}
+                | settings
+                | {"distill_weight": 0.0, "some_unlabelled": True}
+                | needless
+            )
 
 
 def test_weight_zero_only_logs_the_teacher():

@@ -5,7 +5,6 @@ What is compared with is PyAV alone, decoding everything, with none of our code 
 
 import random
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
@@ -307,23 +306,6 @@ def test_times_in_decoding_order_are_not_believed(tmp_path, record_of, make_reco
     assert record.num_frames == NUM_FRAMES
     assert not record.skippable
     assert_exact(record, [0, 1, 2, 7, 20], whole_decode(record.uri))
-
-
-def test_hidden_frames_are_decoded_sequentially(tmp_path, record_of, make_record):
-    source = record_of("h264")
-    with av.open(source.uri) as container:
-        frame = int(Fraction(1, 25) / container.streams.video[0].time_base)
-    cut = remux(
-        Path(source.uri),
-        tmp_path / "cut.mp4",
-        lambda packet: (
-            (packet.pts - 18 * frame, packet.dts - 18 * frame) if packet.pts >= 12 * frame else None
-        ),
-    )
-    record = probe_video(make_record(cut), LIMITS)
-    assert record.num_frames < NUM_FRAMES - 12
-    assert not record.skippable
-    assert_exact(record, [0, 5, 9], whole_decode(record.uri))
 
 
 def test_layers_of_time(folder, make_video, make_record):

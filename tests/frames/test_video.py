@@ -9,8 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
@@ -137,17 +135,6 @@ def test_hidden_frames_before_a_cut_do_not_count(tmp_path, make_video, make_reco
     assert numbers == list(range(19, 48))
 
 
-def test_remote_videos_take_the_same_path(avi, read_number):
-    import fsspec
-
-    uri = "memory://videos/a.avi"
-    with fsspec.open(uri, "wb") as file:
-        file.write(Path(avi.uri).read_bytes())
-    remote = replace(avi, uri=uri)
-    assert probe_video(remote, LIMITS) == remote
-    assert [read_number(frame) for _, frame in frames_of(remote, [5, 9], LIMITS)] == [5, 9]
-
-
 # --- bad files ----------------------------------------------------------------------------------
 
 
@@ -222,23 +209,6 @@ def test_a_frame_that_is_not_there(avi):
     ) as caught:
         list(frames_of(avi, [3, 24], LIMITS))
     assert caught.value.status == Status.TOO_SHORT
-
-
-@given(data=st.data())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_damage_never_ends_in_a_foreign_exception(data, avi, folder):
-    content = bytearray(Path(avi.uri).read_bytes())
-    for _ in range(data.draw(st.integers(1, 20))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = folder / "fuzz.avi"
-    path.write_bytes(content)
-    record = replace(avi, uri=str(path))
-    try:
-        status = Status(probe_video(record, LIMITS).status)
-    except VideoDecodeError as error:
-        status = error.status
-    expected = {Status.GOOD, Status.UNREADABLE, Status.OVER_LIMIT, Status.NO_VIDEO_STREAM}
-    assert status in expected
 
 
 @pytest.mark.parametrize(

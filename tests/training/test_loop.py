@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 
 from dvflnet.metrics import evaluate_logits
 from pipeline.config.schema import ExperimentConfig
-from pipeline.errors import TrainingDiverged, ViewMismatch
+from pipeline.errors import PipelineError, TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.training.loop import EpochResult, Worker, evaluate, mean_points, points_of, train
-from pipeline.training.plan import StoreReference, TrainPlan
+from pipeline.training.plan import StoreReference, TrainPlan, vary_student
 from pipeline.training.step import StepResult, Training
 from pipeline.views.loader import ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
@@ -196,6 +197,77 @@ def test_the_teacher_learns_from_labels_alone(dataset, tmp_path):
     assert report.step == 2
     assert report.points[-1][1]["train/distill_loss"] == 0.0
     assert not any("teacher" in name for name in report.val)
+
+
+# --- videos without labels ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(plan) -> TrainPlan:
+    """The plan, with every third video of train as one without a label."""
+    return without_labels(plan, plan.train_rows[::3])
+
+
+def without_labels(plan: TrainPlan, rows: Sequence[int]) -> TrainPlan:
+    records = [
+        replace(record, label=None) if row in rows else record
+        for row, record in enumerate(plan.manifest.records)
+    ]
+    return replace(plan, manifest=replace(plan.manifest, records=tuple(records)))
+
+
+def with_loss(plan: TrainPlan, **loss: Any) -> TrainPlan:
+    section = plan.config.loss.model_copy(update=loss)
+    return vary_student(plan, plan.config.model_copy(update={"loss": section}))
+
+
+def test_a_run_with_unlabelled_videos_resumes_bit_for_bit(mixed, mirror):
+    whole = run(mixed, mirror)
+    training, worker = start_training(mixed, seed=99), KeepingWorker()
+    training.network.load_state_dict(whole.states[0]["network"])
+    training.optimiser.load_state_dict(whole.states[0]["optimiser"])
+    train(mixed, training, worker, mirror=mirror, first_step=whole.reports[0].step)
+    pairs = zip(worker.reports, whole.reports[1:], strict=True)
+    assert all(same_report(ours, theirs) for ours, theirs in pairs)
+    assert "7 of them without a label" in mixed.as_text()
+    assert mixed.learnt_rows == mixed.train_rows
+
+
+def test_labels_that_do_not_count_change_nothing(plan, mixed, mirror):
+    """With weight 1 a label has no part in the loss, so a run cannot tell who has one."""
+    every = {"distill_weight": 1.0}
+    ours, theirs = (run(with_loss(p, **every), mirror) for p in (mixed, plan))
+    for name, tensor in theirs.states[-1]["network"].items():
+        torch.testing.assert_close(ours.states[-1]["network"][name], tensor)
+
+
+def test_labels_alone_leave_the_others_out(plan, mixed, mirror):
+    baseline = with_loss(mixed, distill_weight=0.0)
+    labelled = tuple(row for row in plan.train_rows if row not in plan.train_rows[::3])
+    assert baseline.learnt_rows == labelled
+    assert "7 without a label left out" in baseline.as_text()
+    only = replace(with_loss(plan, distill_weight=0.0), train_rows=labelled)
+    ours, theirs = run(baseline, mirror), run(only, mirror)
+    assert all(same_report(*pair) for pair in zip(ours.reports, theirs.reports, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("share", "loss", "message"),
+    [
+        (1, {"distill_weight": 0.5}, "no video of train has a label, .* is 0.5: set it to 1"),
+        (1, {"distill_weight": 0.0}, "no video of train has a label"),
+        (3, {"kind": "dkd"}, "dkd needs labels, and 7 videos of train have none"),
+    ],
+)
+def test_a_loss_that_needs_more_labels_is_refused(plan, share, loss, message):
+    bad = with_loss(without_labels(plan, plan.train_rows[::share]), **loss)
+    with pytest.raises(PipelineError, match=message):
+        bad.as_text()
+
+
+def test_all_unlabelled_learn_from_the_teacher(plan, mirror):
+    alone = with_loss(without_labels(plan, plan.train_rows), distill_weight=1.0)
+    assert run(alone, mirror).reports[-1].points[-1][1]["train/label_loss"] == 0.0
 
 
 def test_a_student_of_other_views_is_stopped(dataset, tiny_config, mirror):

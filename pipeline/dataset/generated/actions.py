@@ -64,20 +64,7 @@ class Scene:
     drift: float
 
 
-def render(
-    class_name: str, scene_random: np.random.Generator, random: np.random.Generator
-) -> tuple[Iterator[Image], int]:
-    """Draw a video: background, palette and camera by ``scene_random``, the rest by ``random``.
-
-    Returns:
-        The frames in order of presentation, and how many of them a second has.
-    """
-    scene = _make_scene(scene_random)
-    frame_rate = int(random.choice(FRAME_RATES))
-    return _frames(random, scene, class_name), frame_rate
-
-
-def _make_scene(random: np.random.Generator) -> Scene:
+def make_scene(random: np.random.Generator) -> Scene:
     # Background, actor, distractors: far apart in hue, the actor the most saturated.
     hues = (random.uniform(0, 180) + np.array([0, 90, 60, 120, 30])) % 180
     saturations = random.uniform([40, 170, 60, 60, 60], [110, 250, 130, 130, 130])
@@ -104,7 +91,7 @@ def _background(random: np.random.Generator, color: Array) -> Image:
     return np.clip(texture, 0, 255).astype(np.uint8)
 
 
-def _frames(random: np.random.Generator, scene: Scene, class_name: str) -> Iterator[Image]:
+def frames_of(random: np.random.Generator, scene: Scene, class_name: str) -> Iterator[Image]:
     """Yield the frames of one video, in order of presentation."""
     size = np.array(FRAME_SIZES[random.integers(len(FRAME_SIZES))])  # (W, H)
     num_frames = int(random.integers(MIN_FRAMES, MAX_FRAMES + 1))

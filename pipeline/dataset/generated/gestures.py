@@ -58,20 +58,7 @@ class Scene:
     hand_size: float
 
 
-def render(
-    class_name: str, scene_random: np.random.Generator, random: np.random.Generator
-) -> tuple[Iterator[Image], int]:
-    """Draw a video: room and hand by ``scene_random``, the gesture and all else by ``random``.
-
-    Returns:
-        The frames in order of presentation, and how many of them a second has.
-    """
-    scene = _make_scene(scene_random)
-    frame_rate = int(random.choice(FRAME_RATES))
-    return _frames(random, scene, class_name), frame_rate
-
-
-def _make_scene(random: np.random.Generator) -> Scene:
+def make_scene(random: np.random.Generator) -> Scene:
     difficulty = random.uniform(0.2, 1)
     room = _draw_room(random, difficulty)
     red = random.uniform(0.6, 1)
@@ -110,7 +97,7 @@ def _draw_room(random: np.random.Generator, difficulty: float) -> Image:
     return canvas
 
 
-def _frames(random: np.random.Generator, scene: Scene, class_name: str) -> Iterator[Image]:
+def frames_of(random: np.random.Generator, scene: Scene, class_name: str) -> Iterator[Image]:
     """Yield the frames of one video, in order of presentation."""
     num_frames = int(random.integers(MIN_FRAMES, MAX_FRAMES + 1))
     width, height = FRAME_SIZE.tolist()

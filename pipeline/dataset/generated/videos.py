@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,14 @@ from typing import Literal
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.generated import actions, gestures
 from pipeline.errors import ConfigError
 
 KindName = Literal["actions", "gestures"]
-# Each has a RECIPE (and its version), CLASSES in label order, and render():
-# (class name, randomness of the group, that of the video) -> RGB frames (H, W, 3), frames a second
+# Each has a RECIPE (and its version), CLASSES in label order, FRAME_RATES, and draws frames.
 KINDS = {"actions": actions, "gestures": gestures}
 ENCODER_OPTIONS = {
     "preset": "superfast",
@@ -107,7 +107,7 @@ def write_video(
     """Render and encode one video. A file under its final name is whole."""
     scene_random = _random(seed, 0, group)
     random = _random(seed, 1, list(KINDS[kind].CLASSES).index(class_name), group, clip)
-    frames, frame_rate = KINDS[kind].render(class_name, scene_random, random)
+    frames, frame_rate = render(kind, class_name, scene_random, random)
     path = root / video_path(class_name, group, clip)
     path.parent.mkdir(exist_ok=True)
     partial = _partial(path)
@@ -120,6 +120,19 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     partial.replace(path)
+
+
+def render(
+    kind: KindName, class_name: str, scene_random: np.random.Generator, random: np.random.Generator
+) -> tuple[Iterator[NDArray[np.uint8]], int]:
+    """Draw a video: what its group shares by ``scene_random``, all else by ``random``.
+
+    Returns the RGB frames (H, W, 3) in order of presentation, and how many of them a second has.
+    """
+    drawn = KINDS[kind]
+    scene = drawn.make_scene(scene_random)
+    frame_rate = int(random.choice(drawn.FRAME_RATES))
+    return drawn.frames_of(random, scene, class_name), frame_rate
 
 
 def _random(seed: int, *stream: int) -> np.random.Generator:

@@ -131,8 +131,9 @@ class Store:
 
     @property
     def top1(self) -> float:
-        """The teacher's, over all good cells."""
-        return sum(shard.num_hits for shard in self.diagnosis.shards) / max(self.num_good, 1)
+        """The teacher's, over all good cells with a label."""
+        num_labelled = sum(shard.num_labelled for shard in self.diagnosis.shards)
+        return sum(shard.num_hits for shard in self.diagnosis.shards) / max(num_labelled, 1)
 
     @property
     def hardest_classes(self) -> list[tuple[str, float]]:
@@ -206,16 +207,14 @@ def gather_facts(config: ExperimentConfig) -> Facts:
 
 def _dataset(config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess) -> Dataset:
     names, records = manifest.class_names, manifest.records
-    counts = {
-        split: np.bincount(
-            [records[row].label for row in manifest.rows_of(split)], minlength=len(names)
-        ).tolist()
-        for split in SPLITS
-        if manifest.rows_of(split, good=False)
-    }
+    counts = {}
+    for split in SPLITS:
+        if manifest.rows_of(split, good=False):
+            there = [records[row].label_number for row in manifest.rows_of(split)]
+            counts[split] = [there.count(label) for label in range(len(names))]
     # A video of each class, or of some classes where there are many, as evaluation sees it.
     labels = np.linspace(0, len(names) - 1, min(len(names), MAX_CLASS_STRIPS)).round().astype(int)
-    firsts = {records[row].label: row for row in reversed(manifest.rows_of("train"))}
+    firsts = {records[row].label_number: row for row in reversed(manifest.rows_of("train"))}
     strips = [
         _strip(config, records[firsts[label]], decoder, names[label])
         for label in labels
@@ -344,7 +343,7 @@ def _disagreements(
             found.append(
                 {
                     "strip": _strip(plan.config, record, decoder, record.sample_id),
-                    "true": names[record.label],
+                    "true": names[record.label_number],
                     "teacher": likeliest(teacher[number]),
                     "student": likeliest(student[number]),
                     "kl": float(kl[number]),
