@@ -127,6 +127,7 @@ def test_a_proxy_in_the_way_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_may_make_the_tables_at_once(tmp_path: Path) -> None:
     connect = f"from pipeline.tracking.server import connect; connect('sqlite:///{tmp_path}/db')"
     command = [sys.executable, "-c", connect]
