@@ -41,8 +41,9 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)
-    if not found.entries:
-        raise DatasetError(f"the lists in dataset.annotations {dataset.annotations} name no video")
+    if not found.entries or not found.class_names:
+        lists = f"the lists in dataset.annotations {dataset.annotations}"
+        raise DatasetError(f"{lists} name no video with a label")
     class_names, notes = found.class_names, list(found.notes)
     if dataset.num_classes not in (None, len(class_names)):
         raise DatasetError(

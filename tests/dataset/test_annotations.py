@@ -503,7 +503,7 @@ MAKE_LISTS = {
         ("kinetics_csv", {"train": f"{HEADER}a,b,0,10\n"}, "line 2 has 4 values for 5 columns"),
         ("kinetics_csv", {"train": f"{HEADER}a,b,0,10,val\n"}, "line 2: split 'val' in the list"),
         ("kinetics_csv", {"train": f"{HEADER}a,b,zero,10,train\n"}, "'zero' is not an integer"),
-        ("kinetics_csv", {"train": f"{HEADER},b,0,10,train\n"}, "train.csv, line 2 has no label"),
+        ("kinetics_csv", {"train": f"{HEADER},b,0,10,train\n"}, "name no video with a label"),
         ("ssv2_json", {"train": [{"id": "7", "template": "Eat"}]}, "entry 1: 'Eat' is not in"),
         ("ssv2_json", {"train": [{"id": "7"}]}, "entry 1 has no id or no template"),
         ("ssv2_json", {"train": {"7": "Putting"}}, "holds a dict, not a list"),
