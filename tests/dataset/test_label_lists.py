@@ -82,7 +82,6 @@ def test_how_a_list_was_read_is_said(tmp_path):
         ("a.mp4 0\nb.mp4,0\nc.mp4,1\n", r"line 1: 'a.mp4 0' is no path and label, with a comma"),
         ("a.mp4,0\nb.mp4,250,0\n", "line 2 has 3 columns, and train.csv, line 1 has 2"),
         ("path,label\na.mp4,0\nb.mp4,250,0\n", "line 3 has 3 columns, and train.csv, line 1 has 2"),
-        ("a.mp4,0\nb.mp4,\n", "line 2: 'b.mp4' has no label"),
         ("a.mp4,0\n,0\n", "line 2: ', 0' has no path"),
         ("a.mp4,0\nb.mp4,walk\n", "line 2: the label 'walk' is a name, and train.csv, line 1 has"),
         ("a.mp4,g01,0\nb.mp4,g02,0\n", "line 1: .* has columns that are neither"),
