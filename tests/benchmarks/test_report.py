@@ -11,67 +11,43 @@ from benchmarks.report import Section, failed, measured, read_sections, write_re
 FOLDER = Path(runner.__file__).parent
 
 
-@pytest.fixture
-def teacher():
-    return measured("teacher", "## Teacher\n\n| a |\n| --- |\n| 1 |\n\nText.\n", "commit 1")
+TEACHER = measured("teacher", "## Teacher\n\n| a |\n| --- |\n| 1 |\n\nText.\n", "commit 1")
 
 
-def test_a_report_is_read_as_it_was_written(teacher):
+def test_a_report_is_read_as_it_was_written():
     broken = failed("decode", "left with\ncode 1", "commit 2", None)
-    sections = read_sections(write_report([teacher, broken]))
-    assert sections == {"teacher": teacher, "decode": broken}
-    assert write_report(sections.values()) == write_report([teacher, broken])
-
-
-def test_a_failure_stands_above_what_was_measured_before(teacher):
-    later = failed("teacher", "left with code 3", "commit 2", teacher)
+    report = write_report([TEACHER, broken])
+    assert read_sections(report) == {"teacher": TEACHER, "decode": broken}
+    later = failed("teacher", "left with code 3", "commit 2", TEACHER)
     text = later.as_markdown()
     assert "> **Failed** `teacher`, commit 2: left with code 3\n" in text
-    assert text.endswith(teacher.text + "\n")
+    assert text.endswith(TEACHER.text + "\n")  # what was measured before
     assert read_sections(write_report([later])) == {"teacher": later}
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Return a function that runs the runner on fake benchmarks, and the report's path."""
-    report = tmp_path / "benchmarks.md"
-    monkeypatch.setattr(runner, "REPORT", report)
-    monkeypatch.setattr(runner, "QUESTIONS", ("good", "bad"))
+def test_what_is_not_run_again_stays_and_a_failure_ends_in_an_error(monkeypatch, tmp_path):
+    report, old = tmp_path / "benchmarks.md", Section("bad", "## old text\n\n*commit 1*")
+    report.write_text(write_report([old]))
 
     def fake_run(name, before):
         if name == "bad":
             return failed(name, "left with code 1", "commit 2", before)
         return measured(name, f"## {name}", "commit 2")
 
-    monkeypatch.setattr(runner, "run", fake_run)
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["benchmarks", *words])
-        runner.main()
-
-    return call, report
-
-
-def test_a_failure_is_written_and_ends_in_an_error(run):
-    call, report = run
+    for name, value in {"REPORT": report, "QUESTIONS": ("good", "bad"), "run": fake_run}.items():
+        monkeypatch.setattr(runner, name, value)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "good"])
+    runner.main()
+    assert read_sections(report.read_text())["bad"] == old
+    monkeypatch.setattr("sys.argv", ["benchmarks"])
     with pytest.raises(SystemExit, match="failed: bad"):
-        call()
+        runner.main()
     sections = read_sections(report.read_text())
     assert list(sections) == ["good", "bad"]
     assert sections["bad"].failure
-
-
-def test_what_is_not_run_again_stays(run):
-    call, report = run
-    old = Section("bad", "## old text\n\n*commit 1*")
-    report.write_text(write_report([old]))
-    call("good")
-    assert read_sections(report.read_text())["bad"] == old
-
-
-def test_a_misspelt_benchmark_is_refused(run):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "god"])
     with pytest.raises(SystemExit, match="2"):
-        run[0]("god")
+        runner.main()
 
 
 def test_every_benchmark_is_in_the_report():

@@ -32,6 +32,7 @@ FEW_ACTORS = {"gpus_per_node": 0, "max_decoders": 4, "max_devices": 2}
     [
         ({}, {}, 10 / 0.0301, "decode"),  # decoding and journal
         ({}, {"cpus_per_node": 32}, 500, "teacher"),
+        ({}, {"cpus_per_node": 32, "num_nodes": 4}, 2000, "teacher"),
         ({}, {"gpus_per_node": 0}, 10 / 0.0321, "CPUs"),  # all share them
         ({"teacher_seconds": 0.1}, FEW_ACTORS, 2 / 0.1, "teacher"),
         ({}, FEW_ACTORS | {"max_devices": 10}, 4 / 0.03, "decode"),
@@ -40,11 +41,6 @@ FEW_ACTORS = {"gpus_per_node": 0, "max_decoders": 4, "max_devices": 2}
 def test_the_slowest_part_is_the_bottleneck(costs, shape, clips_per_second, bottleneck):
     rate = stage_one_rate(replace(COSTS, **costs), replace(GPU_NODE, **shape))
     assert (rate.clips_per_second, rate.bottleneck) == (pytest.approx(clips_per_second), bottleneck)
-
-
-def test_nodes_multiply():
-    one, four = (stage_one_rate(COSTS, replace(GPU_NODE, num_nodes=n)) for n in (1, 4))
-    assert four.clips_per_second == pytest.approx(4 * one.clips_per_second)
 
 
 def test_the_cache_is_paid_when_the_teachers_time_is_saved():
@@ -72,12 +68,6 @@ def test_bytes_are_those_of_the_cells():
     assert WORKLOAD.num_bytes == 9_000 * (800 + 13 + 32)
 
 
-@pytest.mark.parametrize("name", asdict(COSTS))
-def test_a_cost_of_nothing_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name} must be positive"):
-        forecast(replace(COSTS, **{name: 0.0}), GPU_NODE, WORKLOAD)
-
-
 @pytest.fixture
 def config(dataset, tmp_path):
     config = dataset.config(tmp_path)
@@ -97,16 +87,21 @@ def test_costs_are_measured_with_the_stages_own_parts(config, dataset, tmp_path)
     assert forecast_experiment(config, ClusterShape(2, 4, 0), costs_uri=uri) == found
 
 
-@pytest.mark.parametrize("content", ["{}", "nonsense", json.dumps(asdict(COSTS) | {"more": 1})])
-def test_a_wrong_file_of_costs_is_refused(config, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "cpus", "message"),
+    [
+        ("{}", 1, "must be a JSON object with decode_seconds"),
+        ("nonsense", 1, "must be a JSON object with decode_seconds"),
+        (json.dumps(asdict(COSTS) | {"more": 1}), 1, "must be a JSON object with decode_seconds"),
+        (json.dumps(asdict(COSTS)), 0, "a cluster needs CPUs"),
+        *(
+            (json.dumps(asdict(COSTS) | {name: 0}), 1, f"{name} must be positive")
+            for name in asdict(COSTS)
+        ),
+    ],
+)
+def test_wrong_costs_and_clusters_are_refused(config, tmp_path, content, cpus, message):
     path = tmp_path / "costs.json"
     path.write_text(content)
-    with pytest.raises(ConfigError, match="must be a JSON object with decode_seconds"):
-        forecast_experiment(config, ClusterShape(1, 1, 0), costs_uri=str(path))
-
-
-def test_a_cluster_without_cpus_is_refused(config, tmp_path):
-    uri = str(tmp_path / "costs.json")
-    write_json(uri, asdict(COSTS))
-    with pytest.raises(ConfigError, match="a cluster needs CPUs"):
-        forecast_experiment(config, ClusterShape(1, 0, 1), costs_uri=uri)
+    with pytest.raises(ConfigError, match=message):
+        forecast_experiment(config, ClusterShape(1, cpus, 1), costs_uri=str(path))

@@ -12,17 +12,8 @@ from pipeline.results.page.page import render, write_report
 from pipeline.storage.files import read_bytes
 from tests.html_page import Page
 
-SECTIONS = [
-    "result",
-    "comparison",
-    "disagreements",
-    "confusion",
-    "curves",
-    "dataset",
-    "teacher",
-    "store",
-    "lineage",
-]
+SECTIONS = ["result", "comparison", "disagreements", "confusion", "curves"]
+SECTIONS += ["dataset", "teacher", "store", "lineage"]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +36,8 @@ def test_the_page_needs_no_network(page: Page) -> None:
     assert all(resource.startswith("data:image/") for resource in page.loaded)
 
 
-def test_every_section_is_there(page: Page) -> None:
-    assert list(page.sections) == SECTIONS
-
-
 def test_what_is_there_is_shown(config: ExperimentConfig, page: Page) -> None:
+    assert list(page.sections) == SECTIONS
     store = open_store(config.store_uri)
     assert store.root_digest in page.sections["store"]
     assert "sound" in page.sections["store"]
@@ -64,6 +52,13 @@ def test_what_is_missing_is_named(page: Page) -> None:
     assert "no student has been trained from the cache yet" in page.sections["result"]
     assert "is not trained yet (python jobs/train_student.py)" in page.sections["disagreements"]
     assert "is not trained yet (python jobs/train_teacher.py)" in page.sections["curves"]
+
+
+def test_a_missing_list_of_seen_videos_is_said_and_costs_no_page(config: ExperimentConfig) -> None:
+    teacher = config.teacher.model_copy(update={"seen": ("/nowhere/seen.txt",)})
+    page = Page(render(gather_facts(config.model_copy(update={"teacher": teacher}))))
+    assert "teacher.seen: " in page.sections["result"]
+    assert "/nowhere/seen.txt" in page.sections["result"]
 
 
 def test_a_data_set_alone_is_a_page_too(dataset: Any, tmp_path: Any) -> None:

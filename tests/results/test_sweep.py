@@ -144,13 +144,9 @@ def test_only_finished_trials_count_and_the_others_are_named() -> None:
     assert float(rows[3]["top1"]) == 0.9
 
 
-def test_the_table_says_the_units_of_its_intervals() -> None:
+def test_intervals_say_their_units_and_are_over_seeds_where_no_answers_were_kept() -> None:
     assert "±: 95 % over n seeds and 8 groups" in RESULT.table
     assert "8 groups are few" in RESULT.table
-    assert RESULT.as_values()["interval"] == "95 % over n seeds and 8 groups"
-
-
-def test_trials_of_before_kept_no_answers_and_their_intervals_are_over_seeds() -> None:
     old = SweepResult([replace(trial, answers={}) for trial in RESULT.outcomes], UNITS)
     assert "±: 95 % over n seeds only" in old.table
     _, low, high = old.cells[Point(0.5, 2.0)].top1
