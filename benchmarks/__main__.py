@@ -28,6 +28,7 @@ QUESTIONS = (
     "student_step",
     "stage_one",
     "stage_memory",
+    "driver",
     "epoch_rate",
     "sweep_cost",
     "run_model",

@@ -211,10 +211,9 @@ def plan_limits(
 
 
 def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return each named video and all videos of each folder, sorted; and left-out files.
+    """Return each named video and all videos of each folder, sorted; and what is left out, and why.
 
-    The files of the folders that are left out come with the reason. DatasetError if a URI is
-    nothing, or a folder without a video.
+    DatasetError if there is nothing at a URI, or a folder without a video.
     """
     videos: list[str] = []
     left_out: dict[str, str] = {}

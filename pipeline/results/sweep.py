@@ -132,22 +132,11 @@ class SweepResult:
     def csv(self) -> str:
         """A line for each trial."""
         buffer = io.StringIO()
-        names = (
-            "name",
-            "kind",
-            "distill_weight",
-            "temperature",
-            "seed",
-            "state",
-            "epoch",
-            "seconds",
-        )
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerow([*names, *CSV_METRICS, "reason"])
-        for outcome in self.outcomes:
-            values = vars(outcome)
-            metrics = [outcome.metrics.get(name, "") for name in CSV_METRICS]
-            table.writerow([*(values[name] for name in names), *metrics, outcome.reason])
+        names = ("kind", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
+        columns = ("name", *names, *CSV_METRICS, "reason")
+        table = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows({**outcome.metrics, **vars(outcome)} for outcome in self.outcomes)
         return buffer.getvalue()
 
     def as_values(self) -> dict[str, Any]:

@@ -86,14 +86,6 @@ def test_many_files_that_are_left_out_are_counted():
     assert text.endswith("left out: 9.txt: no suffix of a video\n... and 4 more\n")
 
 
-def test_a_broken_video_is_named_and_the_others_are_looked_at(predictor, folder):
-    predictions, failures = look_at_all(predictor, find_videos([str(folder)])[0])
-    assert [found.record.sample_id for found in predictions] == ["a", "b", "long"]
-    (failure,) = failures
-    assert isinstance(failure, VideoDecodeError)
-    assert str(folder / "bad.mp4") in str(failure)
-
-
 def test_a_video_may_be_of_any_length(weights, tmp_path, make_video):
     """Eleven minutes, over what training data may have."""
     path = str(make_video(tmp_path / "long.mp4", 660, 32, 24, frame_rate=1))
@@ -121,23 +113,6 @@ def test_settings_that_make_no_sense_are_refused(plan, words):
         plan(*words)
 
 
-def test_windows_see_what_a_cut_of_the_video_would_show(weights, folder, make_video):
-    """The second window of the long video shows the numbers that a video of its own shows."""
-    alone = make_video(folder.parent / "cut.mp4", 25, codec="libx264", first_number=125)
-    trained = load_trained(weights)
-    with Predictor(trained, windows=Windows(1.0, 1.0)) as predictor:
-        found = predictor.predict(str(folder / "more" / "long.mp4"))
-    assert [(span.start, span.stop) for span in found.spans] == [
-        (0, 25),
-        (25, 50),
-        (50, 75),
-        (75, 100),
-    ]
-    with Predictor(trained) as predictor:
-        cut = predictor.predict(str(alone))
-    np.testing.assert_allclose(found.probabilities[1], cut.overall, atol=0.02)  # coded apart
-
-
 @pytest.mark.parametrize(
     ("window", "stride", "num_frames", "expected"),
     [
@@ -152,15 +127,21 @@ def test_windows_cover_the_video_to_its_last_frame(window, stride, num_frames, e
     assert [(span.start, span.stop) for span in spans] == expected
 
 
-def test_overlapping_windows_say_what_each_says_alone(weights, folder):
-    """Their clips come mixed, and in an order of their own."""
+def test_windows_see_what_a_cut_of_the_video_would_show(weights, folder, make_video):
+    """Clips of overlapping windows come mixed, and in an order of their own."""
     uri, trained = str(folder / "more" / "long.mp4"), load_trained(weights)
+    # The numbers that the second window shows, as a video of its own.
+    alone = make_video(folder.parent / "cut.mp4", 25, codec="libx264", first_number=125)
     with Predictor(trained, windows=Windows(1.0, 0.2), protocol=Protocol(2, 3)) as predictor:
         overlapping = predictor.predict(uri)
     with Predictor(trained, windows=Windows(1.0, 1.0), protocol=Protocol(2, 3)) as predictor:
-        apart = predictor.predict(uri)
+        apart, cut = predictor.predict(uri), predictor.predict(str(alone))
+    assert [(span.start, span.stop) for span in apart.spans] == [
+        (n, n + 25) for n in range(0, 100, 25)
+    ]
     assert overlapping.spans[::5] == apart.spans
     np.testing.assert_allclose(overlapping.probabilities[::5], apart.probabilities, rtol=1e-5)
+    np.testing.assert_allclose(apart.probabilities[1], cut.overall, atol=0.02)  # coded apart
 
 
 def test_pages_show_the_timeline_and_the_video_with_the_answer(weights, folder, tmp_path):
@@ -193,6 +174,7 @@ def predict(*words):
 def test_the_job_prints_json_and_exits_with_3_after_a_bad_video(weights, folder):
     done = predict(weights, folder, "--json", "--top", "1")
     assert "1 of 4 videos are bad" in done.stderr
+    assert str(folder / "bad.mp4") in done.stderr
     assert "left out: " in done.stderr
     assert "notes.txt: .txt is no suffix of a video" in done.stderr
     answers = json.loads(done.stdout)

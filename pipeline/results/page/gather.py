@@ -44,7 +44,6 @@ from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
 T = TypeVar("T")
-SPLITS = ("train", "val", "test")
 CURVES = {  # metric -> title
     "val/top1": "Top-1 on val",
     "val/nll": "NLL on val, nats",
@@ -208,10 +207,9 @@ def gather_facts(config: ExperimentConfig) -> Facts:
 def _dataset(config: ExperimentConfig, manifest: Manifest, decoder: DecodeProcess) -> Dataset:
     names, records = manifest.class_names, manifest.records
     counts = {}
-    for split in SPLITS:
-        if manifest.rows_of(split, good=False):
-            there = [records[row].label_number for row in manifest.rows_of(split)]
-            counts[split] = [there.count(label) for label in range(len(names))]
+    for split in dict.fromkeys(record.split for record in records):
+        there = [records[row].label_number for row in manifest.rows_of(split)]
+        counts[split] = [there.count(label) for label in range(len(names))]
     # A video of each class, or of some classes where there are many, as evaluation sees it.
     labels = np.linspace(0, len(names) - 1, min(len(names), MAX_CLASS_STRIPS)).round().astype(int)
     firsts = {records[row].label_number: row for row in reversed(manifest.rows_of("train"))}
@@ -255,18 +253,20 @@ def _model(
     uncounted = float("nan"), float("nan")
     num_parameters, num_macs = uncounted if subject.model.is_program else count_costs(subject)
 
-    def weights_digest() -> str:
-        # The teacher may have been trained elsewhere.
-        uri = config.teacher_weights_uri if role == "teacher" else plan.get().selected
-        return read_weights(uri).metadata.get("digest", "")
-
+    # The teacher may have been trained elsewhere.
+    uri = (
+        Part(config.teacher_weights_uri)
+        if role == "teacher"
+        else Part.of(lambda: plan.get().selected)
+    )
+    weights = Part.of(lambda: read_weights(uri.get())).value
     run = Part.of(lambda: _result(plan.get()))
     return Model(
         role=role,
         num_parameters=num_parameters,
         num_macs=num_macs,
         run=run,
-        weights_digest=Part.of(weights_digest).value or "",
+        weights_digest=weights.metadata.get("digest", "") if weights else "",
         curves=Part.of(
             lambda: read_curves(config.tracking_uri, str(run.get()["run_id"]), list(CURVES))
         ),
