@@ -107,7 +107,6 @@ class Dataset:
 
     @property
     def bad(self) -> list[str]:
-        """The number of bad videos by reason."""
         reasons = Counter(Status(r.status).name for r in self.manifest.records if not r.good)
         return [f"{count} {name}" for name, count in sorted(reasons.items())]
 
@@ -226,9 +225,8 @@ def _strip(
 ) -> Strip:
     """Lay a few frames of a video side by side, time going right."""
     view = build_view(config.views, record, EVALUATION_VIEW, num_frames=config.clip.num_frames)
-    limits = config.dataset.limits
     try:
-        (clip,) = decoder.clips(record, [view], limits, side=STRIP_SIDE, prove=False)
+        (clip,) = decoder.clips(record, [view], config.dataset.limits, side=STRIP_SIDE, prove=False)
     except VideoDecodeError as error:
         return Strip("", f"{caption}: {error.reason}")
     shown = np.linspace(0, len(clip.frames) - 1, STRIP_FRAMES).round().astype(int)
