@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,33 @@ def test_beside_a_writer_nothing_is_lost(local_root):
     for _ in job.steps():
         assert collect(local_root) == []
     assert set(teacher.forwards.values()) == {1}
+    open_store(job.home).verify()
+
+
+def test_gc_with_a_wrong_clock_loses_nothing(tmp_path):
+    """It may take a file from under its writer, who then fails and comes again."""
+    root, failures, ended = str(tmp_path / "store"), [], threading.Event()
+    cache(root, SMALL)
+
+    def collect() -> None:
+        while not ended.is_set():
+            for found in find_garbage(root, written_before=time.time() + 60):
+                delete(found.uri)
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    job = Writer(root, GROWN, Teacher())
+    try:
+        while job.seal is None and len(failures) < 200:
+            try:
+                job.finish()
+            except FileNotFoundError as error:
+                failures.append(str(error.filename))
+    finally:
+        ended.set()
+        thread.join()
+    assert all(name.endswith(".tmp") for name in failures)
+    assert job.finish() == cache(str(tmp_path / "once"), GROWN).seal
     open_store(job.home).verify()
 
 

@@ -3,11 +3,16 @@ been at once."""
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import FingerprintMismatch, Status, StoreIncomplete
 from pipeline.logits.generations import VIDEOS_NAME, find_generation, list_generations
@@ -154,3 +159,34 @@ def test_a_store_from_before_grows_in_views(tmp_path):
     teacher = Teacher()
     cache(str(root), GROWN["videos"], teacher)
     assert teacher.forwards == missing(GROWN["videos"], SMALL)
+
+
+def test_two_processes_make_one_store(tmp_path):
+    root, grown = str(tmp_path / "store"), GROWN["both"]
+    cache(root, SMALL)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        seals = [job.seal for job in pool.starmap(cache, [(root, grown)] * 2)]
+    assert seals == [cache(str(tmp_path / "once"), grown).seal] * 2
+    for home in list_generations(root):
+        open_store(home).verify()
+
+
+@given(turns=st.lists(st.integers(0, 1), min_size=2, max_size=8))
+@settings(max_examples=10)
+def test_two_configs_at_one_root_never_mix(tmp_path_factory, turns):
+    root = str(tmp_path_factory.mktemp("root") / "store")
+    jobs = [Writer(root, plan, Teacher()) for plan in (SMALL, replace(SMALL, seed=7))]
+    at_work, refused = [job.steps() for job in jobs], {}
+    for turn in [*turns, *[0] * 99, *[1] * 99]:
+        try:
+            next(at_work[turn], None)
+        except FingerprintMismatch as error:
+            refused[turn] = set(error.differences)
+    ((loser, differing),) = refused.items()
+    winner = jobs[1 - loser]
+    assert differing == {"views.seed"}
+    assert not jobs[loser].teacher.forwards
+    assert open_store(root).seal == winner.seal is not None
+    tables = [path for path in Path(root).rglob("*.parquet") if path.is_file()]
+    found = {pq.read_schema(path).metadata[b"fingerprint"] for path in tables}
+    assert found == {winner.plan.spec.fingerprint.encode()}
