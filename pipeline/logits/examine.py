@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +32,6 @@ from pipeline.storage.sealed.store import SealedStore, finished_units, fragment_
 from pipeline.tracking.progress import Progress
 from pipeline.views.view import build_view
 
-Kind = Literal[
-    "damaged file",
-    "coverage",
-    "manifest",
-    "view",
-    "bad logits",
-    "duplicate",
-    "journal",
-    "labels",
-    "class order",
-    "live teacher",
-    "orphan",
-]
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
 CHANCE_DEVIATIONS = 3.0  # a shard whose top-1 is this near to chance knows nothing of its labels,
 SANE_DEVIATIONS = 4.0  # which is a finding only if the rest of the store is this far above chance
@@ -55,9 +42,9 @@ DISPLACED_CELLS, DISPLACED_TOP1, DISPLACED_SHARE = 10, 0.05, 0.5
 
 @dataclass(frozen=True)
 class StoreFinding:
-    """One thing that is wrong with a store."""
+    """One thing that is wrong with a store; ``kind`` is a word or two, such as "bad logits"."""
 
-    kind: Kind
+    kind: str
     where: str
     message: str
 
@@ -329,7 +316,7 @@ def _damage(error: StoreCorrupt) -> StoreFinding:
 
 
 def _of_cells(
-    kind: Kind, shard: Shard, places: Sequence[tuple[int, int]], message: str
+    kind: str, shard: Shard, places: Sequence[tuple[int, int]], message: str
 ) -> Iterator[StoreFinding]:
     """Yield one finding that is about all of these (row, view_index), if there are any."""
     if places:

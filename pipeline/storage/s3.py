@@ -159,18 +159,22 @@ def _put_new(filesystem: Any, path: str, content: bytes) -> bool:
 
 async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
     """Try until it works, fails for good or the deadline passes."""
+    from botocore.exceptions import BotoCoreError
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
     seconds, found = deadline_seconds(), None
     try:
         async with asyncio.timeout(seconds):
             for number in itertools.count(1):
                 try:
                     return await attempt()
-                except _failures() as error:
+                except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
                     found = error
                 _raise_if_final(uri, found)
                 if number == WARN_AT_ATTEMPT:
                     log.warning("%s: %s; trying again for up to %g s", uri, _said(found), seconds)
-                await asyncio.sleep(_pause_seconds(number))
+                longest = min(0.1 * 2.0 ** min(number, 10), LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # others sleep otherwise
     except TimeoutError:
         raise StorageUnavailable(
             f"{uri}: no success within {seconds:g} s\n"
@@ -206,20 +210,6 @@ def _raise_if_final(uri: str, found: Exception) -> None:
             f"{uri}: {found}\n  Credentials come from the environment: AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, or what else botocore knows."
         ) from found
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return the exceptions that calls raise for reasons outside of this program."""
-    from botocore.exceptions import BotoCoreError
-    from s3fs.core import S3_RETRYABLE_ERRORS
-
-    return (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
-
-
-def _pause_seconds(number: int) -> float:
-    """Return how long to wait after an attempt; not the same in all processes."""
-    longest = min(0.1 * 2.0 ** min(number, 10), LONGEST_PAUSE_SECONDS)
-    return longest * random.uniform(0.5, 1.0)
 
 
 def _said(found: Exception) -> str:

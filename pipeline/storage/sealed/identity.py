@@ -79,10 +79,12 @@ def differences(
     fingerprints are equal.
     """
     store, config = dict(_leaves(store_identity)), dict(_leaves(config_identity))
+    # As they are digested, because in a fingerprint 1, 1.0 and true are three values.
+    ours, theirs = ({k: canonical_json(v) for k, v in part.items()} for part in (store, config))
     return {
         key: (store.get(key, "nothing"), config.get(key, "nothing"))
-        for key in sorted(store.keys() | config.keys())
-        if _encoded(store, key) != _encoded(config, key)
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
     }
 
 
@@ -92,8 +94,3 @@ def _leaves(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _encoded(leaves: Mapping[str, Any], key: str) -> bytes | None:
-    """Encode a leaf for comparison: in a fingerprint 1, 1.0 and true are three values."""
-    return canonical_json(leaves[key]) if key in leaves else None
