@@ -314,7 +314,8 @@ def test_damage_is_found_or_harmless(
     try:
         expected = outcome()
         found = {path for pattern in command.reads for path in folder.glob(pattern)}
-        names = sorted(path.relative_to(folder) for path in found if path.is_file())
+        files = [path for path in found if path.is_file() and path.stat().st_size]
+        names = sorted(path.relative_to(folder) for path in files)
         for number in range(times):
             # Files that are mapped or verified are remembered by their path.
             folder = folder.rename(experiment.with_name(f"{name} {number}"))
