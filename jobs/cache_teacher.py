@@ -10,5 +10,8 @@ from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
     run_job(
-        __doc__, "pipeline.stages.cache:run_cache_teacher", plan="pipeline.stages.cache:plan_cache"
+        __doc__,
+        "pipeline.stages.cache:run_cache_teacher",
+        plan="pipeline.stages.cache:plan_cache",
+        needs=["manifest", "teacher"],
     )

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     run_job(
         __doc__,
         "pipeline.stages.doctor:run_doctor",
+        needs=["manifest", "store"],
         options={
             "--verify": {
                 "dest": "num_verified",

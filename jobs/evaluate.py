@@ -19,6 +19,7 @@ if __name__ == "__main__":
         __doc__,
         "pipeline.stages.evaluate:run_evaluate",
         plan="pipeline.stages.evaluate:plan_evaluation",
+        needs=["manifest"],
         options={
             "--clips": {
                 "dest": "num_clips",

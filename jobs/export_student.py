@@ -16,6 +16,7 @@ if __name__ == "__main__":
         __doc__,
         "pipeline.stages.export:run_export",
         plan="pipeline.stages.export:plan_export",
+        needs=["manifest"],
         options={
             "--weights": {"metavar": "URI", "help": "a student's weights file"},
             "--formats": {

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     run_job(
         __doc__,
         "pipeline.stages.forecast:run_forecast",
+        needs=["manifest"],
         options={
             "--nodes": {"type": int, "default": 1},
             "--cpus-per-node": {"type": int, "default": 2},

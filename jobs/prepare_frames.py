@@ -15,4 +15,5 @@ if __name__ == "__main__":
         __doc__,
         "pipeline.stages.prepare:run_prepare_frames",
         plan="pipeline.stages.prepare:plan_frames",
+        needs=["manifest"],
     )

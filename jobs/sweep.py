@@ -11,4 +11,9 @@ Kill it when you like; the same command trains only the students that are missin
 from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, "pipeline.stages.sweep:run_sweep", plan="pipeline.training.sweep:plan_sweep")
+    run_job(
+        __doc__,
+        "pipeline.stages.sweep:run_sweep",
+        plan="pipeline.training.sweep:plan_sweep",
+        needs=["manifest", "store"],
+    )

@@ -15,6 +15,7 @@ if __name__ == "__main__":
         __doc__,
         "pipeline.stages.train:run_training",
         plan="pipeline.training.plan:plan_student",
+        needs=["manifest", "store"],
         options={
             "--register": {
                 "metavar": "NAME",

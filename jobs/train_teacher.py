@@ -10,5 +10,8 @@ from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
     run_job(
-        __doc__, "pipeline.stages.train:run_training", plan="pipeline.training.plan:plan_teacher"
+        __doc__,
+        "pipeline.stages.train:run_training",
+        plan="pipeline.training.plan:plan_teacher",
+        needs=["manifest"],
     )

@@ -31,6 +31,16 @@ assert "--quiet" in text.getvalue()
 """
 
 
+MISSING = """
+import contextlib, io, runpy, sys
+sys.argv = [{path!r}, "configs/demo.yaml", "artefacts=/nowhere"]
+text = io.StringIO()
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(text):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+assert text.getvalue().startswith("StoreIncomplete: there is no manifest at /nowhere/"), text
+"""
+
+
 def run_fresh(code: str) -> tuple[set[str], float]:
     """Run ``code`` in a new interpreter; return the packages it loaded and its CPU seconds."""
     done = subprocess.run(
@@ -50,6 +60,13 @@ def test_configs_and_video_are_light() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_help_answers_at_once(job: str) -> None:
     packages, seconds = run_fresh(HELP.format(path=f"jobs/{job}"))
+    assert not packages & HEAVY
+    assert seconds < MAX_CPU_SECONDS
+
+
+@pytest.mark.parametrize("job", ["cache_teacher", "train_student", "evaluate", "doctor"])
+def test_a_missing_input_is_said_at_once(job: str) -> None:
+    packages, seconds = run_fresh(MISSING.format(path=f"jobs/{job}.py"))
     assert not packages & HEAVY
     assert seconds < MAX_CPU_SECONDS
 

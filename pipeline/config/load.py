@@ -111,7 +111,10 @@ def _apply_override(values: dict[str, Any], word: str) -> str | None:
     dotted, separator, text = word.partition("=")
     if not separator or not dotted:
         return f"override {word!r} is not of the form section.key=value"
-    *parents, leaf = dotted.split(".")
+    sections = _sections_with(dotted)
+    if len(sections) > 1:
+        return f"override {word!r}: which one? {', '.join(f'{it}.{dotted}' for it in sections)}"
+    *parents, leaf = [*sections, *dotted.split(".")]
     section = values
     for parent in parents:
         inner = section.get(parent, {})
@@ -124,6 +127,19 @@ def _apply_override(values: dict[str, Any], word: str) -> str | None:
     except _MALFORMED as error:
         return f"override {word!r}: {error}"
     return None
+
+
+def is_setting(name: str) -> bool:
+    """Return whether an override may begin with this name."""
+    section, *_ = name.split(".")
+    return section in ExperimentConfig.model_fields or bool(_sections_with(name))
+
+
+def _sections_with(key: str) -> list[str]:
+    """Return the sections that have a key, of a name that is no section itself and has no dot."""
+    if key in ExperimentConfig.model_fields:
+        return []
+    return [name for name in ExperimentConfig.model_fields if key in _keys_beside([name, key])]
 
 
 def _explain(item: Any) -> str:

@@ -308,14 +308,9 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> ExperimentConfig:
-        problems = list(_contradictions(self))
-        if problems:
+        if problems := list(_contradictions(self)):
             raise ValueError("\n  ".join(problems))
         return self
-
-    @property
-    def bad_videos_uri(self) -> str:
-        return join_uri(self.artefacts, "bad_videos.csv")
 
     @property
     def manifest_uri(self) -> str:
@@ -365,9 +360,8 @@ class ExperimentConfig(Section):
 
 def _contradictions(config: ExperimentConfig) -> Iterable[str]:
     """Name settings that are valid alone and contradict each other."""
-    num_frames = config.student_num_frames
     whole, frames, views = config.clip.num_frames, config.frames, config.views
-    if whole % num_frames:
+    if whole % (num_frames := config.student_num_frames):
         yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"
     if views.min_area > views.max_area:
         yield f"views.min_area: {views.min_area} is over views.max_area {views.max_area}"

@@ -76,35 +76,26 @@ class IndexReport:
         videos = f"{', '.join(splits)}{self.without_label}"
         return f"{self.dataset}: {self.num_classes} classes; videos: {videos}"
 
-    def bad_csv(self) -> bytes:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("split", "sample_id", "status", "reason"))
-        rows.writerows(
-            (v.split, v.sample_id, status_in_words(v.status), v.reason) for v in self.bad
-        )
-        return text.getvalue().encode()
 
-    def bad_lines(self) -> list[str]:
-        named = ((status_in_words(video.status), video) for video in self.bad)
-        return first_of_each(
-            (status, f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]")
-            for status, video in named
-        )
+def bad_csv(bad: Iterable[VideoRecord]) -> bytes:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("split", "sample_id", "status", "reason"))
+    rows.writerows((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in bad)
+    return text.getvalue().encode()
 
 
-def first_of_each(lines: Iterable[tuple[str, str]], count: int = 10) -> list[str]:
-    """Return the first ``count`` lines of each status, with how many more there are.
-
-    Each line comes with its status in words.
-    """
+def bad_lines(bad: Iterable[VideoRecord], count: int = 10) -> list[str]:
+    """Return at most ``count`` lines of each status: the first videos, and how many more."""
     shown = []
-    for status, all_of_it in _gathered(lines).items():
-        if len(all_of_it) <= count:
-            shown += all_of_it
-        else:
-            more = f"... and {len(all_of_it) - count + 1} more [{status}]"
-            shown += [*all_of_it[: count - 1], more]
+    for status, videos in _gathered((status_in_words(it.status), it) for it in bad).items():
+        num_named = len(videos) if len(videos) <= count else count - 1
+        shown += [
+            f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]"
+            for video in videos[:num_named]
+        ]
+        if len(videos) > count:
+            shown.append(f"... and {len(videos) - num_named} more [{status}]")
     return shown
 
 

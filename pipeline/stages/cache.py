@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.findings import first_of_each, status_in_words
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction, without_label
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
@@ -37,7 +37,9 @@ from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
 from pipeline.stages.cluster import check_importable, ray_session, required_cpus
-from pipeline.stages.stream import Step, network_resources, run_tasks, stream
+from pipeline.stages.index import show_bad
+from pipeline.stages.stream import MAX_WARNINGS, Step, network_resources, run_tasks, stream
+from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
@@ -95,10 +97,7 @@ class CachePlan:
 def plan_cache(config: ExperimentConfig) -> CachePlan:
     """Read the manifest, check the teacher and plan the store; changes nothing.
 
-    Raises:
-        StoreIncomplete: if there is no manifest.
-        ConfigError, DatasetError, WeightsMismatch: if the parts do not fit each other.
-        FingerprintMismatch: if there is another store at its place, or a larger one.
+    FingerprintMismatch if there is another store at its place, or a larger one.
     """
     manifest = read_source(config)
     digest = check_teacher(config, manifest.class_names)
@@ -146,11 +145,14 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
     waiting = {unit.number for unit in todo if plan.evaluates(unit)}
     if not waiting:
         _judge_teacher(plan)
-    meter = Meter(plan.config.cluster.num_teachers)
+    num_bad, meter = 0, Meter(plan.config.cluster.num_teachers)
     num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
-    with Progress("cache", num_clips, "clips") as progress:
-        steps = unit_steps(plan, inheriting=bool(known))
-        tables = stream(unit_blocks(plan, todo, known), *steps)
+    steps = unit_steps(plan, inheriting=bool(known))
+    # Closed at once where the teacher is refused, so that its actors give their CPUs back.
+    with (
+        Progress("cache", num_clips, "clips") as progress,
+        closing(stream(unit_blocks(plan, todo, known), *steps)) as tables,
+    ):
         for summary in (summary for table in tables for summary in table.to_pylist()):
             meter.add(summary)
             metrics = meter.metrics
@@ -158,8 +160,9 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
             note = f"teacher top-1 {top1:.3f}, busy {busy:.0%}"
             progress.advance(summary["num_cells"], note=note)
             run.log_metrics(int(metrics["cache/clips"]), metrics)
-            for failure in summary["failures"]:
+            for failure in summary["failures"][: max(0, MAX_WARNINGS - num_bad)]:
                 progress.warn(f"bad video: {failure}")
+            num_bad += len(summary["failures"])
             if summary["unit"] in waiting:
                 waiting.remove(summary["unit"])
                 if not waiting:
@@ -267,13 +270,13 @@ def _check_failures(plan: CachePlan) -> None:
         cells = read_fragment(plan.root, plan.spec, unit)
         bad = cells.status != Status.GOOD
         status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
-    lines = []
-    for row, status in sorted(status_of_row.items()):
-        words = status_in_words(status)
-        lines.append((words, f"no logits: {plan.manifest.records[row].sample_id} [{words}]"))
-    for line in first_of_each(lines):
-        print(line)
-    check_failed_fraction(len(status_of_row), plan.manifest.records, plan.config.dataset)
+    records = plan.manifest.records
+    no_logits = [
+        replace(records[row], status=status, reason=records[row].reason or "has no logits")
+        for row, status in sorted(status_of_row.items())
+    ]
+    show_bad(no_logits, join_uri(plan.config.artefacts, "no_logits.csv"))
+    check_failed_fraction(len(no_logits), records, plan.config.dataset)
 
 
 def _open_run(plan: CachePlan) -> TrackedRun:

@@ -221,3 +221,14 @@ def _check_size(num_cpus: float) -> None:
             f"the cluster has {available:g} CPUs and this stage needs {num_cpus:g} at once.\n"
             "  Lower cluster.num_decoders, cluster.num_teachers or cluster.num_workers."
         )
+
+
+def for_this_machine(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the config for networks in this very process: on the CPU where there is no GPU."""
+    import torch
+
+    if not config.cluster.use_gpu or torch.cuda.is_available():
+        return config
+    print("there is no GPU on this machine: networks run on its CPU", flush=True)
+    cluster = config.cluster.model_copy(update={"use_gpu": False})
+    return config.model_copy(update={"cluster": cluster})

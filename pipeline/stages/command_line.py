@@ -12,47 +12,60 @@ import pkgutil
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.load import load_config, resolved_yaml
+from pipeline.config.load import is_setting, load_config, resolved_yaml
+from pipeline.config.schema import ExperimentConfig
+from pipeline.errors import StoreIncomplete
 from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
+from pipeline.storage.files import exists, join_uri
 from pipeline.storage.locks import JOB_VARIABLE
+from pipeline.storage.sealed.identity import IDENTITY_NAME
 from pipeline.tracking.progress import Progress
 
 # A function of the config or its plan, and by keyword of those options that it has parameters for;
-# or its name,
-# such as "pipeline.stages.cache:run_cache_teacher".
+# or its name, such as "pipeline.stages.cache:run_cache_teacher".
 Target = str | Callable[..., Any]
+SHARED_OPTIONS = ("--help", "--dry-run", "--show-config", "--quiet", "--ray-address")
+STOPPED = (130, 143)  # the exit codes after Ctrl-C and SIGTERM
 
 
 def run_job(
     description: str | None,
     stage: Target,
     plan: Target | None = None,
+    needs: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Parse the command line, load the experiment, run a stage and exit with its code.
 
     ``plan`` makes the plan that the stage runs and ``--dry-run`` prints; without it the stage takes
-    the config. ``options`` are the job's own: by name, the arguments of ``add_argument``.
+    the config. ``needs`` are the inputs without which it cannot begin, see ``_check_inputs``.
+    ``options`` are the job's own: by name, the arguments of ``add_argument``.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():
         parser.add_argument(name, **settings)
+    words = settings_as_overrides(sys.argv[1:], {*SHARED_OPTIONS, *(options or {})})
 
     def job(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.config, arguments.overrides)
         check_uris_survive(config)
+        if arguments.show_config:
+            print(resolved_yaml(config), end="")
+            return
+        _check_inputs(config, needs)
         planned: Any = config if plan is None else _call(plan, config, arguments)
         if not arguments.dry_run:
             _call(stage, planned, arguments)
             return
-        print(resolved_yaml(config))
-        if plan is not None:
+        if plan is None:
+            print(f"{parser.prog} with {arguments.config}, artefacts in {config.artefacts}")
+        else:
             print(planned.as_text())
 
-    run_tool(job, parser.parse_args())
+    run_tool(job, parser.parse_intermixed_args(words))
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
@@ -63,12 +76,47 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
     os.environ.setdefault(JOB_VARIABLE, uuid.uuid4().hex)
     try:
         main(arguments)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+        if code in STOPPED:
+            print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(code)
     except Exception as error:
         known = underlying_error(error)
         if known is None:
             raise
         print(f"{type(known).__name__}: {known}", file=sys.stderr)
         sys.exit(known.exit_code)
+
+
+def settings_as_overrides(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Turn ``--epochs 3`` and ``--train.epochs=3`` into overrides; a job's own options stay."""
+    found, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, separator, value = word.removeprefix("--").partition("=")
+        own = any(option.startswith(f"--{name}") for option in options)
+        if word.startswith("--") and not own and is_setting(name := name.replace("-", "_")):
+            word = f"{name}={value if separator or not rest else rest.pop(0)}"
+        found.append(word)
+    return found
+
+
+def _check_inputs(config: ExperimentConfig, needs: Sequence[str]) -> None:
+    """Look for a job's inputs before torch and MLflow are imported, which takes seconds."""
+    inputs = {
+        "manifest": (config.manifest_uri, "", "jobs/index_videos.py"),
+        "store": (config.store_uri, IDENTITY_NAME, "jobs/cache_teacher.py"),
+        "teacher": (
+            config.teacher_weights_uri,
+            "",
+            "jobs/train_teacher.py, or set teacher.weights",
+        ),
+    }
+    for name in needs:
+        uri, file, job = inputs[name]
+        if not exists(join_uri(uri, file) if file else uri):
+            raise StoreIncomplete(f"there is no {name} at {uri}; run {job} first")
 
 
 def _call(target: Target, planned: Any, arguments: argparse.Namespace) -> Any:
@@ -88,11 +136,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         nargs="*",
         default=[],  # or argparse calls it required
         metavar="section.key=value",
-        help="settings to use instead",
+        help="settings to use instead; also --section.key value, and without a section where the "
+        "key is in one section alone",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config and the plan, and stop"
+        "--dry-run", action="store_true", help="print the plan, change nothing, and stop"
     )
+    parser.add_argument("--show-config", action="store_true", help="print every setting, and stop")
     parser.add_argument(
         "--quiet", action="store_true", help="print plan, warnings and results, but no progress"
     )

@@ -29,6 +29,7 @@ from pipeline.logits.spec import Unit
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
 from pipeline.stages.cache_steps import UnitDecoder, stack_clips, unit_block
+from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
 from pipeline.views.view import keyed_hash
@@ -42,12 +43,8 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
 
     The live teacher is asked about ``num_verified`` cells; 0 needs neither teacher nor videos.
 
-    Raises:
-        StoreIncomplete: if there is no sealed store, or no manifest.
-        FingerprintMismatch: if the store is not of this config and manifest.
-        StoreCorrupt: if seal or identity are damaged, so that nothing else can be examined.
-        WeightsMismatch: if the teacher's weights are not there or do not fit.
-        StoreUnsound: if anything was found.
+    StoreUnsound if anything was found; StoreCorrupt if seal or identity are damaged, and nothing
+    else can be examined; FingerprintMismatch if the store is not of this config and manifest.
     """
     manifest = read_source(config)
     store = open_experiment_store(config, manifest)
@@ -126,7 +123,7 @@ def _ask_teacher(
 
     The choice of cells is a hash, so it is the same each time.
     """
-    grid = store.read_all()
+    config, grid = for_this_machine(config), store.read_all()
     good = [(int(row), int(slot)) for row, slot in np.argwhere(grid.status == Status.GOOD)]
     chosen = sorted(sorted(good, key=lambda cell: keyed_hash("live check", *cell))[:num_cells])
     units = [Unit(0, row, ((store.spec.view_indices[slot],),)) for row, slot in chosen]

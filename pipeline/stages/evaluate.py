@@ -23,7 +23,7 @@ from dvflnet.deployed import ClipClassifier
 from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
 from pipeline.dataset.seen import seen_by_teacher
-from pipeline.errors import ConfigError, DatasetError, Status, StorageUnavailable
+from pipeline.errors import ConfigError, DatasetError, Status
 from pipeline.frames.source import read_source
 from pipeline.logits.spec import TRANSFORM_VERSION
 from pipeline.networks.teacher import has_teacher
@@ -40,13 +40,13 @@ from pipeline.stages.evaluate_steps import (
     videos_block,
 )
 from pipeline.stages.stream import Step, network_resources, stream
+from pipeline.stages.train import register_run
 from pipeline.storage import files
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import open_run
-from pipeline.tracking.server import register_model
 from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 
@@ -127,10 +127,8 @@ def plan_evaluation(
     if its weights are there. ``networks`` are weights from anywhere, which are evaluated alone.
     ``split`` is ``train``, ``val`` or ``test``.
 
-    Raises:
-        StoreIncomplete: if there is no manifest, or no student was trained yet.
-        WeightsMismatch: if a file is no network of these classes.
-        ConfigError: if the protocol does not fit the views, or two networks are the same.
+    StoreIncomplete if no student was trained yet; WeightsMismatch for a network of other classes;
+    ConfigError if the protocol does not fit the views, or two networks are the same.
     """
     if config.views.squash and num_crops > 1:
         raise ConfigError("views.squash shows the whole picture; evaluate with one crop of it")
@@ -265,10 +263,7 @@ def _register(plan: EvaluationPlan, network: TrainedNetwork, name: str) -> None:
             clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
             metadata={"class_names": list(network.class_names), "run": network.name},
         )
-    if run.run_id is None:
-        raise StorageUnavailable(f"MLflow at {config.tracking_uri} is away; nothing is registered")
-    version = register_model(config.tracking_uri, run.run_id, name)
-    print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
+    register_run(config, run.run_id, name)
 
 
 def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:

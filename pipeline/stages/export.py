@@ -119,10 +119,8 @@ def plan_export(
     DVFL-Net is exported, and without ``formats`` to all of ``pt2``, ``onnx`` and ``executorch``.
     int8 is calibrated with ``num_calibration_clips`` of train, at least 1.
 
-    Raises:
-        ConfigError: if packages are missing or there are no calibration clips.
-        StoreIncomplete, WeightsMismatch: if there is no such student, or of other classes.
-        DatasetError: if there is no video of val or train to measure or calibrate with.
+    ConfigError where packages are missing; WeightsMismatch for a student of other classes;
+    DatasetError without a video of val or train to measure or calibrate with.
     """
     found = contracts.check_formats(formats)
     if num_calibration_clips < 1:
@@ -139,9 +137,7 @@ def plan_export(
 def run_export(plan: ExportPlan) -> dict[str, Any]:
     """Write, measure and publish; return what ``export.json`` holds.
 
-    Raises:
-        ExportMismatch: if a float32 file does not compute what the network does.
-        VideoDecodeError: if a video cannot be decoded any more.
+    ExportMismatch if a float32 file does not compute what the network does.
     """
     print(plan.as_text(), flush=True)
     uri = join_uri(plan.folder, EXPORT)

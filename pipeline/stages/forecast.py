@@ -31,6 +31,7 @@ from pipeline.networks.recipe import Recipe, student_recipe
 from pipeline.networks.teacher import teacher_digest
 from pipeline.results.forecast import ClusterShape, RunForecast, UnitCosts, Workload, forecast
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.step import Training, build_schedule
@@ -81,15 +82,13 @@ def forecast_experiment(
     ``costs_uri`` is a JSON file of costs that were measured elsewhere. Without it they are measured
     here, which needs the teacher's weights.
 
-    Raises:
-        StoreIncomplete: if there is no manifest.
-        ConfigError: if the file of costs is not readable, or the cluster has no CPU.
+    ConfigError if the file of costs is not readable, or the cluster has no CPU.
     """
     manifest = read_source(config)
     if costs_uri is None:
         digest = teacher_digest(config, manifest.class_names)
         spec = plan_store(config, manifest=manifest, teacher_digest=digest)
-        costs = measure_costs(config, manifest, spec)
+        costs = measure_costs(for_this_machine(config), manifest, spec)
     else:
         spec = plan_store(config, manifest=manifest, teacher_digest="")  # only counted with
         try:

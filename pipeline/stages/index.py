@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig, VideoLimits
 from pipeline.dataset.annotations import Annotated, read_annotations
-from pipeline.dataset.findings import index_report
+from pipeline.dataset.findings import bad_csv, bad_lines, index_report
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -28,7 +28,7 @@ from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import DatasetError, Status, VideoDecodeError
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.stream import Step, stream
-from pipeline.storage.files import exists, write_bytes
+from pipeline.storage.files import exists, join_uri, write_bytes
 from pipeline.tracking.progress import Progress
 from pipeline.views.decoder import DecodeProcess
 
@@ -53,7 +53,7 @@ class IndexPlan:
         dataset, annotated = self.config.dataset, self.annotated
         manifest = Manifest(dataset.name, annotated.class_names, annotated.records)
         report = index_report(manifest, annotated.left_out, groups=dataset.groups)
-        return "\n".join([*self.notes, *report.bad_lines(), report.title, *self.seen])
+        return "\n".join([*self.notes, *bad_lines(report.bad), report.title, *self.seen])
 
 
 def plan_index(config: ExperimentConfig) -> IndexPlan:
@@ -86,22 +86,28 @@ def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
     records = [replace(record, uri=relative[record.sample_id]) for record in probed]
     manifest = build_manifest(dataset.name, annotated.class_names, [*records, *refused])
     report = index_report(manifest, annotated.left_out, groups=dataset.groups)
-    write_bytes(config.bad_videos_uri, report.bad_csv())
-    print("\n".join([*report.bad_lines(), report.as_text()]))
-    if report.bad:
-        print(f"bad videos, all {len(report.bad)}: {config.bad_videos_uri}")
+    bad_videos_uri = join_uri(config.artefacts, "bad_videos.csv")
+    show_bad(report.bad, bad_videos_uri)
+    print(report.as_text())
     for line in seen_by_teacher(config.teacher.seen, manifest.records):
         print(line)
     if not manifest.rows_of("train"):
         raise DatasetError(
             "no video of train can be used, so no manifest was written. Why stands above, and"
-            f" for all in {config.bad_videos_uri}. {annotated.doubt}"
+            f" for all in {bad_videos_uri}. {annotated.doubt}"
         )
     write_manifest(manifest, config.manifest_uri, root=dataset.root)
     print(f"manifest: {config.manifest_uri}  (digest {manifest.digest[:16]})")
     num_bad = sum(not record.good for record in manifest.records)
     check_failed_fraction(num_bad, manifest.records, dataset)
     return manifest
+
+
+def show_bad(bad: Sequence[VideoRecord], uri: str) -> None:
+    """Print at most ten bad videos of each status, and list all of them in a CSV file."""
+    write_bytes(uri, bad_csv(bad))
+    if bad:
+        print("\n".join([*bad_lines(bad), f"bad videos, all {len(bad)}: {uri}"]))
 
 
 def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterator[VideoRecord]:

@@ -11,7 +11,7 @@ write only under names that depend on the block alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ class _Crew:
 _Call = tuple[_Crew, Any, _Block | None]
 
 
-def run_chain(blocks: Iterable[pa.Table], steps: Sequence[Step]) -> Iterator[pa.Table]:
+def run_chain(blocks: Iterable[pa.Table], steps: Sequence[Step]) -> Generator[pa.Table]:
     """Yield each block's table as it leaves the last step, in any order.
 
     ``blocks`` are taken as places become free, so they may be made while they are taken.

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from pipeline.config.schema import ExperimentConfig
-from pipeline.dataset.findings import first_of_each, status_in_words
 from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
@@ -37,7 +36,9 @@ from pipeline.frames.store import (
     write_fragment,
 )
 from pipeline.stages.cluster import ray_session, required_cpus
-from pipeline.stages.stream import Step, run_tasks, stream
+from pipeline.stages.index import show_bad
+from pipeline.stages.stream import MAX_WARNINGS, Step, run_tasks, stream
+from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
@@ -125,12 +126,12 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
         tables = stream([plan.block(unit) for unit in todo], prepare)
         for summary in (summary for table in tables for summary in table.to_pylist()):
             num_videos += summary["num_videos"]
-            num_bad += len(summary["failures"])
             progress.advance(summary["num_videos"])
+            for failure in summary["failures"][: max(0, MAX_WARNINGS - num_bad)]:
+                progress.warn(f"bad video: {failure}")
+            num_bad += len(summary["failures"])
             counts = {"frames/videos": num_videos, "frames/failed_videos": num_bad}
             run.log_metrics(num_videos, counts | {"frames/videos_per_second": progress.rate})
-            for failure in summary["failures"]:
-                progress.warn(f"bad video: {failure}")
 
 
 class UnitPreparer:
@@ -169,10 +170,7 @@ def _seal_store(plan: PreparePlan, run_id: str | None) -> None:
     gathered = run_tasks(gather_file, files)
     records = [record for file in gathered for record in file.records]
     bad = [record for record in records if not record.good]
-    for line in first_of_each(
-        (status_in_words(it.status), f"no frames: {it.sample_id}: {it.reason}") for it in bad
-    ):
-        print(line)
+    show_bad(bad, join_uri(plan.config.artefacts, "no_frames.csv"))
     check_failed_fraction(len(bad), records, plan.config.dataset)
     provenance = seal_provenance(plan.config, run_id)
     seal_frames(plan.root, plan.spec, gathered, videos=plan.videos, provenance=provenance)

@@ -8,7 +8,7 @@ of actors. One step runs on Ray Data, a chain on our own pool, whose driver cost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ import pyarrow as pa
 from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.cluster import CPU_SHARE
 from pipeline.stages.pool import NO_PROGRESS_SECONDS, run_chain
+
+MAX_WARNINGS = 10  # of bad videos while a stage runs; all are listed at its end
 
 Result = TypeVar("Result")
 
@@ -37,12 +39,12 @@ def network_resources(config: ExperimentConfig) -> dict[str, Any]:
     return {"num_gpus": 1, "num_cpus": 0} if config.cluster.use_gpu else {"num_cpus": CPU_SHARE}
 
 
-def stream(blocks: Iterable[pa.Table], *steps: Step) -> Iterator[pa.Table]:
+def stream(blocks: Iterable[pa.Table], *steps: Step) -> Generator[pa.Table]:
     """Yield each block's table as it leaves the last step, in any order."""
     return run_chain(blocks, steps) if len(steps) > 1 else _on_ray_data(list(blocks), *steps)
 
 
-def _on_ray_data(blocks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
+def _on_ray_data(blocks: Sequence[pa.Table], step: Step) -> Generator[pa.Table]:
     if not blocks:
         return
     import ray.data

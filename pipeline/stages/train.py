@@ -67,17 +67,15 @@ def run_training(
         write_bytes(plan.config.own_teacher_uri, read_bytes(plan.selected))
         print(f"teacher: {plan.config.own_teacher_uri}")
     if register:
-        _register(plan.config, result, register)
+        register_run(plan.config, result["run_id"], register)
     return result
 
 
-def _register(config: ExperimentConfig, result: dict[str, Any], name: str) -> None:
-    uri, run_id = config.tracking_uri, result["run_id"]
+def register_run(config: ExperimentConfig, run_id: str | None, name: str) -> None:
+    """Make a run's model a version of a registered one, and print its name there."""
+    uri = config.tracking_uri
     if run_id is None:
-        raise StorageUnavailable(
-            f"MLflow at {uri} was away when {result['name']} was trained, so there is no run to "
-            "register. Its weights are beside its result."
-        )
+        raise StorageUnavailable(f"MLflow at {uri} was away, so there is no run to register")
     version = register_model(uri, run_id, name)
     print(f"registered: models:/{name}/{version}, and models:/{name}@candidate until the next one")
 

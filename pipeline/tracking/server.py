@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -127,6 +128,8 @@ def export_model(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    if path.exists():  # an attempt that failed left files, and MLflow wants an empty folder
+        shutil.rmtree(path)
     any_batch = -1
     clips = TensorSpec(np.dtype(np.uint8), (any_batch, *clip_shape), "clip")
     shape = (any_batch, len(metadata["class_names"]))

@@ -104,6 +104,7 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("seed=3", "override 'seed=3': which one? views.seed, train.seed"),
         ("loss.temperature=cold", "loss.temperature: Input should be a valid number"),
         ("loss.temperature=.nan", "loss.temperature: Input should be a finite number"),
         ("loss.temperature", "override 'loss.temperature' is not of the form section.key=value"),

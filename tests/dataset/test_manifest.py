@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.schema import DatasetConfig, ExperimentConfig
-from pipeline.dataset.findings import IndexReport, index_report
+from pipeline.dataset.findings import IndexReport, bad_csv, bad_lines, index_report
 from pipeline.dataset.manifest import (
     DIGESTED,
     SCHEMA,
@@ -250,7 +250,7 @@ def test_bad_videos_are_a_csv():
     report = report_of(
         video("Archery/1"), video("Bowling/1", status=Status.UNREADABLE, reason=reason)
     )
-    assert list(csv.DictReader(io.StringIO(report.bad_csv().decode()))) == [
+    assert list(csv.DictReader(io.StringIO(bad_csv(report.bad).decode()))) == [
         {"split": "train", "sample_id": "Bowling/1", "status": "unreadable", "reason": reason}
     ]
 
@@ -260,11 +260,11 @@ def test_ten_lines_a_status():
         *(video(f"Archery/{n}", status=Status.NOT_FOUND, reason="not there") for n in range(9_000)),
         *(video(f"Bowling/{n}", status=Status.UNREADABLE, reason="damaged") for n in range(10)),
     )
-    lines = report.bad_lines()
+    lines = bad_lines(report.bad)
     assert len(lines) == 20
     assert lines[0] == "bad video: train Archery/0: not there [not found]"
     assert "... and 8991 more [not found]" in lines
-    assert report.bad_csv().count(b"\n") == 9_011
+    assert bad_csv(report.bad).count(b"\n") == 9_011
 
 
 def test_the_number_of_classes_is_that_of_the_manifest_where_none_is_set(uri):

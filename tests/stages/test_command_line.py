@@ -4,15 +4,19 @@ import argparse
 import inspect
 import pkgutil
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from pipeline.stages import command_line
+from pipeline.stages import command_line, console
 
 FOLDER = Path(__file__).parents[2] / "jobs"
-JOBS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "predict.py")
+OWN_PARSERS = {"blend_stores.py", "predict.py"}  # they read no experiment
+JOBS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in OWN_PARSERS)
 SHARED = {"ray_address"}
 
 
@@ -35,6 +39,30 @@ def test_a_job_s_options_reach_its_functions(job: str, monkeypatch: pytest.Monke
     for function in (stage, plan):
         needed = {name for name, value in function.items() if value.default is value.empty}
         assert needed <= options | SHARED
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        ("--epochs 3 x.yaml", "epochs=3 x.yaml"),
+        ("x.yaml --quiet --train.epochs=3 a.b=c", "x.yaml --quiet train.epochs=3 a.b=c"),
+        ("x.yaml --batch-size 4 --weights w.pth", "x.yaml batch_size=4 --weights w.pth"),
+    ],
+)
+def test_settings_may_be_written_as_options(words: str, overrides: str) -> None:
+    own = {*command_line.SHARED_OPTIONS, "--weights"}
+    assert command_line.settings_as_overrides(words.split(), own) == overrides.split()
+
+
+def test_the_console_command_has_every_job() -> None:
+    assert set(console.JOBS.values()) == {path.stem for path in FOLDER.glob("*.py")} - {"sweep_kl"}
+    command = [sys.executable, "-c", "from pipeline.stages.console import main; main()"]
+    ask = [*command, "train", "configs/demo.yaml", "--epochs", "3", "--show-config", "lr=0.5"]
+    shown = subprocess.check_output(ask, text=True, cwd=FOLDER.parent)
+    values = yaml.safe_load(shown)
+    assert (values["train"]["epochs"], values["optim"]["lr"]) == (3, 0.5)
+    unknown = subprocess.run([*command, "nothing"], cwd=FOLDER.parent, check=False)
+    assert unknown.returncode == 2
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:

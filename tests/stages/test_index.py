@@ -44,7 +44,7 @@ def test_ten_lines_a_status_and_the_likely_cause(
     assert output.count("bad video: ") == 9
     assert "... and 991 more [not found]" in output
     assert f"is below dataset.root {videos}: looked for" in output
-    with open(config.bad_videos_uri) as file:
+    with open(f"{config.artefacts}/bad_videos.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 1000
     assert rows[0]["reason"].startswith("named by trainlist01.txt, line 1, and not there: looked")

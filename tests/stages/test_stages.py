@@ -210,7 +210,8 @@ def test_the_doctor_asks_the_live_teacher(
     config: ExperimentConfig, path: Path, results: Any, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
-    run_doctor(config, num_verified=9, json_uri=str(report))
+    on_a_head = load_config(path, ["cluster.use_gpu=true"])  # where there is no GPU, on the CPU
+    run_doctor(on_a_head, num_verified=9, json_uri=str(report))
     assert files.read_json(str(report))["live"]["max_kl"] < 1e-5
     runs = files.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])

@@ -28,7 +28,12 @@ TRAIN = {"epochs": 2, "batch_size": 4, "num_loaders": 1}
 def config(dataset: Any, sealed_store: str, tmp_path_factory: Any) -> Iterator[ExperimentConfig]:
     folder = tmp_path_factory.mktemp("sweep")
     config: ExperimentConfig = dataset.config(
-        folder / "artefacts", store={"uri": sealed_store}, train=TRAIN, cluster=CLUSTER, sweep=GRID
+        folder / "artefacts",
+        store={"uri": sealed_store},
+        train=TRAIN,
+        cluster=CLUSTER,
+        sweep=GRID,
+        tracking={"log_model": False},
     )
     dataset.publish(config)
     assert not files.exists(config.teacher_weights_uri)
