@@ -171,17 +171,18 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
 
 
 def compare_results(
-    teacher: dict[str, Any], vflnet: dict[str, Any], dvflnet: dict[str, Any]
+    teacher: dict[str, Any] | None, vflnet: dict[str, Any], dvflnet: dict[str, Any]
 ) -> str:
     """Lay the results of three training runs out as a table, with the verdict in a sentence.
 
-    The teacher's scores are those of the logits that were distilled, from the student's run.
+    The teacher's scores are those of the logits that were distilled, from the student's run. One
+    that was trained elsewhere has no row.
     """
     which = dvflnet.get("selection", "last")  # older results name none
     vfl, dvfl = _scores(vflnet, f"{which}/"), _scores(dvflnet, f"{which}/")
     rows = [
         ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE", "agreement", "train time"),
-        _row("teacher", teacher["metrics"], _scores(dvflnet, "teacher/")),
+        *([_row("teacher", teacher["metrics"], _scores(dvflnet, "teacher/"))] if teacher else []),
         _row("VFL-Net (labels)", vflnet["metrics"], vfl),
         _row("DVFL-Net (cache)", dvflnet["metrics"], dvfl),
     ]

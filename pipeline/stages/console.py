@@ -13,6 +13,7 @@ from pipeline.text_table import text_table
 
 # In the order of an experiment.
 JOBS = {
+    "distill": "distill",
     "videos": "generate_videos",
     "index": "index_videos",
     "prepare": "prepare_frames",

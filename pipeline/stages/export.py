@@ -98,10 +98,12 @@ class ExportPlan:
 
     def as_text(self) -> str:
         int8 = f"int8 calibrated with {len(self.calibration_rows)} clips of train"
+        others = [name for name in contracts.FORMATS if name not in self.formats]
         return (
             f"student  {self.trained.name}\n"
             f"formats  {', '.join(self.formats)}; {int8}\n"
-            f"measured on {len(self.val_rows)} videos of val\n"
+            + (f"not      {', '.join(others)} (make install-export)\n" if others else "")
+            + f"measured on {len(self.val_rows)} videos of val\n"
             f"results  {self.folder}"
         )
 
@@ -116,7 +118,7 @@ def plan_export(
     """Find the student and check that it can be exported; writes nothing.
 
     ``weights`` is the URI of a file that train_student wrote; without it the experiment's own
-    DVFL-Net is exported, and without ``formats`` to all of ``pt2``, ``onnx`` and ``executorch``.
+    DVFL-Net is exported, and without ``formats`` to those whose packages are installed.
     int8 is calibrated with ``num_calibration_clips`` of train, at least 1.
 
     ConfigError where packages are missing; WeightsMismatch for a student of other classes;

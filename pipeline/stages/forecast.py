@@ -112,7 +112,8 @@ def forecast_experiment(
 
 def measure_costs(config: ExperimentConfig, manifest: Manifest, spec: StoreSpec) -> UnitCosts:
     """Measure all costs on this machine; those of networks on its GPU with ``cluster.use_gpu``."""
-    return UnitCosts(*_stage_one_costs(config, manifest, spec), *_student_costs(config, manifest))
+    student = training_costs(config, student_recipe(config), manifest)
+    return UnitCosts(*_stage_one_costs(config, manifest, spec), *student)
 
 
 def _stage_one_costs(
@@ -141,13 +142,12 @@ def _stage_one_costs(
     return decode, forward, journal
 
 
-def _student_costs(config: ExperimentConfig, manifest: Manifest) -> tuple[float, float]:
+def training_costs(
+    config: ExperimentConfig, recipe: Recipe, manifest: Manifest
+) -> tuple[float, float]:
     """Return seconds a clip of decoding one view, by one loader, and of a training step."""
-    recipe = student_recipe(config)
-    size, records = (
-        recipe.train.batch_size,
-        [manifest.records[r] for r in manifest.rows_of("train")],
-    )
+    size = recipe.train.batch_size
+    records = [manifest.records[row] for row in manifest.rows_of("train")]
     requests = (
         ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
         for record in itertools.cycle(records)

@@ -217,7 +217,8 @@ def test_a_file_that_computes_something_else_is_refused():
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(contract.PACKAGES, "executorch", ("executorch_of_nobody",))
     with pytest.raises(ConfigError, match=r"executorch_of_nobody\. Run make install-export, or"):
-        check_formats([])
+        check_formats(["executorch"])
+    assert check_formats([]) == ("pt2", "onnx")
     assert check_formats(["onnx", "pt2"]) == ("pt2", "onnx")
     with pytest.raises(ConfigError, match="no format 'tflite'; there are pt2, onnx, executorch"):
         check_formats(["tflite"])

@@ -85,23 +85,24 @@ def build_material(contract: Contract, clips: npt.NDArray[np.uint8]) -> Material
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
-    """Return the formats of these names, all for none, in their own order.
+    """Return the formats of these names, all that are installed for none, in their own order.
 
     Raises:
         ConfigError: if there is no such format, or its packages are not installed.
     """
     if unknown := sorted(set(names) - set(FORMATS)):
         raise ConfigError(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
-    wanted = tuple(name for name in FORMATS if name in names or not names)
-    for name in wanted:
-        missing = [package for package in PACKAGES[name] if find_spec(package) is None]
-        if missing:
-            others = " ".join(other for other in wanted if other != name) or "pt2"
+    missing: dict[str, list[str]] = {
+        name: [package for package in PACKAGES[name] if find_spec(package) is None]
+        for name in FORMATS
+    }
+    for name in names:
+        if missing[name]:
             raise ConfigError(
-                f"the format {name} needs packages that are not installed: {', '.join(missing)}. "
-                f"Run make install-export, or leave it out: --formats {others}"
+                f"the format {name} needs packages that are not installed: "
+                f"{', '.join(missing[name])}. Run make install-export, or leave it out."
             )
-    return wanted
+    return tuple(name for name in FORMATS if name in names or not (names or missing[name]))
 
 
 def as_program(module: Callable[[Tensor], Tensor]) -> Program:

@@ -1,0 +1,128 @@
+"""The whole product in order: from videos to a student that is measured, exported and reported.
+
+Every stage does only what is missing, so the same command goes on after any end, and runs anew what
+an edit of the experiment concerns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipeline.config.schema import ExperimentConfig
+from pipeline.dataset.generated.videos import generate_dataset
+from pipeline.dataset.manifest import VideoRecord, read_manifest
+from pipeline.frames.source import read_source
+from pipeline.networks.recipe import student_recipe, teacher_recipe
+from pipeline.results.figures import compare_results
+from pipeline.results.page.page import write_report
+from pipeline.stages.cache import plan_cache, run_cache_teacher
+from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.doctor import run_doctor
+from pipeline.stages.evaluate import plan_evaluation, run_evaluate
+from pipeline.stages.export import plan_export, run_export
+from pipeline.stages.forecast import training_costs
+from pipeline.stages.index import plan_index, run_index_videos
+from pipeline.stages.prepare import plan_frames, run_prepare_frames
+from pipeline.stages.train import run_training
+from pipeline.storage.files import exists
+from pipeline.tracking.progress import duration
+from pipeline.training.plan import own_students, plan_student, plan_teacher
+
+FEW_VAL_VIDEOS = 30
+
+Stage = tuple[str, Callable[[], Any]]  # what it does, and its function
+
+
+def run_distill(config: ExperimentConfig, ray_address: str) -> None:
+    """Run all stages of an experiment, and print the comparison and the next command last.
+
+    Raises:
+        PipelineError: of the stage that could not go on; the ones before it stay done.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    stages = list(_stages(config, ray_address, results))
+    print("\n".join(f"  {number}. {title}" for number, (title, _) in enumerate(stages, start=1)))
+    cluster = config.cluster
+    num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
+    with ray_session(config, ray_address, num_cpus=num_cpus):
+        for number, (title, run) in enumerate(stages, start=1):
+            print(f"\n=== {number}/{len(stages)}  {title}", flush=True)
+            run()
+    print(compare_results(results.get("teacher"), results["vflnet"], results["dvflnet"]))
+    *_, student = own_students(config)
+    print(f"\nNext: python jobs/predict.py {student} VIDEO")
+
+
+def _stages(
+    config: ExperimentConfig, ray_address: str, results: dict[str, dict[str, Any]]
+) -> Iterator[Stage]:
+    def train(name: str, plan: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            results[name] = run_training(plan(), ray_address)
+
+        return run
+
+    if config.dataset.generated:
+        yield "videos, drawn", lambda: generate_dataset(config.dataset)
+    yield "index: which videos are good", lambda: _index(config, ray_address)
+    if config.frames.source == "prepared":
+        yield ("frames, decoded once", lambda: run_prepare_frames(plan_frames(config), ray_address))
+    yield "the time that it will take", lambda: _estimate(config)
+    if config.teacher.weights is None:
+        yield "teacher, from labels", train("teacher", lambda: plan_teacher(config))
+    yield (
+        "cache: the teacher's logits for every view",
+        lambda: run_cache_teacher(plan_cache(config), ray_address),
+    )
+    yield "doctor: is the cache sound", lambda: run_doctor(config, num_verified=0, json_uri=None)
+    yield (
+        "VFL-Net: the student from labels alone",
+        train("vflnet", lambda: plan_student(config.baseline)),
+    )
+    yield (
+        "DVFL-Net: the same student, from labels and the cache",
+        train("dvflnet", lambda: plan_student(config)),
+    )
+    yield "evaluation", lambda: run_evaluate(plan_evaluation(config), ray_address)
+    yield "export, for the device", lambda: run_export(plan_export(config))
+    yield "report", lambda: print(f"One page about all of it: {write_report(config)}")
+
+
+def _index(config: ExperimentConfig, ray_address: str) -> None:
+    """Probe the videos, unless the manifest has just those that the annotations name."""
+    plan = plan_index(config)
+    if exists(config.manifest_uri):
+        manifest = read_manifest(config.manifest_uri)
+        if _facts(manifest.records) == _facts(plan.annotated.records):
+            print(f"{len(manifest.records)} videos are indexed, nothing to do")
+            return
+    run_index_videos(plan, ray_address)
+
+
+def _facts(records: Sequence[VideoRecord]) -> set[tuple[str, object, str, str]]:
+    return {(video.sample_id, video.label, video.split, video.group) for video in records}
+
+
+def _estimate(config: ExperimentConfig) -> None:
+    """Measure a few steps of both networks here, and print what the rest will take.
+
+    A forward pass is taken for a third of a training step; evaluations are not counted.
+    """
+    manifest, num_cores = read_source(config), os.cpu_count() or 1
+    num_videos, num_val = len(manifest.rows_of("train")), len(manifest.rows_of("val"))
+    if num_val < FEW_VAL_VIDEOS:
+        print(f"note: {num_val} videos of val are too few to tell two students apart")
+
+    def seconds(decode: float, network: float, num_clips: int) -> float:
+        return num_clips * max(network, (decode + network) / num_cores)
+
+    decode, step = training_costs(config, teacher_recipe(config), manifest)
+    parts = {"cache": seconds(decode, step / 3, num_videos * config.views.num_views)}
+    if config.teacher.weights is None:
+        parts["teacher"] = seconds(decode, step, num_videos * config.teacher.train.epochs)
+    decode, step = training_costs(config, student_recipe(config), manifest)
+    parts["two students"] = 2 * seconds(decode, step, num_videos * config.train.epochs)
+    each = ", ".join(f"{name} {duration(value)}" for name, value in parts.items())
+    print(f"about {duration(sum(parts.values()))} on this machine: {each}", flush=True)

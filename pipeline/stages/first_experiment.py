@@ -1,0 +1,172 @@
+"""The first experiment on a folder of one's own videos: a YAML file, written once.
+
+After that the file is the user's, to edit and to run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config.schema import DatasetConfig
+from pipeline.dataset.annotations import read_annotations
+from pipeline.errors import ConfigError
+from pipeline.storage.files import absolute_uri
+
+Preset = Literal["small", "paper"]
+
+FEW_VIDEOS = 2_000  # fewer do not train the published teacher from scratch
+# A mirrored clip of such a class would be one of another class.
+DIRECTION = re.compile(
+    r"(?<![a-z])(left|right|(anti|counter)?-?clockwise|c?cw|east|west)(?![a-z])", re.IGNORECASE
+)
+
+HEADER = """\
+# Written by jobs/distill.py for the videos in {root}. It is yours: edit it, and run
+#
+#   python jobs/distill.py {file}
+#
+# again, which does only what is new. All settings: pipeline/config/schema.py
+artefacts: {artefacts}
+dataset:
+  name: {name}
+  root: {root}
+  layout: folders     # <class>/... or <train, val or test>/<class>/...
+{unlabelled}"""
+
+BODIES = {
+    "small": """\
+# Preset small: small networks on small pictures, trained here from scratch.
+frames: {{source: prepared, short_side: 128}}
+clip: {{num_frames: 8, side: 96}}
+views:
+  num_views: 8
+  min_area: 0.5
+  squash: true
+  flip_probability: {flip}
+  grey_probability: 0
+teacher:
+  variant: nano
+  embed_dim: 32
+  depths: [1, 1, 2, 1]
+{weights}  optim: &optim
+    kind: adamw
+    lr: 1.0e-3
+    lr_batch_size: null
+    betas: [0.9, 0.98]
+    weight_decay: 0.05
+    warmup_epochs: 2
+    max_grad_norm: 1
+  train: &train {{epochs: 40, batch_size: 8, evaluate_every_epochs: 10}}
+student: {{variant: nano, embed_dim: 16, depths: [1, 1, 2, 1]}}
+loss: {{distill_weight: 0.7, temperature: 2}}
+optim: *optim
+train: *train
+""",
+    "paper": """\
+# Preset paper: the published networks and recipe. Base at 224 x 224 teaches nano.
+frames: {{source: prepared}}
+views:
+  flip_probability: {flip}
+teacher:
+  variant: base
+{weights}student: {{variant: nano}}
+""",
+}
+CLUSTER = "cluster: {{num_decoders: {decoders}, num_teachers: {teachers}, use_gpu: {gpu}}}\n"
+
+
+def find_experiment(arguments: argparse.Namespace) -> str:
+    """Return the YAML file that ``jobs/distill.py`` was given, or write one for a folder of videos.
+
+    Raises:
+        ConfigError: if a folder was given without --out, or its file there is of other videos.
+    """
+    given: str = arguments.config
+    if given.endswith((".yaml", ".yml")):
+        return given
+    if arguments.out is None:
+        raise ConfigError(f"{given} is no .yaml file. If it has videos, say where to: --out run/")
+    import torch
+
+    file = Path(arguments.out, "experiment.yaml")
+    num_gpus = torch.cuda.device_count()
+    preset, teacher, more = arguments.preset, arguments.teacher, arguments.unlabelled
+    write_experiment(given, file, preset, teacher, more, num_gpus=num_gpus)
+    return str(file)
+
+
+def write_experiment(
+    root: str,
+    file: Path,
+    preset: Preset | None = None,
+    teacher: str | None = None,
+    unlabelled: str | None = None,
+    *,
+    num_gpus: int,
+) -> None:
+    """Write an experiment for the folder of class folders ``root``, and print what it decides.
+
+    Args:
+        root: folder or URI of the videos.
+        file: the YAML file. One that is there already is kept.
+        preset: by default chosen by the GPUs and the number of videos.
+        teacher: weights file, or none to train one.
+        unlabelled: folder of videos without labels, which the student learns from the teacher.
+        num_gpus: of this machine.
+
+    Raises:
+        DatasetError: if there are no videos in class folders.
+        ConfigError: if the file is there already, of other videos.
+    """
+    dataset = DatasetConfig(name=Path(root).name or "videos", root=root, layout="folders")
+    if file.exists():
+        if f"root: {dataset.root}\n" not in file.read_text():
+            raise ConfigError(f"{file} is an experiment on other videos. Choose another --out.")
+        print(f"{file} is there and is kept; options that chose its settings have no effect")
+        return
+    annotated = read_annotations(dataset)
+    num_videos = len(annotated.records)
+    chosen, why = (
+        _choose(num_videos, num_gpus, teacher) if preset is None else (preset, "asked for")
+    )
+    directed = directed_classes(annotated.class_names)
+    reason = f"{', '.join(directed[:3])}: a mirrored clip would be of another class"
+    num_cores = os.cpu_count() or 1
+    values = {
+        "root": dataset.root,
+        "file": file,
+        "artefacts": file.resolve().parent / "artefacts",
+        "name": dataset.name,
+        "flip": f"0   # {reason}" if directed else "0.5",
+        "unlabelled": f"  unlabelled: {absolute_uri(unlabelled)}\n" if unlabelled else "",
+        "weights": f"  weights: {absolute_uri(teacher)}\n" if teacher else "",
+        "decoders": max(1, num_cores // 2) if not num_gpus else num_cores,
+        "teachers": num_gpus or 1,
+        "gpu": "true" if num_gpus else "false",
+    }
+    text = "".join(part.format(**values) for part in (HEADER, BODIES[chosen], CLUSTER))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    print(f"{num_videos} videos of {len(annotated.class_names)} classes in {dataset.root}")
+    print(f"preset {chosen}: {why}")
+    print(f"flips {f'off, {reason}' if directed else 'on: no class name has a direction'}")
+    print(f"experiment: {file}")
+
+
+def directed_classes(class_names: Iterable[str]) -> list[str]:
+    """Return the class names with a direction in them, such as ``Swipe_left``."""
+    apart = ((name, re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name)) for name in class_names)
+    return [name for name, words in apart if DIRECTION.search(words)]
+
+
+def _choose(num_videos: int, num_gpus: int, teacher: str | None) -> tuple[Preset, str]:
+    if not num_gpus:
+        return "small", "there is no GPU"
+    if teacher is None and num_videos < FEW_VIDEOS:
+        return "small", f"{num_videos} videos do not train the published teacher from scratch"
+    return "paper", "there is a GPU"

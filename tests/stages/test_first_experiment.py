@@ -1,0 +1,84 @@
+"""The experiment that jobs/distill.py writes for a folder of videos."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.load import load_config
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.stages.first_experiment import directed_classes, find_experiment, write_experiment
+
+CLASSES = ("Swipe_left", "Swipe_right", "Wave")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in CLASSES:
+        for number in range(3):
+            file = tmp_path / "videos" / name / f"{number}.mp4"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"found by its name; probing comes later")
+    return tmp_path / "videos"
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_each_preset_is_a_valid_experiment(root: Path, tmp_path: Path, preset: str) -> None:
+    file = tmp_path / "run" / "experiment.yaml"
+    choice: Any = preset
+    write_experiment(str(root), file, choice, "/weights.safetensors", "/more", num_gpus=0)
+    config = load_config(file)
+    assert config.dataset.root == str(root)
+    assert config.artefacts == str(tmp_path / "run" / "artefacts")
+    assert config.dataset.unlabelled == "/more"
+    assert config.teacher.weights == "/weights.safetensors"
+    assert config.views.flip_probability == 0  # two classes are mirror images of each other
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "teacher", "preset"), [(0, "x", "small"), (8, None, "small"), (8, "x", "paper")]
+)
+def test_the_preset_fits_machine_and_data(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    num_gpus: int,
+    teacher: str | None,
+    preset: str,
+) -> None:
+    write_experiment(str(root), tmp_path / "e.yaml", teacher=teacher, num_gpus=num_gpus)
+    said = capsys.readouterr().out
+    assert f"preset {preset}: " in said
+    assert "flips off, Swipe_left, Swipe_right: " in said
+    config = load_config(tmp_path / "e.yaml")
+    assert (config.cluster.use_gpu, config.cluster.num_teachers) == (num_gpus > 0, num_gpus or 1)
+
+
+def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
+    chosen = {"preset": None, "teacher": None, "unlabelled": None}
+    arguments = Namespace(config=str(root), out=str(tmp_path), **chosen)
+    file = Path(find_experiment(arguments))
+    edited = file.read_text() + "tracking: {experiment: mine}\n"
+    file.write_text(edited)
+    assert find_experiment(arguments) == str(file)
+    assert file.read_text() == edited
+    arguments.config = str(root / "Wave")
+    with pytest.raises(ConfigError, match="on other videos"):
+        find_experiment(arguments)
+
+
+def test_a_folder_needs_a_place_for_its_experiment(root: Path) -> None:
+    with pytest.raises(ConfigError, match="--out"):
+        find_experiment(Namespace(config=str(root), out=None))
+
+
+def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no folders of videos"):
+        write_experiment(str(tmp_path), tmp_path / "e.yaml", num_gpus=0)
+
+
+def test_class_names_with_a_direction() -> None:
+    directed = ("SwipeLeft", "turn right", "rotate-clockwise", "Counterclockwise")
+    plain = ("bright", "Leftovers", "Kick", "fright", "eastern")
+    assert directed_classes([*directed, *plain]) == list(directed)
