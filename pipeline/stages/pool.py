@@ -1,7 +1,7 @@
 """A chain of steps over many blocks, on Ray's plain actors and tasks.
 
 Ray Data spends some 20 ms of the driver's CPU on every block of a chain and remembers them all.
-Here a block costs about one and is forgotten when it is done (docs/decisions/0014). The driver
+Here a block costs about one and is forgotten when it is done (docs/decisions/0016). The driver
 passes references only: what a step returns goes straight to the actor of the next one.
 
 A block that is lost with its actor or its node starts again from the first step. So a step may

@@ -2,7 +2,7 @@
 
 A block passes whole from step to step, so what a step computes of it does not depend on the number
 of actors. One step runs on Ray Data, a chain on our own pool, whose driver costs a twentieth
-(docs/decisions/0014). Beside them the plain tasks with which stages gather whole files.
+(docs/decisions/0016). Beside them the plain tasks with which stages gather whole files.
 """
 
 from __future__ import annotations
