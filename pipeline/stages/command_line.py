@@ -37,15 +37,14 @@ def run_job(
     plan: Target | None = None,
     needs: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    find_experiment: str | None = None,
+    find_experiment: Target | None = None,
 ) -> None:
     """Parse the command line, load the experiment, run a stage and exit with its code.
 
     ``plan`` makes the plan that the stage runs and ``--dry-run`` prints; without it the stage takes
     the config. ``needs`` are the inputs without which it cannot begin, see ``_check_inputs``.
     ``options`` are the job's own: by name, the arguments of ``add_argument``.
-    ``find_experiment`` names a function that returns the YAML file, where the first argument may be
-    something else.
+    ``find_experiment`` makes the YAML file of a first argument that may be something else.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():
@@ -53,8 +52,8 @@ def run_job(
     words = settings_as_overrides(sys.argv[1:], {*SHARED_OPTIONS, *(options or {})})
 
     def job(arguments: argparse.Namespace) -> None:
-        find = pkgutil.resolve_name(find_experiment) if find_experiment else None
-        experiment = find(arguments) if find else arguments.config
+        given = arguments.config
+        experiment = _call(find_experiment, given, arguments) if find_experiment else given
         config = load_config(experiment, arguments.overrides)
         check_uris_survive(config)
         if arguments.show_config:

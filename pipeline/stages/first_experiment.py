@@ -5,7 +5,6 @@ After that the file is the user's, to edit and to run again.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Iterable
@@ -80,23 +79,28 @@ teacher:
 CLUSTER = "cluster: {{num_decoders: {decoders}, num_teachers: {teachers}, use_gpu: {gpu}}}\n"
 
 
-def find_experiment(arguments: argparse.Namespace) -> str:
+def find_experiment(
+    given: str,
+    *,
+    out: str | None,
+    preset: Preset | None,
+    teacher: str | None,
+    unlabelled: str | None,
+) -> str:
     """Return the YAML file that ``jobs/distill.py`` was given, or write one for a folder of videos.
 
     Raises:
         ConfigError: if a folder was given without --out, or its file there is of other videos.
     """
-    given: str = arguments.config
     if given.endswith((".yaml", ".yml")):
         return given
-    if arguments.out is None:
+    if out is None:
         raise ConfigError(f"{given} is no .yaml file. If it has videos, say where to: --out run/")
     import torch
 
-    file = Path(arguments.out, "experiment.yaml")
+    file = Path(out, "experiment.yaml")
     num_gpus = torch.cuda.device_count()
-    preset, teacher, more = arguments.preset, arguments.teacher, arguments.unlabelled
-    write_experiment(given, file, preset, teacher, more, num_gpus=num_gpus)
+    write_experiment(given, file, preset, teacher, unlabelled, num_gpus=num_gpus)
     return str(file)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,7 +186,8 @@ def test_the_run_has_the_files(config, export):
     top1 = export.result["measured"]["onnx int8"]["top1"]
     assert run.data.metrics["onnx int8/top1"] == top1
     files = {file for file, _ in FILES.values()}
-    found = {path.name for path in Path(run.info.artifact_uri, "export").iterdir()}
+    artifacts = Path(unquote(run.info.artifact_uri.removeprefix("file://")))
+    found = {path.name for path in (artifacts / "export").iterdir()}
     assert found == {*files, "MODEL_CARD.md", "export.json"}
 
 

@@ -34,9 +34,9 @@ def test_a_job_s_options_reach_its_functions(job: str, monkeypatch: pytest.Monke
         parser.add_argument(name, **settings).dest
         for name, settings in given.get("options", {}).items()
     }
-    stage, plan = parameters(given["stage"]), parameters(given.get("plan"))
-    assert options <= stage.keys() | plan.keys()
-    for function in (stage, plan):
+    functions = [parameters(given.get(name)) for name in ("stage", "plan", "find_experiment")]
+    assert options <= set().union(*functions)
+    for function in functions:
         needed = {name for name, value in function.items() if value.default is value.empty}
         assert needed <= options | SHARED
 
@@ -66,10 +66,10 @@ def test_the_console_command_has_every_job() -> None:
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a function behind its config or plan."""
+    """Return the parameters of a function behind its config, its plan or what was given."""
     if target is None:
         return {}
     function = pkgutil.resolve_name(target) if isinstance(target, str) else target
     first, *others = inspect.signature(function).parameters.values()
-    assert first.name in ("config", "plan")
+    assert first.name in ("config", "plan", "given")
     return {parameter.name: parameter for parameter in others}

@@ -1,6 +1,5 @@
 """The experiment that jobs/distill.py writes for a folder of videos."""
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +55,17 @@ def test_the_preset_fits_machine_and_data(
 
 
 def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
-    chosen = {"preset": None, "teacher": None, "unlabelled": None}
-    arguments = Namespace(config=str(root), out=str(tmp_path), **chosen)
-    file = Path(find_experiment(arguments))
+    options: Any = {"preset": None, "teacher": None, "unlabelled": None}
+    file = Path(find_experiment(str(root), out=str(tmp_path), **options))
     edited = file.read_text() + "tracking: {experiment: mine}\n"
     file.write_text(edited)
-    assert find_experiment(arguments) == str(file)
+    assert find_experiment(str(root), out=str(tmp_path), **options) == str(file)
     assert file.read_text() == edited
-    arguments.config = str(root / "Wave")
+    assert find_experiment(str(file), out=None, **options) == str(file)
     with pytest.raises(ConfigError, match="on other videos"):
-        find_experiment(arguments)
-
-
-def test_a_folder_needs_a_place_for_its_experiment(root: Path) -> None:
+        find_experiment(str(root / "Wave"), out=str(tmp_path), **options)
     with pytest.raises(ConfigError, match="--out"):
-        find_experiment(Namespace(config=str(root), out=None))
+        find_experiment(str(root), out=None, **options)
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
