@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
