@@ -29,7 +29,7 @@ from benchmarks.prepared_frames import KINETICS
 from benchmarks.section import options, print_section, say
 from benchmarks.stage_one import run_bare
 from dvflnet import build_model
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord, build_manifest, write_manifest
 from pipeline.frames import store as frame_writer
 from pipeline.logits.mirror import Mirror

@@ -21,8 +21,8 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from benchmarks.section import options, print_section, say
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.prepared import Location, candidate_indices, encode_frames
 from pipeline.frames.source import read_videos

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from benchmarks.section import print_section
 from benchmarks.small_experiment import build_experiment
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import Status
 from pipeline.logits.spec import StoreSpec
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate

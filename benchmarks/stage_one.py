@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.section import options, print_section, say
 from benchmarks.small_experiment import build_experiment
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.logits.spec import plan_shards
 from pipeline.logits.store import gather_shard, seal_logits
 from pipeline.results.costs import memory_bytes

@@ -3,7 +3,7 @@
 python jobs/generate_videos.py configs/gestures.yaml
 """
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 

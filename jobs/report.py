@@ -7,7 +7,7 @@ The page holds its pictures and needs no network. What is not there yet is named
 videos must be indexed.
 """
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
 

@@ -11,7 +11,7 @@ import importlib
 from typing import Any
 
 _MODULE_OF = {
-    "ExperimentConfig": "pipeline.config.schema",
+    "ExperimentConfig": "pipeline.config.experiment",
     "LogitStore": "pipeline.logits.store",
     "Manifest": "pipeline.dataset.manifest",
     "PipelineError": "pipeline.errors",

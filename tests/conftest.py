@@ -25,7 +25,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)
     tempfile.tempdir = None  # it may be known already, from before
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest, located, write_manifest
 from pipeline.errors import Status

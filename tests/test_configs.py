@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config, resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "pipeline" / "config" / "schema.py"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.stages.cluster import required_cpus
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.networks.build import build_network
 from pipeline.networks.weight_files import write_weights
 

@@ -7,14 +7,11 @@ Nothing here is secret: credentials come from the environment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.storage.files import absolute_uri, is_local, join_uri
+from pipeline.storage.files import absolute_uri
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -285,111 +282,3 @@ class TrackingConfig(Section):
     uri: str | None = None  # null: sqlite:///mlflow.db beside the artefacts
     experiment: str | None = None  # null: dataset.name
     log_model: bool = True  # a student's exported program, which takes up to half a minute a run
-
-
-class ExperimentConfig(Section):
-    """One experiment."""
-
-    artefacts: Uri  # URI of the folder that everything of this experiment is written to
-    dataset: DatasetConfig
-    clip: ClipConfig = ClipConfig()
-    views: ViewsConfig = ViewsConfig()
-    frames: FramesConfig = FramesConfig()
-    teacher: TeacherConfig = TeacherConfig()
-    store: StoreConfig = StoreConfig()
-    student: StudentConfig = StudentConfig()
-    loss: LossConfig = LossConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
-    sweep: SweepConfig = SweepConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="after")
-    def _check_across_sections(self) -> ExperimentConfig:
-        if problems := list(_contradictions(self)):
-            raise ValueError("\n  ".join(problems))
-        return self
-
-    @property
-    def manifest_uri(self) -> str:
-        return join_uri(self.artefacts, "manifest.parquet")
-
-    @property
-    def frames_uri(self) -> str:
-        return self.frames.uri or join_uri(self.artefacts, "frames")
-
-    @property
-    def store_uri(self) -> str:
-        return self.store.uri or join_uri(self.artefacts, "store")
-
-    @property
-    def teacher_weights_uri(self) -> str:
-        return self.teacher.weights or self.own_teacher_uri
-
-    @property
-    def own_teacher_uri(self) -> str:
-        return join_uri(self.artefacts, "teacher", f"{self.teacher.train.selection}.safetensors")
-
-    @property
-    def tracking_uri(self) -> str:
-        """A server's, or that of a database file, whose path is quoted."""
-        return self.tracking.uri or f"sqlite:///{quote(str(Path(self.artefacts).parent))}/mlflow.db"
-
-    @property
-    def baseline(self) -> ExperimentConfig:
-        """The same experiment without distillation: its student is VFL-Net.
-
-        What the distill part would be decides nothing then, so its kind is the default.
-        """
-        smoothing, temperature = self.loss.label_smoothing, self.loss.temperature
-        labels_alone = LossConfig(
-            distill_weight=0.0, temperature=temperature, label_smoothing=smoothing
-        )
-        return self.model_copy(update={"loss": labels_alone})
-
-    @property
-    def student_num_frames(self) -> int:
-        return self.student.num_frames or self.clip.num_frames
-
-    @property
-    def student_side(self) -> int:
-        return self.student.side or self.clip.side
-
-
-def _contradictions(config: ExperimentConfig) -> Iterable[str]:
-    """Name settings that are valid alone and contradict each other."""
-    whole, frames, views = config.clip.num_frames, config.frames, config.views
-    if whole % (num_frames := config.student_num_frames):
-        yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"
-    if views.min_area > views.max_area:
-        yield f"views.min_area: {views.min_area} is over views.max_area {views.max_area}"
-    if frames.source == "prepared" and frames.num_candidates < whole:
-        yield f"frames.num_candidates: {frames.num_candidates} is under clip.num_frames {whole}"
-    if config.dataset.layout != "folders" and config.dataset.annotations is None:
-        yield f"dataset.annotations: is required for layout {config.dataset.layout}"
-    if config.loss.kind != "dkd" and (config.loss.dkd_alpha, config.loss.dkd_beta) != (None, None):
-        yield f"loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with {config.loss.kind}"
-    if config.tracking.uri is None and not is_local(config.artefacts):
-        yield f"tracking.uri: is required, there can be no database beside {config.artefacts}"
-    for role, model in (("teacher", config.teacher), ("student", config.student)):
-        if (model.init == "scratch") != (model.init_weights is None):
-            yield f"{role}.init_weights: goes with init imagenet or checkpoint, and only with them"
-        if model.foreign and model.init != "scratch":
-            yield f"{role}.init: {model.network} starts from the weights that its function gives it"
-        if model.foreign and (model.embed_dim or model.depths or model.drop_path_rate):
-            yield f"{role}.embed_dim, depths and drop_path_rate are not of {model.network}"
-    if config.student.is_program:
-        yield f"student.network: {config.student.network} is a program, which cannot be trained"
-    if config.teacher.is_program and config.teacher.weights is not None:
-        yield f"teacher.weights: {config.teacher.network} holds its weights itself"
-    if config.teacher.is_program and config.teacher.precision != "float32":
-        yield f"teacher.precision: {config.teacher.network} runs as it is: float32"
-    for role, train, optim in (
-        ("", config.train, config.optim),
-        ("teacher.", config.teacher.train, config.teacher.optim),
-    ):
-        if (warmup := optim.warmup_epochs) >= train.epochs:
-            left = f"leaves nothing of {role}train.epochs {train.epochs}"
-            yield f"{role}optim.warmup_epochs: {warmup} {left}"

@@ -18,7 +18,8 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.schema import DatasetConfig, ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline.config.schema import ExperimentConfig, VideoLimits
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, read_manifest
 from pipeline.errors import Status, StorageUnavailable
 from pipeline.frames import video

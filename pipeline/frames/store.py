@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import SCHEMA as RECORD_SCHEMA
 from pipeline.dataset.manifest import (
     Manifest,

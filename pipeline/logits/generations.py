@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
 from pipeline.logits.journal import inherited_name

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import ConfigError, StoreCorrupt, StoreIncomplete
 from pipeline.storage.files import sha256_of

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pipeline.config.schema import AS_DATASET, ExperimentConfig, ModelConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import AS_DATASET, ModelConfig
 from pipeline.dataset.classes import read_classes
 from pipeline.errors import ConfigError, WeightsMismatch
 from pipeline.networks.foreign import own_state

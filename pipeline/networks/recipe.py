@@ -10,14 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config.schema import (
-    ExperimentConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    ViewsConfig,
-)
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import LossConfig, ModelConfig, OptimConfig, TrainConfig, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, view_for_epoch
 

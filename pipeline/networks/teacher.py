@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dvflnet.videofocalnet import VideoFocalNet
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.build import load_network, network_digest
 from pipeline.networks.class_order import read_ordered

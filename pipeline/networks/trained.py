@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 import torch
 from torch import nn
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import parse_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.build import load_network, network_digest, sizes_of
 from pipeline.networks.class_order import read_ordered

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.schema import DistillKind, ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DistillKind
 from pipeline.results.figures import DPI, QUIET
 from pipeline.results.intervals import CONFIDENCE, Interval, Units, seeds_interval, units_of
 from pipeline.text_table import text_table

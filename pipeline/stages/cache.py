@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction, without_label
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch

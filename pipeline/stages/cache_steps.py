@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import UNLABELLED, VideoRecord, records_of, records_table
 from pipeline.errors import PipelineError, Status, VideoDecodeError
 from pipeline.logits.cells import Cells, bad_logits, centre, joined, unit_of

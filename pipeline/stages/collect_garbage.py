@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import StoreIncomplete
 from pipeline.frames import store as frame_store
 from pipeline.logits import generations as logit_store

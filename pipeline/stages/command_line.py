@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import is_setting, load_config, resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import StoreIncomplete
 from pipeline.stages.cluster import LOCAL, check_uris_survive, underlying_error
 from pipeline.storage.files import exists, join_uri

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.generated.videos import generate_dataset
 from pipeline.dataset.manifest import VideoRecord, read_manifest
 from pipeline.frames.source import read_source

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError, Status, StoreUnsound
 from pipeline.frames.source import read_source

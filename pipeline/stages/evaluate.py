@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dvflnet.deployed import ClipClassifier
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, check_failed_fraction
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import ConfigError, DatasetError, Status

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig, VideoLimits, ViewsConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import VideoLimits, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord, records_of, records_table
 from pipeline.errors import Status, VideoDecodeError, WeightsMismatch
 from pipeline.networks.recipe import Recipe

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from dvflnet.cost import count_parameters
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError, DatasetError, ExportMismatch
 from pipeline.frames.source import read_source

@@ -21,7 +21,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest
 from pipeline.errors import ConfigError
 from pipeline.frames.source import read_source

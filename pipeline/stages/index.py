@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig, VideoLimits
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.annotations import Annotated, read_annotations
 from pipeline.dataset.findings import bad_csv, bad_lines, index_report
 from pipeline.dataset.manifest import (

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.stages.cluster import CPU_SHARE
 from pipeline.stages.pool import NO_PROGRESS_SECONDS, run_chain
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import PipelineError, TrialsFailed
 from pipeline.results.intervals import units_of
 from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure

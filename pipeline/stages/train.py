@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import ConfigError, PipelineError, StorageUnavailable
 from pipeline.results.training_run import (
     log_epoch,

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 
 # What pixels and logits come from.
 LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")

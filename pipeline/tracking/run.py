@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import flattened, resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.storage.s3 import proxy_hint
 from pipeline.tracking import server

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.config.schema import ExperimentConfig, Section, StudentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import Section, StudentConfig
 from pipeline.dataset.manifest import UNLABELLED, Manifest, without_label
 from pipeline.errors import ConfigError, DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source

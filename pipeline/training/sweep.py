@@ -14,7 +14,8 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
-from pipeline.config.schema import DistillKind, ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DistillKind
 from pipeline.errors import ConfigError
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json

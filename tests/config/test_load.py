@@ -10,8 +10,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import flattened, load_config, parse_config, resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.stages.cluster import check_uris_survive
 

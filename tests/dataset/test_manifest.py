@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.schema import DatasetConfig, ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.findings import IndexReport, bad_csv, bad_lines, index_report
 from pipeline.dataset.manifest import (
     DIGESTED,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.schema import ExperimentConfig, VideoLimits
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
 from pipeline.frames import store

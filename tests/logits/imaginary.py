@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import Status
 from pipeline.logits import generations, inheritance, journal, store

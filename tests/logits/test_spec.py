@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.schema import ExperimentConfig, ViewsConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import ConfigError
 from pipeline.logits.spec import StoreSpec, build_identity, plan_shards, plan_store, plan_units

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import StoreIncomplete
 from pipeline.logits.store import open_store
 from pipeline.results.page.gather import gather_facts

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dvflnet.metrics import evaluate_logits
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.results.intervals import seeds_interval, units_of
 from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure

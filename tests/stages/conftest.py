@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.annotations import read_annotations
 from pipeline.dataset.generated.videos import generate_videos
 from pipeline.dataset.manifest import build_manifest, located, write_manifest

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import read_manifest
 from pipeline.frames.store import open_frame_store
 from pipeline.logits.store import open_store

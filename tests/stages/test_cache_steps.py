@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.logits.cells import Cells, centre, chosen

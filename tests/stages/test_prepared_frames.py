@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
-from pipeline.config.schema import ExperimentConfig
 from pipeline.errors import FingerprintMismatch
 from pipeline.frames.store import FrameStore, open_frame_store
 from pipeline.stages.cache import plan_cache, run_cache_teacher

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import TrialsFailed
 from pipeline.logits.store import open_store
 from pipeline.stages.cluster import LOCAL, ray_session

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from dvflnet.weights import state_digest
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import PipelineError
 from pipeline.frames import store as frame_store
 from pipeline.frames.prepared import prepare_video

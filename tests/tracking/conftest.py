@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.schema import DatasetConfig, ExperimentConfig, TrackingConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DatasetConfig, TrackingConfig
 from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.tracking.server import connect
 from tests.mlflow_server import find_runs

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dvflnet.metrics import evaluate_logits
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import PipelineError, TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe

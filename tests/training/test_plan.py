@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.config.schema import DatasetConfig, ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.training.plan import TrainPlan

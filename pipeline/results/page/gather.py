@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
-from pipeline.config.schema import ExperimentConfig
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import PipelineError, Status, StoreIncomplete, VideoDecodeError

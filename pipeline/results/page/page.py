@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import resolved_yaml
-from pipeline.config.schema import ExperimentConfig
 from pipeline.dataset.manifest import num_classes_of
 from pipeline.results.figures import confusion_figure, curves_figure
 from pipeline.results.intervals import Interval
