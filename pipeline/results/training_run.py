@@ -106,7 +106,7 @@ def log_store(run: TrackedRun, plan: TrainPlan) -> None:
 
 def _costs_and_teacher(plan: TrainPlan, mirror: Mirror | None) -> dict[str, float]:
     """Return the network's costs of one clip, and the teacher's scores from the store."""
-    network, recipe = plan.build_network(), plan.recipe
+    network, recipe = plan.build_network().eval(), plan.recipe
     macs = count_macs(network, num_frames=recipe.clip_num_frames, side=recipe.side)
     found = {"model/params_millions": count_parameters(network) / 1e6, "model/gmacs": macs / 1e9}
     if mirror is not None:
