@@ -1,6 +1,7 @@
 """An HTML page taken apart: its resources, sections and words."""
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 LOADING = {"src", "href", "srcset", "data", "poster", "action"}
@@ -13,7 +14,7 @@ class Page(HTMLParser):
         super().__init__()
         self.loaded: list[str] = re.findall(r"url\(([^)]*)\)|@import", html)
         self.sections: dict[str, str] = {}  # id: visible text
-        self.images = 0
+        self.images: Counter[str] = Counter()  # by section
         self.scripts = 0
         self._section = ""
         self.feed(html)
@@ -22,10 +23,10 @@ class Page(HTMLParser):
         values = dict(attrs)
         self.loaded += [value or "" for name, value in attrs if name in LOADING]
         self.scripts += tag == "script"
-        self.images += tag == "img"
         if tag in ("header", "section"):
             self._section = values["id"] or ""
             self.sections[self._section] = ""
+        self.images[self._section] += tag == "img"
 
     def handle_data(self, data: str) -> None:
         if self._section:

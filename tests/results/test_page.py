@@ -31,7 +31,7 @@ def page(config: ExperimentConfig) -> Page:
 
 
 def test_the_page_needs_no_network(page: Page) -> None:
-    assert page.images > 0
+    assert page.images.total() > 0
     assert page.scripts == 0
     assert all(resource.startswith("data:image/") for resource in page.loaded)
 
