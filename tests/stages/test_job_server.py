@@ -64,6 +64,14 @@ def running_head(folder: Path) -> Iterator[Submit]:
     wait_until_it_answers(f"http://127.0.0.1:{dashboard}", head, seconds=120)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
+        """Submit a job, again while the head's agent, which starts last, is not there yet."""
+        deadline = time.monotonic() + 120
+        while "No available agent" in (done := submit_once(*command)).stderr + done.stdout:
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(2)
+        return done
+
+    def submit_once(*command: str) -> subprocess.CompletedProcess[str]:
         address = f"http://127.0.0.1:{dashboard}"
         return subprocess.run(
             [
