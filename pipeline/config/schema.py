@@ -218,6 +218,12 @@ class TeacherConfig(ModelConfig):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
+    @property
+    def brings_weights(self) -> bool:
+        """A program has its weights, and a function whose classes are named gives them itself."""
+        named = self.class_names is not None
+        return self.is_program or (self.foreign and self.weights is None and named)
+
 
 class StudentConfig(ModelConfig):
     """The student; its clip may be smaller than the teacher's."""

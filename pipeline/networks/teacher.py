@@ -41,9 +41,7 @@ def teacher_digest(config: ExperimentConfig, class_names: Sequence[str]) -> str:
 
 def has_teacher(config: ExperimentConfig) -> bool:
     """Return whether the teacher's weights are here: in a file, or in its function."""
-    teacher = config.teacher
-    own = teacher.foreign and teacher.weights is None and teacher.class_names is not None
-    return own or exists(config.teacher_weights_uri)
+    return config.teacher.brings_weights or exists(config.teacher_weights_uri)
 
 
 def read_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> WeightFile:
@@ -74,10 +72,8 @@ class TeacherPredictor:
                 f"is planned for: digest {found[:12]}, expected {digest[:12]}. Do not replace a "
                 "teacher while it is used; give a new one another name and another store."
             )
-        network, precision = (
-            load_network(teacher, file, num_frames=clip.num_frames),
-            teacher.precision,
-        )
+        network = load_network(teacher, file, num_frames=clip.num_frames)
+        precision = teacher.precision
         if isinstance(network, VideoFocalNet) and precision != "float32":
             round_weights(network, precision)
         self._network = ClipNetwork(network.to(device), device, precision, clip.motion_only)

@@ -16,13 +16,14 @@ from pipeline.dataset.manifest import VideoRecord, read_manifest
 from pipeline.frames.source import read_source
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.results.figures import compare_results
+from pipeline.results.forecast import ClusterShape
 from pipeline.results.page.page import write_report
 from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.doctor import run_doctor
 from pipeline.stages.evaluate import plan_evaluation, run_evaluate
 from pipeline.stages.export import plan_export, run_export
-from pipeline.stages.forecast import training_costs
+from pipeline.stages.forecast import forecast_experiment, training_costs
 from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.prepare import plan_frames, run_prepare_frames
 from pipeline.stages.train import run_training
@@ -70,7 +71,7 @@ def _stages(
     if config.frames.source == "prepared":
         yield ("frames, decoded once", lambda: run_prepare_frames(plan_frames(config), ray_address))
     yield "the time that it will take", lambda: _estimate(config)
-    if config.teacher.weights is None:
+    if _trains_teacher(config):
         yield "teacher, from labels", train("teacher", lambda: plan_teacher(config))
     yield (
         "cache: the teacher's logits for every view",
@@ -88,6 +89,10 @@ def _stages(
     yield "evaluation", lambda: run_evaluate(plan_evaluation(config), ray_address)
     yield "export, for the device", lambda: run_export(plan_export(config))
     yield "report", lambda: print(f"One page about all of it: {write_report(config)}")
+
+
+def _trains_teacher(config: ExperimentConfig) -> bool:
+    return config.teacher.weights is None and not config.teacher.brings_weights
 
 
 def _index(config: ExperimentConfig, ray_address: str) -> None:
@@ -108,7 +113,8 @@ def _facts(records: Sequence[VideoRecord]) -> set[tuple[str, object, str, str]]:
 def _estimate(config: ExperimentConfig) -> None:
     """Measure a few steps of both networks here, and print what the rest will take.
 
-    A forward pass is taken for a third of a training step; evaluations are not counted.
+    Of a teacher that is trained here, a forward pass is taken for a third of a training step.
+    Evaluations are not counted.
     """
     manifest, num_cores = read_source(config), os.cpu_count() or 1
     num_videos, num_val = len(manifest.rows_of("train")), len(manifest.rows_of("val"))
@@ -118,11 +124,16 @@ def _estimate(config: ExperimentConfig) -> None:
     def seconds(decode: float, network: float, num_clips: int) -> float:
         return num_clips * max(network, (decode + network) / num_cores)
 
-    decode, step = training_costs(config, teacher_recipe(config), manifest)
-    parts = {"cache": seconds(decode, step / 3, num_videos * config.views.num_views)}
-    if config.teacher.weights is None:
+    parts = {}
+    if _trains_teacher(config):
+        decode, step = training_costs(config, teacher_recipe(config), manifest)
         parts["teacher"] = seconds(decode, step, num_videos * config.teacher.train.epochs)
-    decode, step = training_costs(config, student_recipe(config), manifest)
-    parts["two students"] = 2 * seconds(decode, step, num_videos * config.train.epochs)
+        forward, of_student = step / 3, training_costs(config, student_recipe(config), manifest)
+    else:
+        costs = forecast_experiment(config, ClusterShape(1, num_cores, 0)).costs
+        decode, forward = costs.decode_seconds, costs.teacher_seconds
+        of_student = costs.student_decode_seconds, costs.student_step_seconds
+    parts["cache"] = seconds(decode, forward, num_videos * config.views.num_views)
+    parts["two students"] = 2 * seconds(*of_student, num_videos * config.train.epochs)
     each = ", ".join(f"{name} {duration(value)}" for name, value in parts.items())
     print(f"about {duration(sum(parts.values()))} on this machine: {each}", flush=True)

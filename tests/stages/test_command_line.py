@@ -54,6 +54,34 @@ def test_settings_may_be_written_as_options(words: str, overrides: str) -> None:
     assert command_line.settings_as_overrides(words.split(), own) == overrides.split()
 
 
+def test_a_teacher_that_brings_its_weights_needs_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = {"name": "d", "root": str(tmp_path), "layout": "folders"}
+    ran: list[str] = []
+
+    def stage(config: Any) -> None:
+        ran.append(config.teacher.network)
+
+    for teacher in (
+        {"network": str(tmp_path / "teacher.pt2")},
+        {"network": "package.module:build", "class_names": "as_dataset"},
+        {"network": "package.module:build"},
+        {"variant": "nano"},
+    ):
+        path = tmp_path / "experiment.yaml"
+        values = {"artefacts": str(tmp_path), "dataset": dataset, "teacher": teacher}
+        path.write_text(yaml.safe_dump(values))
+        monkeypatch.setattr(sys, "argv", ["job", str(path)])
+        if len(ran) < 2:
+            command_line.run_job("", stage, needs=["teacher"])
+            continue
+        with pytest.raises(SystemExit):
+            command_line.run_job("", stage, needs=["teacher"])
+        assert "there is no teacher at" in capsys.readouterr().err
+    assert ran == [str(tmp_path / "teacher.pt2"), "package.module:build"]
+
+
 def test_the_console_command_has_every_job() -> None:
     assert set(console.JOBS.values()) == {path.stem for path in FOLDER.glob("*.py")} - {"sweep_kl"}
     command = [sys.executable, "-c", "from pipeline.stages.console import main; main()"]
