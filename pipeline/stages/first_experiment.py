@@ -5,12 +5,14 @@ After that the file is the user's, to edit and to run again.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from pipeline.config.load import load_config
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.annotations import read_annotations
 from pipeline.errors import ConfigError
@@ -129,7 +131,7 @@ def write_experiment(
     """
     dataset = DatasetConfig(name=Path(root).name or "videos", root=root, layout="folders")
     if file.exists():
-        if f"root: {dataset.root}\n" not in file.read_text():
+        if load_config(file).dataset.root != dataset.root:
             raise ConfigError(f"{file} is an experiment on other videos. Choose another --out.")
         print(f"{file} is there and is kept; options that chose its settings have no effect")
         return
@@ -142,13 +144,15 @@ def write_experiment(
     reason = f"{', '.join(directed[:3])}: a mirrored clip would be of another class"
     num_cores = os.cpu_count() or 1
     values = {
-        "root": dataset.root,
+        "root": json.dumps(dataset.root),  # quoted: a name may be a number, or have a # in it
         "file": file,
-        "artefacts": file.resolve().parent / "artefacts",
-        "name": dataset.name,
+        "artefacts": json.dumps(str(file.resolve().parent / "artefacts")),
+        "name": json.dumps(dataset.name),
         "flip": f"0   # {reason}" if directed else "0.5",
-        "unlabelled": f"  unlabelled: {absolute_uri(unlabelled)}\n" if unlabelled else "",
-        "weights": f"  weights: {absolute_uri(teacher)}\n" if teacher else "",
+        "unlabelled": f"  unlabelled: {json.dumps(absolute_uri(unlabelled))}\n"
+        if unlabelled
+        else "",
+        "weights": f"  weights: {json.dumps(absolute_uri(teacher))}\n" if teacher else "",
         "decoders": max(1, num_cores // 2) if not num_gpus else num_cores,
         "teachers": num_gpus or 1,
         "gpu": "true" if num_gpus else "false",

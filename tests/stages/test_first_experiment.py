@@ -16,10 +16,10 @@ CLASSES = ("Swipe_left", "Swipe_right", "Wave")
 def root(tmp_path: Path) -> Path:
     for name in CLASSES:
         for number in range(3):
-            file = tmp_path / "videos" / name / f"{number}.mp4"
+            file = tmp_path / "no. #1: videos" / name / f"{number}.mp4"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"found by its name; probing comes later")
-    return tmp_path / "videos"
+    return tmp_path / "no. #1: videos"
 
 
 @pytest.mark.parametrize("preset", ["small", "paper"])
