@@ -1,14 +1,7 @@
-"""The old name of jobs/sweep.py, which does the same.
+"""The old name of jobs/sweep.py, which it runs."""
 
-python jobs/sweep.py CONFIG
-"""
-
-from pipeline.stages.command_line import run_job
+import runpy
+from pathlib import Path
 
 if __name__ == "__main__":
-    run_job(
-        __doc__,
-        "pipeline.stages.sweep:run_sweep",
-        plan="pipeline.training.sweep:plan_sweep",
-        needs=["manifest", "store"],
-    )
+    runpy.run_path(str(Path(__file__).with_name("sweep.py")), run_name="__main__")

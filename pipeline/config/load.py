@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,15 +64,16 @@ def resolved_yaml(config: ExperimentConfig) -> str:
 
 def flattened(config: ExperimentConfig) -> dict[str, Any]:
     """Map every dotted key of a config to its value."""
-
-    def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for key, value in section.items():
-            if isinstance(value, dict):
-                yield from leaves(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
     return dict(leaves(config.model_dump(mode="json")))
+
+
+def leaves(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested mappings under its dotted key."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 # PyYAML raises the last three on a scalar that its tag does not fit, such as the date 2026-02-30.

@@ -7,11 +7,12 @@ Source: config.py and classification/build.py of github.com/TalalWasim/Video-Foc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from pipeline.config.load import leaves
 from pipeline.config.schema import ModelConfig
 
 # The values that are built here; the published code has others, which no published config uses.
@@ -38,7 +39,7 @@ def described_network(checkpoint: Any, state: Mapping[str, Tensor]) -> dict[str,
             contradicts the tensors beside it.
     """
     config = next((checkpoint[key] for key in ("config", "cfg") if key in checkpoint), None)
-    found = dict(_flat(config)) if isinstance(config, Mapping) else {}
+    found = dict(leaves(config)) if isinstance(config, Mapping) else {}
     wanted = dict(_BUILT)
     if "head.weight" in state:
         wanted["MODEL.NUM_CLASSES"] = len(state["head.weight"])
@@ -76,11 +77,3 @@ def _refuse(found: Mapping[str, Any], wanted: Mapping[str, Any], owner: str) -> 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -8,7 +8,7 @@ of actors. One step runs on Ray Data, a chain on our own pool, whose driver cost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,18 +41,19 @@ def network_resources(config: ExperimentConfig) -> dict[str, Any]:
 
 def stream(blocks: Iterable[pa.Table], *steps: Step) -> Generator[pa.Table]:
     """Yield each block's table as it leaves the last step, in any order."""
-    return run_chain(blocks, steps) if len(steps) > 1 else _on_ray_data(list(blocks), *steps)
+    return run_chain(blocks, steps) if len(steps) > 1 else _on_ray_data(blocks, *steps)
 
 
-def _on_ray_data(blocks: Sequence[pa.Table], step: Step) -> Generator[pa.Table]:
-    if not blocks:
+def _on_ray_data(blocks: Iterable[pa.Table], step: Step) -> Generator[pa.Table]:
+    tables = list(blocks)
+    if not tables:
         return
     import ray.data
 
     _configure()
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    size = min(step.num_actors or 1, len(blocks))  # more actors would start for nothing
-    dataset: Any = ray.data.from_arrow(list(blocks)).map_batches(
+    size = min(step.num_actors or 1, len(tables))  # more actors would start for nothing
+    dataset: Any = ray.data.from_arrow(tables).map_batches(
         step.work,
         fn_constructor_args=step.arguments,
         compute=ray.data.ActorPoolStrategy(size=size),

@@ -180,10 +180,8 @@ def evaluate(plan: TrainPlan, training: Training, loader: ClipLoader, worker: Wo
     gathered = worker.gather((rows, torch.cat(parts)))
     all_rows = [row for rows, _ in gathered for row in rows]
     assert sorted(all_rows) == sorted(plan.val_rows), "every video of val counts exactly once"
-    logits, place = (
-        torch.cat([part for _, part in gathered]),
-        dict(zip(all_rows, range(len(all_rows)), strict=True)),
-    )
+    logits = torch.cat([part for _, part in gathered])
+    place = {row: position for position, row in enumerate(all_rows)}
     return logits[[place[row] for row in plan.val_rows]]
 
 
