@@ -30,6 +30,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 # pip: no word about its own releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python keeps what it compiles, whatever the caller's environment says. Else each of the hundreds of
+# processes here compiles torch, Ray and MLflow anew, which doubles the time of every import.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install install-export install-examples check format test test-s3 test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
 
