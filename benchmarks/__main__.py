@@ -29,6 +29,7 @@ QUESTIONS = (
     "stage_one",
     "stage_memory",
     "driver",
+    "host_path",
     "epoch_rate",
     "sweep_cost",
     "run_model",

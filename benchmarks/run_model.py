@@ -28,7 +28,7 @@ from pipeline.errors import Status
 from pipeline.logits.spec import StoreSpec
 from pipeline.results.forecast import ClusterShape, UnitCosts, stage_one_rate
 from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks, unit_steps
-from pipeline.stages.cache_steps import CARRIED, CLIP_SCHEMA
+from pipeline.stages.cache_steps import CARRIED, FACTS_SCHEMA, pixels_added
 from pipeline.stages.cluster import LOCAL, ray_session, required_cpus
 from pipeline.stages.forecast import measure_costs
 from pipeline.stages.stream import Step, stream
@@ -54,10 +54,10 @@ DECODERS_PER_NODE, TEACHERS_PER_NODE = 1, 2
 
 
 class SleepingDecoder:
-    """Stands in for ``UnitDecoder``: takes its time, and gives rows without pixels."""
+    """Stands in for ``UnitDecoder``: takes its time, and gives black clips."""
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self._num_frames = config.clip.num_frames
+        self._config = config
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = [
@@ -68,13 +68,13 @@ class SleepingDecoder:
                 "label": place["label"],
                 "status": int(Status.GOOD),
                 "view_digest": 1,
-                "frame_crc": [0] * self._num_frames,
             }
             for place in block.select(["unit", "row", "label", "view_indices"]).to_pylist()
             for view_index in place["view_indices"]
         ]
         time.sleep(SLEEPING.decode_seconds * len(rows))
-        return pa.Table.from_pylist(rows, schema=CLIP_SCHEMA)
+        facts = pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
+        return pixels_added(facts, [None] * len(rows), self._config)
 
 
 class SleepingTeacher:

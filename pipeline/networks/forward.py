@@ -18,8 +18,8 @@ from dvflnet.videofocalnet import VideoFocalNet
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-Frames = npt.NDArray[np.uint8]  # (B, T, H, W, 3)
-Jitter = npt.NDArray[np.int16]  # (B, 1 or T, 5)
+Frames = npt.NDArray[np.uint8] | Tensor  # uint8 (B, T, H, W, 3)
+Jitter = npt.NDArray[np.int16] | Tensor  # int16 (B, 1 or T, 5)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def prepare_clips(
 
     The result is float32 ``(B, T, 3, H, W)``, in channels-last memory.
     """
-    clips = torch.from_numpy(frames).to(device).permute(0, 1, 4, 2, 3)
+    clips = torch.as_tensor(frames).to(device, non_blocking=True).permute(0, 1, 4, 2, 3)
     if jitter is not None:
-        clips = photometric(clips, torch.from_numpy(jitter).to(device))
+        clips = photometric(clips, torch.as_tensor(jitter).to(device, non_blocking=True))
     clips = normalise(clips)
     return subtract_mean_frame(clips) if motion_only else clips
 

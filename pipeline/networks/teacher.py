@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from pipeline.networks.foreign import examine
 from pipeline.networks.forward import ClipNetwork, autocast, round_weights
 from pipeline.networks.weight_files import WeightFile
 from pipeline.storage.files import exists
+from pipeline.views.loader import clip_shapes
 
 
 def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
@@ -63,7 +63,6 @@ class TeacherPredictor:
     ) -> None:
         cluster = config.cluster
         torch.set_num_threads(cluster.teacher_threads)
-        self._batch_size = cluster.teacher_batch_size
         device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file, teacher, clip = read_teacher(config, class_names), config.teacher, config.clip
         if digest is not None and (found := network_digest(teacher, file)) != digest:
@@ -77,6 +76,8 @@ class TeacherPredictor:
         if isinstance(network, VideoFocalNet) and precision != "float32":
             round_weights(network, precision)
         self._network = ClipNetwork(network.to(device), device, precision, clip.motion_only)
+        shapes = clip_shapes(config)
+        self._batches = [Batch(cluster.teacher_batch_size, *shapes, device) for _ in range(2)]
         if teacher.foreign:  # on this device and in this precision, before the first unit
             with autocast(device, precision):
                 shape = clip.num_frames, clip.side
@@ -86,21 +87,41 @@ class TeacherPredictor:
         self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
     ) -> npt.NDArray[np.float32]:
         """Return the logits of a unit's clips, float32 ``(n, K)``; the head runs in float32."""
-        size, starts = self._batch_size, range(0, len(frames), self._batch_size)
-        parts = [(frames[i : i + size], jitter[i : i + size]) for i in starts]
+        size, parts = len(self._batches[0].frames), []
         with torch.inference_mode():
-            batches = [
-                self._network.exact_logits(_filled(clips, size), _filled(rows, size)).cpu().numpy()
-                for clips, rows in parts
-            ]
-        return np.concatenate(batches)[: len(frames)]
+            for start in range(0, len(frames), size):
+                batch = self._batches[start // size % 2]
+                batch.fill(frames[start : start + size], jitter[start : start + size])
+                parts.append(self._network.exact_logits(batch.frames, batch.jitter))
+                batch.mark_as_read()
+            return torch.cat(parts)[: len(frames)].cpu().numpy()
 
 
-def _filled(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Add zeros up to ``size`` entries.
+class Batch:
+    """Clips in memory that a GPU copies from by itself; two take turns, one filled, one at work.
 
-    Kernels are chosen by the size of the batch, and differ in the last bits. With one size a clip's
-    logits do not depend on the other clips, so a store that grew equals one that was made at once.
+    Kernels are chosen by the size of the batch, and differ in the last bits. So all batches have
+    one size, with zeros behind the last clip, and a clip's logits do not depend on the other clips:
+    a store that grew equals one that was made at once.
     """
-    padding = [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)]
-    return np.pad(values, padding)
+
+    def __init__(
+        self, size: int, clip: Sequence[int], jitter: Sequence[int], device: torch.device
+    ) -> None:
+        on_gpu = device.type == "cuda"
+        self.frames = torch.zeros((size, *clip), dtype=torch.uint8, pin_memory=on_gpu)
+        self.jitter = torch.zeros((size, *jitter), dtype=torch.int16, pin_memory=on_gpu)
+        self._read = torch.cuda.Event() if on_gpu else None
+
+    def fill(self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]) -> None:
+        """Copy at most ``size`` clips in: the only copy of a clip on its way to the device."""
+        if self._read is not None:
+            self._read.synchronize()  # a GPU works behind; it may not have read the last ones yet
+        for target, values in ((self.frames, frames), (self.jitter, jitter)):
+            target.numpy()[: len(values)] = values
+            target[len(values) :].zero_()
+
+    def mark_as_read(self) -> None:
+        """Say that all work on these clips is given to the device."""
+        if self._read is not None:
+            self._read.record()

@@ -6,6 +6,7 @@ actors, and benchmarks and tests call them directly.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence, Set
 from typing import Any
@@ -22,11 +23,11 @@ from pipeline.logits.journal import read_inherited, write_fragment
 from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.loader import jitter_rows
+from pipeline.views.loader import clip_shapes, jitter_rows
 from pipeline.views.view import View, build_view
 
 # Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
-CLIP_SCHEMA = pa.schema(
+FACTS_SCHEMA = pa.schema(
     [
         ("unit", pa.int32()),
         ("row", pa.int32()),
@@ -35,12 +36,11 @@ CLIP_SCHEMA = pa.schema(
         ("status", pa.uint8()),
         ("reason", pa.string()),
         ("view_digest", pa.uint64()),
-        ("frame_crc", pa.list_(pa.uint32())),
-        ("jitter", pa.list_(pa.int16())),
-        # uint8 (T, side, side, 3); null where the status is not good.
-        ("frames", pa.large_binary()),
     ]
 )
+
+# What is known of a wanted view, and its clip if there is one.
+Cell = tuple[dict[str, Any], tuple[View, Clip] | None]
 
 # Columns of a clip that the teacher passes on beside the logits.
 CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc")
@@ -91,17 +91,20 @@ class UnitDecoder:
     def __call__(self, block: pa.Table) -> pa.Table:
         """Turn a block of records into a block of clips, a bad video into rows with its status."""
         columns = (block.column(name).to_pylist() for name in ("unit", "row", "view_indices"))
-        clips: list[dict[str, Any]] = []
+        facts: list[dict[str, Any]] = []
+        cut: list[tuple[View, Clip] | None] = []
         for record, unit, row, view_indices in zip(records_of(block), *columns, strict=True):
             place = {"unit": unit, "row": row, "label": record.label_number}
-            clips += [place | cell for cell in self._cells(record, view_indices)]
-        return pa.Table.from_pylist(clips, schema=CLIP_SCHEMA)
+            for cell, view_and_clip in self._cells(record, view_indices):
+                facts.append(place | cell)
+                cut.append(view_and_clip)
+        return pixels_added(pa.Table.from_pylist(facts, schema=FACTS_SCHEMA), cut, self._config)
 
     def close(self) -> None:
         """End the decoding process; in an actor it ends with the actor."""
         self._decoder.close()
 
-    def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[dict[str, Any]]:
+    def _cells(self, record: VideoRecord, view_indices: Sequence[int]) -> list[Cell]:
         if not view_indices:
             return []
         if not record.good:
@@ -176,43 +179,58 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
     return pa.Table.from_pylist([summary], schema=SUMMARY_SCHEMA)
 
 
-def _bad_cell(view_index: int, status: int, reason: str) -> dict[str, Any]:
-    return {"view_index": view_index, "status": status, "reason": reason, "view_digest": 0}
+def _bad_cell(view_index: int, status: int, reason: str) -> Cell:
+    facts = {"view_index": view_index, "status": status, "reason": reason, "view_digest": 0}
+    return facts, None
 
 
-def _good_cell(view: View, clip: Clip) -> dict[str, Any]:
-    return {
-        "view_index": view.view_index,
-        "status": Status.GOOD,
-        "view_digest": view.digest,
-        "frame_crc": clip.frame_crc,
-        "jitter": jitter_rows([view]).ravel(),
-        "frames": clip.frames.tobytes(),
+def _good_cell(view: View, clip: Clip) -> Cell:
+    facts = {"view_index": view.view_index, "status": Status.GOOD, "view_digest": view.digest}
+    return facts, (view, clip)
+
+
+def pixels_added(
+    facts: pa.Table, cut: Sequence[tuple[View, Clip] | None], config: ExperimentConfig
+) -> pa.Table:
+    """Add the clips of a unit to its table, as bytes of equal size; zeros stand for a bad clip.
+
+    An evaluation view has one jitter under every policy, which then stands for all its frames.
+    """
+    frames, jitter = clip_shapes(config)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "frames": np.zeros((len(cut), *frames), np.uint8),
+        "jitter": np.zeros((len(cut), *jitter), np.int16),
+        "frame_crc": np.zeros((len(cut), config.clip.num_frames), np.uint32),
     }
+    for place, view_and_clip in enumerate(cut):
+        if view_and_clip is not None:
+            view, clip = view_and_clip
+            arrays["frames"][place], arrays["frame_crc"][place] = clip.frames, clip.frame_crc
+            arrays["jitter"][place] = jitter_rows([view])[0]
+    for name, values in arrays.items():
+        size = values.itemsize * math.prod(values.shape[1:])
+        column = pa.Array.from_buffers(pa.binary(size), len(values), [None, pa.py_buffer(values)])
+        facts = facts.append_column(name, column)
+    return facts
 
 
 def stack_clips(
     block: pa.Table, config: ExperimentConfig
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
     """Return a block's frames ``(n, T, side, side, 3)`` and jitter ``(n, 1 or T, 5)``."""
-    clip = config.clip
-    clip_shape = (clip.num_frames, clip.side, clip.side, 3)
-    jitter_shape = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
-    frames = _stack(block.column("frames"), clip_shape, np.uint8)
-    return frames, _stack(block.column("jitter"), jitter_shape, np.int16)
+    frames, jitter = clip_shapes(config)
+    return _stack(block, "frames", np.uint8, frames), _stack(block, "jitter", np.int16, jitter)
 
 
-def _stack(column: pa.ChunkedArray, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
-    """Stack flat values to ``(n, *shape)``, with zeros for nulls.
+def _stack(block: pa.Table, name: str, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a column that ``pixels_added`` added, ``(n, *shape)``; no byte of one chunk is copied.
 
-    A single entry stands for all frames: evaluation views have one jitter under every policy.
+    A chunk from Ray's object store cannot be written to.
     """
-    stacked: npt.NDArray[Any] = np.zeros((len(column), *shape), dtype)
-    for place, value in enumerate(column):
-        if value.is_valid:
-            flat = np.frombuffer(value.as_buffer(), dtype) if dtype is np.uint8 else value.as_py()
-            stacked[place] = np.reshape(flat, (-1, *shape[1:]))
-    return stacked
+    column = block.column(name)
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    values: npt.NDArray[Any] = np.frombuffer(array.buffers()[1], dtype).reshape(-1, *shape)
+    return values[array.offset : array.offset + len(array)]
 
 
 def _judge(
@@ -240,9 +258,6 @@ def _logits(block: pa.Table) -> npt.NDArray[np.float32]:
 
 def _to_cells(block: pa.Table, spec: StoreSpec) -> Cells:
     centred, offset = centre(_logits(block))
-    frame_crc = np.zeros((block.num_rows, spec.num_frames), np.uint32)
-    for place, numbers in enumerate(block.column("frame_crc").to_pylist()):
-        frame_crc[place] = numbers or 0
     return Cells(
         row=_numpy(block, "row"),
         view_index=_numpy(block, "view_index"),
@@ -250,5 +265,5 @@ def _to_cells(block: pa.Table, spec: StoreSpec) -> Cells:
         logits=centred,
         logit_offset=offset,
         view_digest=_numpy(block, "view_digest"),
-        frame_crc=frame_crc,
+        frame_crc=_stack(block, "frame_crc", np.uint32, (spec.num_frames,)),
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.clip import Clip
@@ -111,6 +112,13 @@ def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]])
         frames=np.stack([clip.frames for clip in clips]),
         jitter=jitter_rows([request.seen for request in requests]),
     )
+
+
+def clip_shapes(config: ExperimentConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of one clip's frames and of its photometric parameters, for the teacher."""
+    clip = config.clip
+    jitter = (clip.num_frames if config.views.jitter_per_frame else 1, 5)
+    return (clip.num_frames, clip.side, clip.side, 3), jitter
 
 
 def jitter_rows(views: Sequence[View]) -> npt.NDArray[np.int16]:

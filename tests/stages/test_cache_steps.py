@@ -17,7 +17,13 @@ from pipeline.logits.spec import StoreSpec, Unit, plan_store, plan_units
 from pipeline.networks.build import build_network
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
 from pipeline.networks.weight_files import write_weights
-from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
+from pipeline.stages.cache_steps import (
+    TeacherActor,
+    UnitDecoder,
+    journal_unit,
+    stack_clips,
+    unit_block,
+)
 from pipeline.storage.sealed.store import fragment_name
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import jitter_rows
@@ -180,6 +186,15 @@ def test_a_clip_has_the_same_logits_in_any_company(config, dataset):
     together = teacher.logits(frames, jitter)
     for clips in ([6], [5, 0], [3, 1, 4, 2, 0, 6]):
         assert np.array_equal(teacher.logits(frames[clips], jitter[clips]), together[clips])
+
+
+def test_no_pixel_is_copied_on_its_way_to_the_batch(config, dataset, units, decoder):
+    clips = decoder(unit_block(units[0], records_of(dataset.manifest, units[0])))
+    frames, _ = stack_clips(clips[2:5], config)
+    (chunk,) = clips.column("frames").chunks
+    there = np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, *frames.shape[1:])
+    assert np.shares_memory(frames, there)
+    assert np.array_equal(frames, there[2:5])
 
 
 def test_only_what_was_not_inherited_is_run(config, spec, dataset, units, cache, decoder, tmp_path):
