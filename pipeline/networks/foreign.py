@@ -28,6 +28,7 @@ from pipeline.config.schema import PROGRAMS
 from pipeline.errors import ConfigError
 from pipeline.storage.files import exists, read_bytes, sha256_of
 
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"  # of onnxruntime
 NUM_PROBES = 8  # clips that a network is examined on
 # How much a logit may change with the other clips of its batch, as a share of the largest logit.
 # Products of other shapes differ by some 1e-6; statistics over a batch differ by far more.
@@ -179,7 +180,8 @@ def _load_onnx(content: bytes) -> Callable[[Tensor], Any]:
     options.intra_op_num_threads = torch.get_num_threads()
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    # From bytes, so that tensors in a second file, which the digest would not cover, are refused.
+    # Tensors in a second file would not be in the digest. They are looked for in no folder.
+    options.add_session_config_entry(EXTERNAL_FOLDER, os.devnull)
     session = onnxruntime.InferenceSession(content, options, providers=providers)
     inputs = [(found.name, found.type, found.shape) for found in session.get_inputs()]
     if [(name, kind) for name, kind, _ in inputs] != [("clips", "tensor(float)")]:

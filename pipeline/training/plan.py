@@ -82,7 +82,7 @@ class TrainPlan:
 
     @cached_property
     def order(self) -> Order:
-        _check_labels(self)
+        check_labels(self)
         train = self.recipe.train
         return Order(
             rows=self.learnt_rows,
@@ -284,7 +284,7 @@ def _plan(
         store=reference,
         init_digest=init_digest(recipe.model),
     )
-    _check_labels(plan)
+    check_labels(plan)
     if recipe.model.foreign:
         network, shape = plan.build_network().eval(), (recipe.clip_num_frames, recipe.side)
         examine(network, recipe.model.network, len(manifest.class_names), shape)
@@ -293,7 +293,7 @@ def _plan(
     return plan
 
 
-def _check_labels(plan: TrainPlan) -> None:
+def check_labels(plan: TrainPlan) -> None:
     """Refuse a loss that the labels of train do not allow."""
     labels, loss = plan.labels(plan.train_rows), plan.recipe.loss
     num_unlabelled = labels.count(UNLABELLED)

@@ -19,7 +19,7 @@ from pipeline.config.schema import DistillKind
 from pipeline.errors import ConfigError
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
-from pipeline.training.plan import TrainPlan, plan_student, vary_student
+from pipeline.training.plan import TrainPlan, check_labels, plan_student, vary_student
 
 
 class Point(NamedTuple):
@@ -146,4 +146,6 @@ def _trial(student: TrainPlan, point: Point, seed: int) -> Trial:
         loss = config.baseline.loss
     train = config.train.model_copy(update={"seed": seed})
     own = config.model_copy(update={"loss": loss, "train": train})
-    return Trial(point, seed, vary_student(student, own))
+    plan = vary_student(student, own)
+    check_labels(plan)
+    return Trial(point, seed, plan)

@@ -183,7 +183,10 @@ def test_a_program_file_is_a_teacher(configure, dataset, programs, tmp_path, suf
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_program_file_that_cannot_be_used(configure, dataset, programs, name, message) -> None:
+def test_a_program_file_that_cannot_be_used(
+    configure, dataset, programs, name, message, monkeypatch
+) -> None:
+    monkeypatch.chdir(programs)  # where a second file of weights lies, which no digest covers
     with pytest.raises(ConfigError, match=message):
         check_teacher(
             configure(str(programs / name), class_names="as_dataset"), dataset.manifest.class_names

@@ -121,6 +121,21 @@ def test_what_cannot_be_swept_is_refused(
         plan_sweep(config.model_copy(update={section: changed}))
 
 
+def test_a_kind_that_needs_labels_is_refused_before_the_first_trial(
+    config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = plan_student(config)
+    records = list(student.manifest.records)
+    row = student.train_rows[0]
+    records[row] = replace(records[row], label=None)
+    manifest = replace(student.manifest, records=tuple(records))
+    unlabelled = replace(student, manifest=manifest)
+    monkeypatch.setattr("pipeline.training.sweep.plan_student", lambda _: unlabelled)
+    kinds = config.sweep.model_copy(update={"kinds": ("forward_kl", "dkd")})
+    with pytest.raises(ConfigError, match="dkd needs labels, and 1 videos of train have none"):
+        plan_sweep(config.model_copy(update={"sweep": kinds}))
+
+
 def test_gains_are_paired_by_seed_and_video() -> None:
     cell = RESULT.cells[Point(0.5, 2.0)]
     differences = np.zeros((2, 10))
