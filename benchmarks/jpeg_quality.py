@@ -24,7 +24,7 @@ from benchmarks.section import options, print_section, say
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.prepared import Location, candidate_indices, encode_frames
+from pipeline.frames.prepared import batch_uri, candidate_indices, encode_frames
 from pipeline.frames.source import read_videos
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.views.decoder import DecodeProcess
@@ -77,8 +77,7 @@ def prepared(
     found = [decoder.prepare(r, config.dataset.limits, frames=frames) for r in videos]
     path.write_bytes(encode_frames(found, ""))
     records = [
-        replace(video.record, uri=Location(str(path), place).uri)
-        for place, video in enumerate(found)
+        replace(video.record, uri=batch_uri(str(path), place)) for place, video in enumerate(found)
     ]
     return Source(f"prepared, q{quality}", records, [evaluation_view(config, r) for r in records])
 

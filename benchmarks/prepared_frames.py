@@ -40,11 +40,12 @@ from pipeline.config.schema import FramesConfig, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.frames.pictures import decode_jpeg, encode_jpeg, resized
 from pipeline.frames.prepared import (
-    Location,
     PreparedVideo,
+    batch_uri,
     encode_frames,
     mapped_jpegs,
     prepare_video,
+    split_batch_uri,
 )
 from pipeline.frames.source import frames_of
 from pipeline.views.view import build_view
@@ -116,11 +117,11 @@ def by_simplejpeg(stored: VideoRecord, pictures: list[Any], quality: int) -> Met
         return [simplejpeg.encode_jpeg(picture, quality, "RGB", "420") for picture in pictures]
 
     def read() -> list[Any]:
-        _, jpegs = mapped_jpegs(Path(place.file_uri), place.batch)
+        _, jpegs = mapped_jpegs(Path(file_uri), batch)
         return [simplejpeg.decode_jpeg(jpegs[index], "RGB") for index in wanted]
 
     wanted = build_view(ViewsConfig(), stored, 0, num_frames=8).frame_indices
-    place, theirs = Location.parse(stored.uri), encode()
+    (file_uri, batch), theirs = split_batch_uri(stored.uri), encode()
     ours = [decode_jpeg(jpeg, stored.height, stored.width) for jpeg in theirs]
     size = sum(map(len, theirs))
     return Method("the same, simplejpeg", read, size, encode=encode, psnr=psnr(pictures, ours))
@@ -129,7 +130,7 @@ def by_simplejpeg(stored: VideoRecord, pictures: list[Any], quality: int) -> Met
 def store(prepared: PreparedVideo, path: Path) -> VideoRecord:
     """Write a file of one video, and return the record that reads it."""
     path.write_bytes(encode_frames([prepared], ""))
-    return replace(prepared.record, uri=Location(str(path), 0).uri)
+    return replace(prepared.record, uri=batch_uri(str(path), 0))
 
 
 def reader(record: VideoRecord, wanted: Iterable[int]) -> Callable[[], Any]:

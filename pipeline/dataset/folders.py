@@ -24,8 +24,8 @@ class Folders:
         self.root = root
         self._listed: dict[str, dict[str, str]] = {}
 
-    def names(self, folder: str = "") -> list[str]:
-        return sorted(set(self._spellings(folder).values()))
+    def names(self) -> list[str]:
+        return sorted(set(self._spellings("").values()))
 
     def files(self) -> list[str]:
         """List all files, by their paths below the root; links to folders are followed."""

@@ -180,18 +180,11 @@ def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str
     """Name where downloaders put a video: by split and class, by split, or by class."""
     if row["split"] not in SPLIT_NAMES[split]:
         raise DatasetError(f"{where}: split {row['split']!r} in the list of split {split!r}")
-    name = kinetics_name(where, row)
-    classes = dict.fromkeys((row["label"], row["label"].replace(" ", "_")))  # as some write it
-    return (
-        *(
-            f"{folder}/{label}/{name}"
-            for folder in SPLIT_NAMES[split]
-            for label in classes
-            if label
-        ),
-        *(f"{folder}/{name}" for folder in SPLIT_NAMES[split]),
-        *(f"{label}/{name}" for label in classes if label),
-    )
+    name, folders = kinetics_name(where, row), SPLIT_NAMES[split]
+    # Some write a class with underscores; unlabelled videos have none.
+    classes = [*filter(None, dict.fromkeys((row["label"], row["label"].replace(" ", "_"))))]
+    both = (f"{folder}/{label}" for folder in folders for label in classes)
+    return tuple(f"{folder}/{name}" for folder in (*both, *folders, *classes))
 
 
 def kinetics_name(where: str, row: Mapping[str, str]) -> str:

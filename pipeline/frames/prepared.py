@@ -105,22 +105,15 @@ def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 # --- files ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Location:
-    """Where the candidates of a video are: a file, and the number of the record batch in it."""
+def batch_uri(file_uri: str, batch: int) -> str:
+    """Name the candidates of a video: their file, and the number of the record batch in it."""
+    return f"{file_uri}#{batch}"
 
-    file_uri: str
-    batch: int
 
-    @property
-    def uri(self) -> str:
-        return f"{self.file_uri}#{self.batch}"
-
-    @classmethod
-    def parse(cls, uri: str) -> Location:
-        """Read it back; ValueError if the URI names no record batch."""
-        file_uri, _, batch = uri.rpartition("#")
-        return cls(file_uri, int(batch))
+def split_batch_uri(uri: str) -> tuple[str, int]:
+    """Return the file and the batch that ``batch_uri`` named; ValueError if it names no batch."""
+    file_uri, _, batch = uri.rpartition("#")
+    return file_uri, int(batch)
 
 
 def file_name(number: int) -> str:
@@ -192,10 +185,9 @@ def _make_sound(copy: Path, root: str, entry: FileEntry) -> None:
     """Copy a file of the store, unless the copy that is there is right."""
     try:
         check_file(copy, entry)
-    except FileNotFoundError:
-        write_bytes(str(copy), read_verified(root, entry))
-    except StoreCorrupt:
-        log.warning("%s is damaged; copying %s/%s again", copy, root, entry.name)
+    except (FileNotFoundError, StoreCorrupt) as error:
+        if isinstance(error, StoreCorrupt):
+            log.warning("%s is damaged; copying %s/%s again", copy, root, entry.name)
         write_bytes(str(copy), read_verified(root, entry))
 
 

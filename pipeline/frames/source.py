@@ -17,7 +17,7 @@ from pipeline.errors import Status, StorageUnavailable
 from pipeline.frames import video
 from pipeline.frames.opening import video_error
 from pipeline.frames.pictures import Frame, decode_jpeg
-from pipeline.frames.prepared import Location, local_file, mapped_jpegs
+from pipeline.frames.prepared import local_file, mapped_jpegs, split_batch_uri
 from pipeline.frames.store import frames_identity, open_frame_store
 from pipeline.storage.files import sha256_of
 
@@ -42,7 +42,7 @@ def frames_of(
 def fetch(record: VideoRecord) -> None:
     """Bring the file that holds a video's prepared frames to this machine, verified once a job."""
     with _bad_files_named(record):
-        local_file(Location.parse(record.uri).file_uri)
+        local_file(split_batch_uri(record.uri)[0])
 
 
 def read_videos(config: ExperimentConfig) -> Manifest:
@@ -86,8 +86,8 @@ def _prepared_frames(
 
 def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
     with _bad_files_named(record):
-        location = Location.parse(record.uri)
-        content, jpegs = mapped_jpegs(local_file(location.file_uri), location.batch)
+        file_uri, batch = split_batch_uri(record.uri)
+        content, jpegs = mapped_jpegs(local_file(file_uri), batch)
     expected, found = f"{record.num_bytes} bytes", f"{len(content)} bytes"
     if verify:
         expected, found = f"sha256 {record.sha256}", f"sha256 {sha256_of(content)}"

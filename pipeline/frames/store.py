@@ -23,7 +23,7 @@ from pipeline.dataset.manifest import (
     records_table,
 )
 from pipeline.errors import StoreCorrupt, StoreIncomplete
-from pipeline.frames.prepared import Location, PreparedVideo, encode_frames, file_name
+from pipeline.frames.prepared import PreparedVideo, batch_uri, encode_frames, file_name
 from pipeline.storage.files import join_uri, list_files, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME, canonical_json, decode_identity
@@ -168,7 +168,7 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
     records = [video.record for video in videos]
     for batch, record in enumerate(records):
         if record.good:  # a bad video has no place in the file
-            records[batch] = replace(record, uri=Location(entry.name, batch).uri)
+            records[batch] = replace(record, uri=batch_uri(entry.name, batch))
     return GatheredFile(entry, tuple(records))
 
 

@@ -108,17 +108,8 @@ class SweepResult:
     @property
     def table(self) -> str:
         """Cells as aligned text, the best one marked, and the names of failed trials."""
-        header = (
-            "",
-            "loss",
-            "weight",
-            "T",
-            "n",
-            "top-1",
-            "NLL",
-            "ECE",
-            "gain over labels (points)",
-        )
+        scores = ("top-1", "NLL", "ECE", "gain over labels (points)")
+        header = ("", "loss", "weight", "T", "n", *scores)
         rows = [_row(cell, best=cell is self.best) for cell in self.cells.values()]
         lines = [text_table([header, *rows], align=">"), f"±: {self.interval}, of the last epoch"]
         if self._units is not None:

@@ -299,9 +299,9 @@ class TrackedRun:
         self._client.get_run(self.opened().info.run_id)
 
 
-def figure_png(figure: Figure) -> bytes:
+def figure_png(figure: Figure, *, transparent: bool = False) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", transparent=transparent)
     return buffer.getvalue()
 
 

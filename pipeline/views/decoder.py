@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.schema import FramesConfig, VideoLimits
 from pipeline.dataset.manifest import VideoRecord
@@ -47,6 +47,8 @@ NUM_READS = 2  # calls of storage for one video: its size and its content
 BYTES_PER_PIXEL = 128
 SPARE_BYTES = 512 * 2**20
 
+T = TypeVar("T")
+
 
 class DecodeProcess:
     """A child process that decodes one video at a time. Not for use by several threads."""
@@ -57,8 +59,7 @@ class DecodeProcess:
 
     def probe(self, record: VideoRecord, limits: VideoLimits) -> VideoRecord:
         """Run :func:`pipeline.frames.video.probe_video` in the child."""
-        probed: VideoRecord = self._ask(probe_video, record, limits)
-        return probed
+        return self._ask(probe_video, record, limits)
 
     def clips(
         self,
@@ -72,14 +73,14 @@ class DecodeProcess:
         """Run :func:`pipeline.views.clip.clips_of` in the child."""
         if record.prepared:
             fetch(record)  # in the parent: a large file may take longer than the alarm allows
-        clips: list[Clip] = self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
-        return clips
+        return self._ask(clips_of, record, limits, views=views, side=side, prove=prove)
 
     def each_clip(
         self, record: VideoRecord, views: Sequence[View], limits: VideoLimits, *, side: int
     ) -> Iterator[tuple[int, Clip]]:
         """Run :func:`pipeline.views.clip.each_clip` in the child, without proofs."""
-        answer = self._ask(each_clip, record, limits, views=views, side=side, prove=False)
+        # The child sends an iterator part by part, and None behind the last.
+        answer: Any = self._ask(each_clip, record, limits, views=views, side=side, prove=False)
         try:
             while answer is not None:
                 yield answer
@@ -92,8 +93,7 @@ class DecodeProcess:
         self, record: VideoRecord, limits: VideoLimits, *, frames: FramesConfig
     ) -> PreparedVideo:
         """Run :func:`pipeline.frames.prepared.prepare_video` in the child."""
-        prepared: PreparedVideo = self._ask(prepare_video, record, limits, frames=frames)
-        return prepared
+        return self._ask(prepare_video, record, limits, frames=frames)
 
     def close(self) -> None:
         if self._child is not None and self._pipe is not None:
@@ -103,26 +103,32 @@ class DecodeProcess:
         self._child = self._pipe = None
 
     def _ask(
-        self, operation: Callable[..., Any], record: VideoRecord, limits: VideoLimits, **more: Any
-    ) -> Any:
+        self, operation: Callable[..., T], record: VideoRecord, limits: VideoLimits, **more: Any
+    ) -> T:
         request = (operation, record, limits, more)
         try:
-            return self._ask_once(request)
+            return self._ask_once(*request)
         except VideoDecodeError as error:
             if error.status != Status.CRASHED:
                 raise
-        return self._ask_once(request)
+        return self._ask_once(*request)
 
-    def _ask_once(self, request: tuple[Any, VideoRecord, VideoLimits, dict[str, Any]]) -> Any:
-        _, record, limits, _ = request
+    def _ask_once(
+        self,
+        operation: Callable[..., T],
+        record: VideoRecord,
+        limits: VideoLimits,
+        more: dict[str, Any],
+    ) -> T:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it was killed while idle, which is no fault of this video
         pipe = self._pipe or self._start()
         try:
-            pipe.send(request)
+            pipe.send((operation, record, limits, more))
         except ConnectionError:
             raise self._crashed(record) from None
-        return self._receive(record, limits)
+        answer: T = self._receive(record, limits)
+        return answer
 
     def _receive(self, record: VideoRecord, limits: VideoLimits) -> Any:
         assert self._pipe is not None

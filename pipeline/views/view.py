@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from math import isqrt
 
@@ -234,12 +235,11 @@ def _random_frames(draws: _Draws, available: int, tail: int, num_frames: int) ->
     span = available - tail
     segment = span // num_frames
     if segment > 0:
-        picks = (i * segment + draws.below("time", i, segment) for i in range(num_frames))
-        return tuple(picks)
+        return tuple(i * segment + draws.below("time", i, segment) for i in range(num_frames))
     if available > max(num_frames, tail + 1):
         return tuple(sorted(draws.below("time", i, span) for i in range(num_frames)))
-    rounded = (_round_half_even(i * max(span, 0), num_frames) for i in range(num_frames))
-    return tuple(min(index, available - 1) for index in rounded)
+    rounded = (round(Fraction(i * max(span, 0), num_frames)) for i in range(num_frames))
+    return tuple(min(index, available - 1) for index in rounded)  # half to even, as published
 
 
 def _centred_frames(
@@ -252,11 +252,6 @@ def _centred_frames(
     span, steps = max(available - tail, 0), 2 * num_clips  # of a segment
     places = (steps * i + 2 * clip + 1 for i in range(num_frames))
     return tuple(place * span // (steps * num_frames) for place in places)
-
-
-def _round_half_even(numerator: int, denominator: int) -> int:
-    whole, rest = divmod(numerator, denominator)
-    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
 
 
 def _random_box(draws: _Draws, policy: ViewsConfig, width: int, height: int) -> Box:

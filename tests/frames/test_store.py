@@ -26,7 +26,7 @@ from pipeline.errors import (
 )
 from pipeline.frames import prepared, store, video
 from pipeline.frames.pictures import resized
-from pipeline.frames.prepared import Location, mapped_jpegs
+from pipeline.frames.prepared import mapped_jpegs, split_batch_uri
 from pipeline.frames.source import frames_of, read_source
 from pipeline.frames.store import frames_identity, open_frame_store, plan_frame_store
 from pipeline.storage.locks import JOB_VARIABLE
@@ -66,7 +66,7 @@ def test_the_prepared_manifest_is_that_of_the_videos_but_for_the_frames(example,
     assert {(record.width, record.height, record.codec) for record in good} == {
         (48, 32, "prepared")
     }
-    assert [Location.parse(record.uri).batch for record in good] == [0, 1, 2, 0]
+    assert [split_batch_uri(record.uri)[1] for record in good] == [0, 1, 2, 0]
     assert prepared.digest != example.videos.digest
 
 

@@ -63,19 +63,15 @@ def _quantise(source: Path, path: Path, clips: npt.NDArray[np.uint8]) -> None:
 
 
 def load(path: Path) -> Program:
-    """Load a file to run it on one core."""
-    session = _session(path)
+    """Load a file to run it on the CPU, with as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = session.run(["logits"], {"clip": clips})[0]
         return logits
 
     return run
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

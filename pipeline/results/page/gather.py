@@ -248,16 +248,13 @@ def _model(
 ) -> Model:
     teacher, student = own_subjects(config)
     subject = teacher if role == "teacher" else student
-    uncounted = float("nan"), float("nan")
+    uncounted = math.nan, math.nan
     num_parameters, num_macs = uncounted if subject.model.is_program else count_costs(subject)
 
-    # The teacher may have been trained elsewhere.
-    uri = (
-        Part(config.teacher_weights_uri)
-        if role == "teacher"
-        else Part.of(lambda: plan.get().selected)
-    )
-    weights = Part.of(lambda: read_weights(uri.get())).value
+    def weights_uri() -> str:  # the teacher may have been trained elsewhere
+        return config.teacher_weights_uri if role == "teacher" else plan.get().selected
+
+    weights = Part.of(lambda: read_weights(weights_uri())).value
     run = Part.of(lambda: _result(plan.get()))
     return Model(
         role=role,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from pipeline.results.intervals import Interval
 from pipeline.results.page.gather import CURVES, Facts, gather_facts
 from pipeline.storage.files import join_uri, write_bytes
 from pipeline.tracking.progress import duration
+from pipeline.tracking.run import figure_png
 
 HERE = Path(__file__).parent
 LABELS = {"teacher": "Teacher", "baseline": "VFL-Net (labels)", "student": "DVFL-Net (cache)"}
@@ -160,6 +160,5 @@ def _curves(facts: Facts, name: str) -> str:
 
 def _image(figure: Figure) -> str:
     """Return a figure as a data URI. Its background is left to the page, which may be dark."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    png = base64.b64encode(figure_png(figure, transparent=True)).decode()
+    return f"data:image/png;base64,{png}"
