@@ -19,6 +19,8 @@
     |- ClusterUnavailable         4   Ray did not start, or is not where it should be
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
 
+After Ctrl-C a job ends with exit code 130, and after SIGTERM with 143; the same command goes on.
+
 A message says what was wrong, what was found and what to do. Jobs print it as one block and end
 with the exit code; every other exception is a bug of ours and keeps its traceback. ``__str__``
 builds messages from the arguments, so that an error survives pickling between processes.

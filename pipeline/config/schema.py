@@ -279,6 +279,7 @@ class ClusterConfig(Section):
     num_workers: Count = 1  # Ray Train workers
     worker_threads: Count = 2  # of a worker on CPU
     use_gpu: bool = False
+    wait_seconds: Annotated[float, Field(ge=0.0)] = 600.0  # for CPUs and GPUs that others use
     object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 1_000_000_000  # of a private Ray
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,13 +125,13 @@ def run_cache_teacher(plan: CachePlan, ray_address: str) -> LogitStore:
         # A job may have been killed after the seal, before the end of its run in MLflow.
         if not is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
             return open_store(plan.root)
-    with _open_run(plan) as run:
+    num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
+    session = ray_session(config, ray_address, num_cpus=num_cpus, num_networks=cluster.num_teachers)
+    with nullcontext() if sealed else session, _open_run(plan) as run:
         if not sealed:
-            num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
-            with ray_session(config, ray_address, num_cpus=num_cpus):
-                check_importable(config.teacher)
-                _run_units(plan, run)
-                _seal_store(plan, run.run_id)
+            check_importable(config.teacher)
+            _run_units(plan, run)
+            _seal_store(plan, run.run_id)
         store = open_store(plan.root)
         _report(plan, store, run)
     return store

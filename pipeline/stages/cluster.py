@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +26,7 @@ CPU_SHARE = 0.5  # of a decoder or a teacher actor, see required_cpus
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the driver of a submitted job
 
 CONNECT_SECONDS = 10  # to a cluster that is named
+PATIENCE_SECONDS = 3.0  # before a line says that a busy cluster is waited for
 START_ATTEMPTS = 2  # of a private Ray; a busy machine may need longer than the 30 s of one
 
 # Read by Ray when it is imported or started, so they are set before that.
@@ -46,31 +50,38 @@ def inside_ray_job() -> bool:
 
 
 @contextmanager
-def ray_session(config: ExperimentConfig, address: str, *, num_cpus: float) -> Iterator[None]:
+def ray_session(
+    config: ExperimentConfig, address: str, *, num_cpus: float, num_networks: int = 0
+) -> Iterator[None]:
     """Connect to Ray for one stage.
 
     ``address`` is ``local`` for a private Ray that ends with the stage, or a cluster's address.
     Inside a submitted job its cluster is taken whatever this says. ``num_cpus`` are the logical
-    CPUs that the stage needs at once. A private Ray offers that many; a cluster that has fewer is
-    refused, because the stage would hang.
+    CPUs that the stage needs at once, and ``num_networks`` its actors that take a GPU each with
+    ``cluster.use_gpu``. A private Ray offers those CPUs; a cluster's are waited for.
 
     Raises:
-        ConfigError: if the cluster is too small.
-        ClusterUnavailable: if there is no cluster at the address, or a private Ray does not start.
+        ConfigError: if the cluster is too small, or lacks the GPUs.
+        ClusterUnavailable: if there is no cluster at the address, a private Ray does not start, or
+            others use the cluster for longer than ``cluster.wait_seconds``.
     """
     private = address == LOCAL and not inside_ray_job()
     with _environment(RAY_SETTINGS | (NO_DASHBOARD if private else {})):
         import ray
 
         if ray.is_initialized():  # the demo runs all its stages on one
+            _wait_until_free(config, num_cpus, num_networks)
             yield
             return
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         if private:
             _start(config, num_cpus)
         else:
             _connect(None if inside_ray_job() else address)
+        if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set one that exits with code 15
         try:
-            _check_size(num_cpus)
+            _wait_until_free(config, num_cpus, num_networks)
             yield
         finally:
             ray.shutdown()
@@ -213,15 +224,36 @@ def _import_error(network: str) -> str:
     return ""
 
 
-def _check_size(num_cpus: float) -> None:
+def _wait_until_free(config: ExperimentConfig, num_cpus: float, num_networks: int) -> None:
+    """Refuse a cluster that is too small, and wait for what others use; Ray would hang."""
     import ray
 
-    available = ray.cluster_resources().get("CPU", 0.0)
-    if available < num_cpus:
+    wanted = {"CPU": num_cpus, "GPU": num_networks * config.cluster.use_gpu}
+    if lacking := _lacking(wanted, ray.cluster_resources()):
         raise ConfigError(
-            f"the cluster has {available:g} CPUs and this stage needs {num_cpus:g} at once.\n"
-            "  Lower cluster.num_decoders, cluster.num_teachers or cluster.num_workers."
+            f"the cluster has {lacking} that this stage needs at once.\n  Lower "
+            "cluster.num_decoders, num_teachers or num_workers, or set cluster.use_gpu=false."
         )
+    seconds, started, said = config.cluster.wait_seconds, time.monotonic(), False
+    while lacking := _lacking(wanted, ray.available_resources()):
+        waited = time.monotonic() - started
+        if waited > seconds:
+            raise ClusterUnavailable(
+                f"others use the cluster: {lacking} are free, after {seconds:g} s "
+                "(cluster.wait_seconds).\n  Run the same command again."
+            )
+        if waited > PATIENCE_SECONDS and not said:
+            print(f"others use the cluster: {lacking} are free, waiting {seconds:g} s", flush=True)
+            said = True
+        time.sleep(0.5)
+
+
+def _lacking(wanted: Mapping[str, float], there: Mapping[str, float]) -> str:
+    return " and ".join(
+        f"{there.get(name, 0.0):g} of {number:g} {name}s"
+        for name, number in wanted.items()
+        if there.get(name, 0.0) < number
+    )
 
 
 def for_this_machine(config: ExperimentConfig) -> ExperimentConfig:

@@ -28,7 +28,6 @@ from pipeline.tracking.progress import Progress
 # or its name, such as "pipeline.stages.cache:run_cache_teacher".
 Target = str | Callable[..., Any]
 SHARED_OPTIONS = ("--help", "--dry-run", "--show-config", "--quiet", "--ray-address")
-STOPPED = (130, 143)  # the exit codes after Ctrl-C and SIGTERM
 
 
 def run_job(
@@ -75,16 +74,19 @@ def run_job(
 def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a command; print an error that the user can act on as text, and exit with its code."""
     Progress.hidden = arguments.quiet
-    # The default would leave the run in MLflow RUNNING.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signals = [signal.SIGINT]
+
+    def stop(number: int, _: object) -> None:
+        signals.append(signal.Signals(number))
+        raise KeyboardInterrupt  # a SystemExit that meets Ray waiting ends with exit code 1
+
+    signal.signal(signal.SIGTERM, stop)  # the default would leave the run in MLflow RUNNING
     os.environ.setdefault(JOB_VARIABLE, uuid.uuid4().hex)
     try:
         main(arguments)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
-        if code in STOPPED:
-            print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(code)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(128 + signals[-1])
     except Exception as error:
         known = underlying_error(error)
         if known is None:

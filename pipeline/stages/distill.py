@@ -47,7 +47,8 @@ def run_distill(config: ExperimentConfig, ray_address: str) -> None:
     print("\n".join(f"  {number}. {title}" for number, (title, _) in enumerate(stages, start=1)))
     cluster = config.cluster
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
-    with ray_session(config, ray_address, num_cpus=num_cpus):
+    num_networks = max(cluster.num_teachers, cluster.num_workers)
+    with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):
         for number, (title, run) in enumerate(stages, start=1):
             print(f"\n=== {number}/{len(stages)}  {title}", flush=True)
             run()

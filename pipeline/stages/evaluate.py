@@ -181,7 +181,8 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
         print(f"evaluated already, nothing to do\n\n{summary['text']}")
         return summary
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
-    with ray_session(config, ray_address, num_cpus=num_cpus):
+    num_networks = config.cluster.num_teachers
+    with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):
         check_importable(*(network.recipe.model for network in plan.networks))
         evaluation = collect(plan, _scores(plan))
     records = [plan.manifest.records[row] for row in plan.manifest.rows_of(plan.split, good=False)]

@@ -11,6 +11,7 @@ With ``frames.source: prepared`` every later stage reads these frames instead of
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -101,12 +102,12 @@ def run_prepare_frames(plan: PreparePlan, ray_address: str) -> FrameStore:
         # A job may have been killed after the seal, before the end of its run in MLflow.
         if not is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
             return open_frame_store(plan.root)
-    with _open_run(plan) as run:
+    num_cpus = required_cpus(config.cluster.num_decoders, 0)
+    session = ray_session(config, ray_address, num_cpus=num_cpus)
+    with nullcontext() if sealed else session, _open_run(plan) as run:
         if not sealed:
-            num_cpus = required_cpus(config.cluster.num_decoders, 0)
-            with ray_session(config, ray_address, num_cpus=num_cpus):
-                _run_units(plan, run)
-                _seal_store(plan, run.run_id)
+            _run_units(plan, run)
+            _seal_store(plan, run.run_id)
         store = open_frame_store(plan.root)
         num_bytes = sum(file.num_bytes for file in store.seal.files)
         run.log_summary({"frames/bytes": num_bytes})

@@ -89,7 +89,8 @@ def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
     if done:
         print(f"{len(done)} of {len(plan.trials)} trials are trained already", flush=True)
     if missing:
-        with ray_session(plan.config, ray_address, num_cpus=_num_cpus(plan.config)):
+        num_cpus = _num_cpus(plan.config)
+        with ray_session(plan.config, ray_address, num_cpus=num_cpus, num_networks=1):
             check_importable(plan.config.student)
             done |= _tune(plan, missing, run)
     return [done[trial.name] for trial in plan.trials]

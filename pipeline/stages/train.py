@@ -55,8 +55,9 @@ def run_training(
             print("trained already, nothing to do")
             result = files.read_record(plan.files.result)
         else:
-            num_cpus = plan.num_workers
-            with _open_run(plan) as run, ray_session(plan.config, ray_address, num_cpus=num_cpus):
+            num = plan.num_workers
+            session = ray_session(plan.config, ray_address, num_cpus=num, num_networks=num)
+            with session, _open_run(plan) as run:
                 check_importable(plan.recipe.model)
                 checkpoints = _fit(plan, run)
                 result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
@@ -85,6 +86,10 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Leave Ctrl-C to the job: Ray's own handler ends it with exit code 0."""
+
     def receive(message: Message, progress: Progress) -> None:
         if "points" in message:
             log_epoch(run, message)
@@ -93,7 +98,7 @@ def _fit(plan: TrainPlan, run: TrackedRun) -> list[tuple[Any, dict[str, Any]]]:
     mend_snapshot(plan.files)
     filesystem, path = arrow_filesystem(join_uri(plan.config.artefacts, "runs"))
     with Follower(plan.recipe.role, plan.order.num_steps, receive) as follower:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             work,
             train_loop_config={"plan": plan, "queue": follower.queue},
             scaling_config=ray.train.ScalingConfig(

@@ -47,9 +47,13 @@ class Follower:
     def __init__(
         self, title: str, num_steps: int, receive: Callable[[Message, Progress], None]
     ) -> None:
+        import ray
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.queue: Any = Queue(actor_options={"num_cpus": 0})
+        # On the driver's node: any other may be taken away, and every message with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.queue: Any = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self._progress = Progress(title, num_steps, "steps")
         self._receive = receive
         self._steps: dict[str, int] = {}

@@ -1,19 +1,25 @@
 """A cluster that is not there, and an error of ours out of what Ray wraps it in."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from pipeline.stages.cluster import underlying_error
+from pipeline.config.load import load_config
+from pipeline.errors import ClusterUnavailable, ConfigError
+from pipeline.stages.cluster import LOCAL, ray_session, underlying_error
 from pipeline.stages.stream import run_tasks
 from pipeline.storage.locks import JOB_VARIABLE
 from tests.loopback import free_port
 
 ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "configs" / "demo.yaml"
 # In a process of its own: Ray reads its settings when it is imported, and stages want to set them.
 WRAPPED = """
 from ray.exceptions import RayTaskError
@@ -60,3 +66,75 @@ def test_a_bug_is_not_a_pipeline_error() -> None:
 @pytest.mark.cluster
 def test_all_processes_of_a_job_know_its_id(private_ray: str) -> None:
     assert run_tasks(os.getenv, [(JOB_VARIABLE,)]) == [os.environ[JOB_VARIABLE]]
+
+
+@pytest.mark.cluster
+def test_gpus_that_are_not_there_are_said_before_any_work(private_ray: str) -> None:
+    config = load_config(DEMO, ["cluster.use_gpu=true"])
+    with (
+        pytest.raises(ConfigError, match="has 0 of 1 GPUs that this stage needs"),
+        ray_session(config, LOCAL, num_cpus=1, num_networks=1),
+    ):
+        pass
+
+
+class Holder:
+    """An actor of somebody else."""
+
+
+@pytest.mark.cluster
+def test_cpus_that_others_use_are_waited_for(
+    private_ray: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    config = load_config(DEMO, ["cluster.wait_seconds=4"])
+    num_cpus = ray.cluster_resources()["CPU"]
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.__ray_ready__.remote())
+    with (
+        pytest.raises(ClusterUnavailable, match=rf"{num_cpus - 1:g} of {num_cpus:g} CPUs are free"),
+        ray_session(config, LOCAL, num_cpus=num_cpus),
+    ):
+        pass
+    assert f"{num_cpus - 1:g} of {num_cpus:g} CPUs are free, waiting 4 s" in capsys.readouterr().out
+    ray.kill(holder)
+    with ray_session(config, LOCAL, num_cpus=num_cpus):
+        pass
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("send", "number", "code", "job_name"),
+    [
+        (os.killpg, signal.SIGINT, 130, "cache_teacher"),  # as a terminal does at Ctrl-C
+        (os.kill, signal.SIGINT, 130, "train_student"),
+        (os.kill, signal.SIGTERM, 143, "train_student"),
+    ],
+)
+def test_a_stopped_job_says_so_and_leaves_nothing_behind(
+    send: Any, number: int, code: int, job_name: str, cached: Path, tmp_path: Path, start_job: Any
+) -> None:
+    config = load_config(cached)
+    (tmp_path / "manifest.parquet").write_bytes(Path(config.manifest_uri).read_bytes())
+    words = [f"artefacts={tmp_path}", f"teacher.weights={config.teacher_weights_uri}"]
+    if job_name == "cache_teacher":
+        words += ["store.clips_per_unit=2", "cluster.num_decoders=1"]
+        begun = lambda: list(tmp_path.glob("store/journal/unit-*"))  # noqa: E731
+    else:
+        words += [f"store.uri={config.store_uri}", "train.epochs=50"]
+        begun = lambda: list(tmp_path.glob("runs/*/epoch_*/checkpoint.json"))  # noqa: E731
+    job = start_job(job_name, cached, *words)
+    while not begun():
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.05)
+    workers = psutil.Process(job.pid).children(recursive=True)
+    send(job.pid, number)
+    output, _ = job.communicate(timeout=100)
+    assert job.returncode == code, output
+    assert output.rstrip().endswith("stopped; the same command goes on")
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
