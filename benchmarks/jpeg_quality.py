@@ -1,11 +1,11 @@
-"""What do prepared frames cost in the teacher's answers? Top-1 and KL at three JPEG qualities.
+"""The effect of prepared frames on the teacher's answers: top-1 and KL at three JPEG qualities.
 
     python -m benchmarks.jpeg_quality CONFIG [section.key=value ...]
 
 CONFIG is an experiment that is indexed and has a teacher. Prints a Markdown section. The evaluation
 view of every good video of val goes through the teacher: from the video, once with the frames that
-videos show and once with the candidates' frames, and from prepared frames. KL and agreement are to
-the second, so that what they show is shrinking and JPEG and not another choice of frames.
+videos show and once with the candidates' frames, and from prepared frames. KL and agreement compare
+with the second of these, so they show the effect of shrinking and JPEG, not that of other frames.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
+from benchmarks.prepared_frames import sealed_file
 from benchmarks.section import options, print_section, say
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.frames.prepared import batch_uri, candidate_indices, encode_frames
+from pipeline.frames.prepared import candidate_indices
 from pipeline.frames.source import read_videos
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.views.decoder import DecodeProcess
@@ -49,14 +50,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
-    videos = [r for r in read_videos(config).records if r.split == "val" and r.good]
-    teacher, decoder = TeacherPredictor(config), DecodeProcess()
+    manifest = read_videos(config)
+    videos = [r for r in manifest.records if r.split == "val" and r.good]
+    teacher, decoder = TeacherPredictor(config, manifest.class_names), DecodeProcess()
     with tempfile.TemporaryDirectory() as folder:
         sources = [Source("videos", videos, [evaluation_view(config, v) for v in videos])]
         for quality in QUALITIES:
             say(f"preparing q{quality}")
-            path = Path(folder, f"q{quality}.arrow")
-            sources.append(prepared(config, videos, quality, path, decoder))
+            root = Path(folder, f"q{quality}")
+            sources.append(prepared(config, videos, quality, root, decoder))
         sources.insert(1, same_frames(config, sources[0], sources[1]))
         logits = []
         for source in sources:
@@ -70,15 +72,12 @@ def prepared(
     config: ExperimentConfig,
     videos: Sequence[VideoRecord],
     quality: int,
-    path: Path,
+    root: Path,
     decoder: DecodeProcess,
 ) -> Source:
     frames = config.frames.model_copy(update={"quality": quality})
     found = [decoder.prepare(r, config.dataset.limits, frames=frames) for r in videos]
-    path.write_bytes(encode_frames(found, ""))
-    records = [
-        replace(video.record, uri=batch_uri(str(path), place)) for place, video in enumerate(found)
-    ]
+    records = sealed_file(found, root)
     return Source(f"prepared, q{quality}", records, [evaluation_view(config, r) for r in records])
 
 

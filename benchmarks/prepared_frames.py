@@ -1,12 +1,12 @@
-"""What does it cost to read a clip, from an H.264 file and from prepared frames?
+"""The cost of reading a clip, from an H.264 file and from prepared frames.
 
     python -m benchmarks.prepared_frames [VIDEO ...]
 
 Prints a Markdown section. The file is of Kinetics' size: 340 x 256, 300 frames, x264 with B-frames.
 Its content is drawn so that H.264 takes 3 kB and JPEG (q80) 15 kB a frame, as was measured of two
-Kinetics files (2.3 to 4.5, and 14); or it is taken from the videos that are named. Eight frames are
-read as training reads them, through the one door, or as it is named; all methods take turns in
-one process, the figure is CPU time, and files are in the page cache.
+Kinetics files (2.3 to 4.5, and 14); or it is taken from the named videos. Eight frames are read as
+training reads them, unless the row names another library. All methods take turns in one process,
+the figure is CPU time, and files are in the page cache.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ from pipeline.frames.prepared import (
     PreparedVideo,
     batch_uri,
     encode_frames,
+    file_name,
     mapped_jpegs,
     prepare_video,
     split_batch_uri,
 )
 from pipeline.frames.source import frames_of
+from pipeline.storage.sealed.store import Seal, publish, write_seal
 from pipeline.views.view import build_view
 
 QUALITIES = (80, 90, 95)
@@ -93,7 +95,7 @@ def methods_of(record: VideoRecord, folder: Path) -> Iterator[Method]:
     yield Method("every picture up to the last, PyAV", sequential, record.num_bytes)
     for quality in QUALITIES:
         prepared = prepare_video(record, LIMITS, frames=FramesConfig(quality=quality))
-        stored = store(prepared, folder / f"q{quality}.arrow")
+        (stored,) = sealed_file([prepared], folder / f"q{quality}")
         pictures = [frame for _, frame in frames_of(record, prepared.frame_indices, LIMITS)]
         yield Method(
             f"prepared, q{quality}, OpenCV",
@@ -127,10 +129,12 @@ def by_simplejpeg(stored: VideoRecord, pictures: list[Any], quality: int) -> Met
     return Method("the same, simplejpeg", read, size, encode=encode, psnr=psnr(pictures, ours))
 
 
-def store(prepared: PreparedVideo, path: Path) -> VideoRecord:
-    """Write a file of one video, and return the record that reads it."""
-    path.write_bytes(encode_frames([prepared], ""))
-    return replace(prepared.record, uri=batch_uri(str(path), 0))
+def sealed_file(videos: Sequence[PreparedVideo], root: Path) -> list[VideoRecord]:
+    """Seal one file of prepared frames at ``root``, and return the records that read it."""
+    entry = publish(str(root), file_name(0), encode_frames(videos, ""))
+    write_seal(str(root), Seal("", (entry,), {}))
+    uri = str(root / entry.name)
+    return [replace(v.record, uri=batch_uri(uri, batch)) for batch, v in enumerate(videos)]
 
 
 def reader(record: VideoRecord, wanted: Iterable[int]) -> Callable[[], Any]:

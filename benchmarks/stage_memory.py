@@ -1,10 +1,10 @@
-"""Is stage one's memory flat over a long run?
+"""The memory of stage one over a long run, which should be flat.
 
     python -m benchmarks.stage_memory
 
 The stage runs for some minutes on tiny clips, which is as many blocks as many hours of large ones.
-Meanwhile the memory of this process and of all that it started is read: what each has for itself
-(USS), so that the object store, which they share and whose size is fixed, counts nowhere.
+Meanwhile the memory of this process and of all that it started is read. It is the memory that each
+has for itself (USS), so the object store, which they share and whose size is fixed, is left out.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def memory_by_part() -> Counter[str]:
 
 def part_of(command: str) -> str:
     if "ray::" not in command:
-        return "decoding process" if "decode_process" in command else "Ray's own"
+        return "decoding process" if "pipeline.views.decoder" in command else "Ray's own"
     for actor in ("UnitDecoder", "TeacherActor"):
         if actor in command:
             return actor
