@@ -58,7 +58,7 @@ def run(name: str, before: Section | None) -> Section:
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        return failed(name, f"left with code {done.returncode}", origin(), before)
+        return failed(name, f"ended with exit code {done.returncode}", origin(), before)
     if not done.stdout.startswith("## "):
         return failed(name, "printed no section", origin(), before)
     return measured(name, done.stdout, f"{origin()}, {describe()}")

@@ -1,4 +1,4 @@
-"""What does exact skipping buy? Our frames against PyAV's sequential ones and three other readers.
+"""The gain of exact skipping: our decoding against PyAV's sequential one and three other readers.
 
     python -m benchmarks.decode [--rounds 21] > section.md
 
@@ -162,7 +162,7 @@ def decord_reader() -> Reader:
 
 
 def load_readers() -> dict[str, Reader | None]:
-    """All readers by name; None for one that cannot be loaded here, which standard error tells."""
+    """All readers by name; None, with a line on standard error, for one that cannot be loaded."""
     readers: dict[str, Reader | None] = {
         "sequential": read_sequentially,
         "ours": read_ours,

@@ -1,9 +1,9 @@
-"""What does a unit cost the driver of stage one?
+"""The cost of a unit for the driver of stage one: CPU time and memory.
 
     python -m benchmarks.driver
 
-The three steps of the stage with actors that do nothing, on our pool and on Ray Data. A block has
-64 rows, as a unit has. The driver's memory and CPU time are read while it runs.
+Runs the three steps of the stage with actors that do nothing, on our pool and on Ray Data. A block
+has 64 rows, as a unit has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the epoch run at the rate of the bare student step, and what does a cache save of an epoch?
+"""The rate of an epoch, against the bare student step and against a live teacher.
 
     python -m benchmarks.epoch_rate [--side 112] [--widths 32 96] [--batch-size 4] [--loaders 1]
 
@@ -200,7 +200,7 @@ def prepare(config: ExperimentConfig) -> None:
 
 
 class LiveTeacher(Training):
-    """A training whose every step asks a Base teacher, as without a cache."""
+    """A training that runs a Base teacher in every step, as one without a cache does."""
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)

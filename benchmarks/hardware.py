@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The hardware and the versions that a figure was measured on."""
 
 from __future__ import annotations
 

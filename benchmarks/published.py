@@ -3,8 +3,8 @@
 Written anew from the description of the method (arXiv 2307.06947) and of the published code: frames
 are folded into the batch, maps are channels-first, the temporal branch is a ``Conv1d`` over
 ``(B*H*W, C, T)``, kernel-1 convolutions are convolutions, query, context and gates leave one joint
-projection and are cut from it, and gates and modulators stay on the module after ``forward``. What
-it costs is the point, so none of that is tidied.
+projection and are cut from it, and gates and modulators stay on the module after ``forward``. Its
+cost is what is measured, so none of that is tidied.
 
 Letters: B batch, T frames, N = B*T, H, W, C channels, L focal levels.
 """

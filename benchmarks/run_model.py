@@ -1,10 +1,10 @@
-"""Is the forecast of jobs/plan_run.py right? Predicted and measured clips/s of stage one.
+"""The forecast of jobs/plan_run.py: predicted and measured clips/s of stage one.
 
     python -m benchmarks.run_model
 
-On this machine real decoders and teachers, with one teacher actor and with two. On two and four
-simulated nodes (Ray's own processes for each, on this machine) actors that sleep for as long as the
-work would take: what is tested there is that the stage's pipeline keeps all nodes busy.
+On this machine real decoders run, with one teacher actor and with two. On two and four simulated
+nodes (Ray's own processes for each, on this machine) the actors sleep for as long as the work would
+take, which tests that the stage keeps all nodes busy.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DECODERS_PER_NODE, TEACHERS_PER_NODE = 1, 2
 
 
 class SleepingDecoder:
-    """Stands in for ``UnitDecoder``: takes its time, and gives black clips."""
+    """Stands in for ``UnitDecoder``: sleeps as long as decoding takes, and returns black clips."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self._config = config
@@ -202,8 +202,8 @@ def measured_rate(plan: CachePlan, steps: Sequence[Step]) -> float:
     """Run every unit through the steps; return clips/s once all actors are there.
 
     That is the slope of journalled clips over time in the second half, by the times of the files:
-    the driver hears of them later and in groups. A line through many units is moved less by some
-    that come in together than the first and the last unit are.
+    the driver hears of them later and in groups. A line through many units is less disturbed by
+    units that finish together than a difference of the first and the last would be.
     """
     open_for_writing(plan.root, plan.spec)
     for _ in stream(unit_blocks(plan, plan.units, {}), *steps):

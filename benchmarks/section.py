@@ -1,4 +1,4 @@
-"""What benchmarks share: options, the section that one prints, and its progress."""
+"""Parts that benchmarks share: options, the section that one prints, and its progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def print_section(
 
 
 def say(progress: str) -> None:
-    """Tell whoever waits how far a benchmark is; stdout is for the section."""
+    """Print progress to standard error; standard output is for the section."""
     print(progress, file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
 """A small experiment that is ready for stage one: generated videos, manifest, random teacher.
 
-What the teacher says means nothing; what it costs does.
+The teacher's answers mean nothing; its cost is real.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does Ray cost stage one? The same units through the bare loop and through the stage.
+"""The cost of Ray in stage one: the same units through the bare loop and through the stage.
 
     python -m benchmarks.stage_one
     python -m benchmarks.stage_one CONFIG [section.key=value ...]
@@ -31,7 +31,7 @@ from pipeline.stages.cluster import LOCAL
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.tracking.server import connect, experiment_id, newest_run
 
-# A teacher that takes more than its share of Ray, on clips that do, too.
+# A teacher and clips that are large enough for their cost to exceed Ray's.
 SMALL = ("dataset.generated.num_val_groups=1", "teacher.embed_dim=32", "clip.side=64")
 BASE = (
     "dataset.generated={num_groups: 2, num_val_groups: 1, clips_per_group: 1}",

@@ -1,11 +1,11 @@
-"""What does the cache save in a student's step? Cached targets against a teacher in the loop.
+"""The cache's saving in a student's step: cached targets against a teacher in the loop.
 
     python -m benchmarks.student_step [--side 224] [--rounds 3]
     python -m benchmarks.student_step --device cuda [--batch-sizes 8 16 32 64]
 
 Base teacher, 8 frames, random weights and clips: the arithmetic is that of training, and nothing is
-decoded. The teacher in the loop is the published formulation and, the honest comparison, our faster
-one. On CPU fp32, batch 1, one thread and CPU time; on a GPU bf16, eager and compiled.
+decoded. The teacher in the loop is once the published formulation and once our faster one, which is
+the fair comparison. On CPU: fp32, batch 1, one thread, CPU time; on a GPU: bf16, eager, compiled.
 """
 
 from __future__ import annotations

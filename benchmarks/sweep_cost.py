@@ -1,4 +1,4 @@
-"""What do n students cost from one cache, against n students that each ask the teacher?
+"""The cost of n students from one cache, against n students with a live teacher each.
 
     python -m benchmarks.sweep_cost [--side 112] [--epochs 120] [--views 8]
 

@@ -1,10 +1,10 @@
-"""How fast is the teacher? Base as published against ours: same weights, same logits.
+"""The speed of the teacher: Base as published against ours, with the same weights and logits.
 
     python -m benchmarks.teacher [--side 224] [--rounds 3] [--precisions float32 bfloat16]
     python -m benchmarks.teacher --device cuda [--batch-sizes 8 16 32 64]
 
-On CPU one thread and CPU time, memory in a process of its own for each method. On a GPU also
-compiled, and as a share of what it can do in bf16. Clips and weights are random.
+On CPU: one thread, CPU time, and memory in a process of its own for each method. On a GPU: eager
+and compiled, and the share of its bf16 peak. Clips and weights are random.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def load_teacher(weights: Path, formulation: str, precision: str) -> nn.Module:
     ours = load_network(TeacherConfig(), file, num_frames=NUM_FRAMES)
     if precision != "float32":
         round_weights(ours, precision)
-        ours.head.to(PRECISIONS[precision])  # the published code knows no float32 head
+        ours.head.to(PRECISIONS[precision])  # the published code has no float32 head
     return ours
 
 
@@ -95,7 +95,7 @@ def forward(network: nn.Module, clips: Tensor, precision: str) -> Callable[[], T
 
 
 def gemm(device: torch.device, precision: str) -> Callable[[], None]:
-    """Return some matrix products: what this machine can do at this moment."""
+    """Return a call of matrix products, which shows the rate that this machine reaches now."""
     rows, inner, columns = GEMM_SHAPE
     tokens = torch.randn(rows, inner, device=device, dtype=PRECISIONS[precision])
     weight = torch.randn(columns, inner, device=device, dtype=PRECISIONS[precision])

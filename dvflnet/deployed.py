@@ -1,9 +1,9 @@
 """The network in the form that is exported: from uint8 clips to logits, constants folded.
 
 A published weight is laid out for reading: one matrix holds query, context and gates, and a
-temporal kernel lacks the axis that its convolution wants. Eager PyTorch takes views of them for
-nothing. Compilers for phones do not: they delegate a product only if its weight is a constant, and
-they quantise only such weights. So everything that depends on weights alone is computed at export.
+temporal kernel lacks an axis that its convolution needs. In eager PyTorch views of them cost
+nothing. But compilers for phones delegate a product only if its weight is a constant, and quantise
+only such weights. So everything that depends on weights alone is computed at export.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dvflnet.photometric import normalise, subtract_mean_frame
 class ClipClassifier(nn.Module):
     """Map uint8 RGB clips ``(B, T, H, W, 3)`` to logits ``(B, K)``.
 
-    ``motion_only`` takes each pixel's mean over the frames away before the network sees a clip.
+    ``motion_only`` subtracts each pixel's mean over the frames before the network runs.
     """
 
     def __init__(self, network: nn.Module, *, motion_only: bool) -> None:
@@ -72,7 +72,7 @@ def _put_in(module: fx.GraphModule, constants: Mapping[fx.Node, Any]) -> None:
     for number, node in enumerate(computed):
         if all(user in constants for user in node.users):
             continue
-        # A copy: a part that shares its whole's memory would take the whole into the file.
+        # A copy: a view would bring the whole tensor that it shares memory with into the file.
         module.register_buffer(
             f"folded_{number}",
             constants[node].detach().clone(memory_format=torch.contiguous_format),

@@ -3,7 +3,7 @@
 ``loss = w * distill_loss + (1 - w) * label_loss`` with w = ``distill_weight``: the architecture
 figure of DVFL-Net (arXiv 2507.12426). A distill loss compares the distributions of teacher and
 student at temperature T. Its factor T^2 (Hinton et al., arXiv 1503.02531) makes the size of the
-gradient independent of T, hence ``distill_weight`` as well. Its kinds:
+gradient independent of T, so a ``distill_weight`` means the same at every T. Its kinds:
 
 - forward_kl: KL(teacher || student); the student pays for all that the teacher holds possible.
 - reverse_kl: KL(student || teacher); the student may leave out what it cannot learn (2306.08543).
@@ -12,8 +12,9 @@ gradient independent of T, hence ``distill_weight`` as well. Its kinds:
   (``dkd_beta``), each with a weight of its own (2203.08679); needs labels.
 - dist: 1 - Pearson's correlation of student and teacher, by clip over the classes and by class over
   the clips of the batch (2205.10536).
-- published: only to show its defect, probabilities where log-probabilities belong: negative, not
-  least at equality (hayatkhan8660-maker/DVFL-Net at c695f6a, classification/criterion.py).
+- published: has probabilities where log-probabilities belong, so it is negative, and not least at
+  equality; here only to show that. Its source: hayatkhan8660-maker/DVFL-Net at c695f6a,
+  classification/criterion.py.
 
 With ``standardise`` the logits of each row have mean 0 and variance 1 first (2403.01427).
 Logits are floating, ``(B, K)``; half types are computed in float32, float64 stays. A ValueError
@@ -129,7 +130,7 @@ def distill_terms(
 ) -> Tensor:
     """Return the terms ``(B, C)`` of a distill loss; T^2 times a row's sum is that clip's loss.
 
-    The part of ``dist`` over the clips belongs to the batch, and every row has the same of it.
+    The part of ``dist`` over the clips is one number for the batch; every row carries it.
     ``labels`` are integers ``(B,)``, which ``dkd`` alone needs.
     """
     if kind not in get_args(Kind):

@@ -63,7 +63,7 @@ def normalise(clips: Tensor) -> Tensor:
 
 
 def subtract_mean_frame(clips: Tensor) -> Tensor:
-    """Take each pixel's mean over the frames away, and double what is left: motion remains.
+    """Subtract each pixel's mean over the frames, and double the rest: motion remains.
 
     Not published. For data whose classes differ by motion alone: with few videos a network learns
     the scenes by heart otherwise (10 gestures, 152 videos: 0.20 top-1 on held-out scenes after 400

@@ -1,1 +1,1 @@
-"""Networks that are not of the family, for ``teacher.network`` and ``student.network``."""
+"""Networks other than Video-FocalNets, for ``teacher.network`` and ``student.network``."""

@@ -3,8 +3,8 @@
     student: {network: "examples.mobile_student:build"}
 
 A block is an inverted residual (MobileNetV2, arXiv 1801.04381) whose depthwise convolution is split
-into one over space and one over time (arXiv 1711.11248). Group norm instead of batch norm: it is
-the same in training and evaluation, and knows nothing of the other clips of a batch.
+into one over space and one over time (arXiv 1711.11248). It has group norm instead of batch norm,
+which is the same in training and evaluation and does not depend on other clips of the batch.
 """
 
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class MobileStudent(nn.Module):
 
 
 class Block(nn.Module):
-    """Widen, look around in space, then in time, narrow; and add the input where it fits."""
+    """Widen, convolve in space, then in time, narrow; and add the input where it fits."""
 
     def __init__(self, width: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Average what several teachers say: a store of the mean of their probabilities.
+"""Average several teachers: make a store of the mean of their probabilities.
 
     python jobs/blend_stores.py artefacts/a/store artefacts/b/store --weights 0.5 0.5 --out blend
 
 The stores differ in the teacher and in nothing else: same manifest, views and clips. Train from the
-blend with any of their configs and store.uri=blend. The same command goes on after any end.
+blend with any of their configs and store.uri=blend. After a kill the same command goes on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The whole product on one machine, on drawn videos: ``jobs/distill.py`` with a set to draw.
+"""Run the whole pipeline on one machine: draw videos, then do all that ``jobs/distill.py`` does.
 
     make demo
     python jobs/demo.py configs/demo.yaml
 
-Run it again: what is done stays done.
+The same command again does only what is missing.
 """
 
 from pipeline.stages.command_line import run_job

@@ -6,8 +6,8 @@
     python jobs/distill.py run/experiment.yaml
 
 ``videos/`` holds a folder for each class. The first form writes run/experiment.yaml and runs it:
-index, frames, teacher, cache, doctor, VFL-Net, DVFL-Net, evaluation, export, report. What is done
-stays done; edit the file, and the same command runs what is new.
+index, frames, teacher, cache, doctor, VFL-Net, DVFL-Net, evaluation, export, report. The same
+command again does only what is missing, or what an edit of that file changes.
 """
 
 from pipeline.stages.command_line import run_job

@@ -1,9 +1,9 @@
-"""Is the sealed logit store sound? Examines every file, cell and view; needs no teacher.
+"""Examine the sealed logit store: every file, cell and view. Needs no teacher.
 
     python jobs/doctor.py configs/demo.yaml
     python jobs/doctor.py configs/demo.yaml --verify 64 --json report.json
 
-With --verify the teacher itself is asked again about some cells. Findings exit with code 2.
+--verify runs the teacher again on some cells. The exit code is 2 if anything is found.
 """
 
 from pipeline.stages.command_line import run_job

@@ -1,8 +1,8 @@
-"""How good are teacher and students, side by side? Any number of clips and crops of every video.
+"""Evaluate teacher and students side by side, with any number of clips and crops of every video.
 
     python jobs/evaluate.py configs/demo.yaml                          one view of each video
     python jobs/evaluate.py configs/demo.yaml --clips 4 --crops 3      as published
-    python jobs/evaluate.py configs/demo.yaml --split test      videos that chose nothing
+    python jobs/evaluate.py configs/demo.yaml --split test      videos on which nothing was chosen
     python jobs/evaluate.py configs/demo.yaml --checkpoint A.safetensors --checkpoint B.safetensors
     python jobs/evaluate.py configs/demo.yaml --network published.pth      that network alone
 

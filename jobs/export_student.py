@@ -23,7 +23,7 @@ if __name__ == "__main__":
                 "nargs": "+",
                 "default": [],
                 "metavar": "NAME",
-                "help": "of pt2, onnx, executorch (all)",
+                "help": "of pt2, onnx, executorch (all that are installed)",
             },
             "--calibration-clips": {
                 "dest": "num_calibration_clips",

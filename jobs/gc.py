@@ -1,4 +1,4 @@
-"""What did killed writers leave behind? Lists it; with --delete it is removed.
+"""List the files that killed writers left behind; --delete removes them.
 
     python jobs/gc.py configs/demo.yaml
     python jobs/gc.py configs/demo.yaml --delete
@@ -25,9 +25,9 @@ if __name__ == "__main__":
             },
             "--journals": {
                 "action": "store_true",
-                "help": "the journals of stores that were sealed before that, too: about half the "
-                "bytes; but the doctor loses a witness, and a damaged file of frames must be "
-                "decoded again",
+                "help": "also the journals of stores that were sealed before that, half the bytes "
+                "of a frame store. The doctor can then no longer compare shards with them, and a "
+                "damaged file of frames can only be made from the videos again",
             },
         },
     )

@@ -1,4 +1,4 @@
-"""What will a run cost on a cluster? Hours, bytes, bottleneck, and what the cache is worth.
+"""Forecast a run on a cluster: hours, bytes, bottleneck, and when the cache has paid off.
 
     python jobs/plan_run.py configs/demo.yaml --nodes 4 --cpus-per-node 32 --gpus-per-node 8
     python jobs/plan_run.py configs/demo.yaml --costs costs.json
@@ -18,7 +18,7 @@ if __name__ == "__main__":
             "--nodes": {"type": int, "default": 1},
             "--cpus-per-node": {"type": int, "default": 2},
             "--gpus-per-node": {"type": int, "default": 0},
-            "--costs": {"metavar": "URI", "help": "measured before; nothing is measured"},
-            "--write-costs": {"metavar": "URI", "help": "write what was measured there"},
+            "--costs": {"metavar": "URI", "help": "read the costs there, and measure none"},
+            "--write-costs": {"metavar": "URI", "help": "write the measured costs there"},
         },
     )

@@ -1,4 +1,4 @@
-"""What is in a video? Ask a network that train_student (or train_teacher) wrote.
+"""Predict the classes of videos, with a network that train_student (or train_teacher) wrote.
 
     python jobs/predict.py last.safetensors video.mp4 folder/ s3://bucket/more/
     python jobs/predict.py last.safetensors long.mp4 --window-seconds 2 --output looked-at
@@ -7,8 +7,8 @@
 
 Classes, clips and preprocessing are in the weights file; no config, no data set and no Ray are
 needed. A file from elsewhere takes them from the experiment in --config. A video may be of any
-length; --max-seconds and its like refuse some. A video that cannot be read is named, and the others
-are still predicted (exit code 3). Files that are left out are listed.
+length, unless --max-seconds, --max-bytes or --decode-seconds refuse it. A video that cannot be read
+is named, and the others are still predicted (exit code 3). Files that are left out are listed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=1, help="views in time (1)")
     parser.add_argument("--crops", type=int, default=1, help="views in space (1)")
     parser.add_argument("--window-seconds", type=float, help="slide a window over each video")
-    parser.add_argument("--stride-seconds", type=float, help="by so much (half a window)")
+    parser.add_argument("--stride-seconds", type=float, help="move it by this (half a window)")
     parser.add_argument("--max-seconds", type=float, help="refuse longer videos (none is too long)")
     parser.add_argument("--max-bytes", type=int, help="refuse larger files (8 GiB)")
-    parser.add_argument("--decode-seconds", type=float, help="give up on a video after it (3600)")
+    parser.add_argument("--decode-seconds", type=float, help="give up a video after this (3600)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.add_argument("--quiet", action="store_true", help="show no progress")

@@ -4,8 +4,8 @@
     ray job submit --working-dir . -- python jobs/prepare_frames.py configs/demo.yaml
 
 Later jobs read them with ``frames.source=prepared``. Kill it when you like; the same command does
-only what is missing. While a store grows, its journal holds every JPEG once more; a day after the
-seal, ``jobs/gc.py --journals`` gives that back.
+only what is missing. The journal holds every JPEG a second time; from a day after the seal on,
+``jobs/gc.py --journals`` deletes it.
 """
 
 from pipeline.stages.command_line import run_job

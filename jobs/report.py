@@ -3,8 +3,8 @@
     make report CONFIG=configs/demo.yaml
     python jobs/report.py configs/demo.yaml
 
-The page holds its pictures and needs no network. What is not there yet is named on it; only the
-videos must be indexed.
+The page holds its pictures and needs no network. The videos must be indexed; any other part that is
+missing is named on the page.
 """
 
 from pipeline.config.experiment import ExperimentConfig

@@ -3,7 +3,7 @@
     python jobs/train_teacher.py configs/demo.yaml
     ray job submit --working-dir . -- python jobs/train_teacher.py configs/demo.yaml
 
-Not needed where you have a teacher's checkpoint: set teacher.weights to it.
+Not needed if you have a teacher's checkpoint: set teacher.weights to it.
 """
 
 from pipeline.stages.command_line import run_job

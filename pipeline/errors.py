@@ -14,7 +14,7 @@
     |- TrainingDiverged           2   a loss or a gradient is not finite
     |- TrialsFailed               2   students of a sweep could not be trained
     |- ExportMismatch             2   an exported file does not compute what the network does
-    |- TooManyFailedVideos        3   more bad videos than dataset.max_failed_fraction
+    |- TooManyFailedVideos        3   too many bad or missing videos
     |- StorageUnavailable         4   storage did not answer
     |- ClusterUnavailable         4   Ray did not start, or is not where it should be
     `- VideoDecodeError           2   in training; in other stages it becomes the row's status
@@ -100,7 +100,7 @@ class ExportMismatch(PipelineError):
 
 
 class TooManyFailedVideos(PipelineError):
-    """The share of bad videos passed ``dataset.max_failed_fraction``."""
+    """The share of bad or of missing videos is over its limit in ``dataset``."""
 
     exit_code = 3
 

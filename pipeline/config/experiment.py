@@ -1,4 +1,4 @@
-"""The experiment: its sections together, the places that follow from them, and contradictions."""
+"""One experiment: all sections of its YAML file, derived URIs, and checks across sections."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class ExperimentConfig(Section):
 
     @property
     def tracking_uri(self) -> str:
-        """A server's, or that of a database file, whose path is quoted."""
+        """URI of an MLflow server, or of a SQLite file whose path is percent-quoted."""
         return self.tracking.uri or f"sqlite:///{quote(str(Path(self.artefacts).parent))}/mlflow.db"
 
     @property
     def baseline(self) -> ExperimentConfig:
         """The same experiment without distillation: its student is VFL-Net.
 
-        What the distill part would be decides nothing then, so its kind is the default.
+        Its distill loss has weight 0, so the settings of that loss are the defaults.
         """
         smoothing, temperature = self.loss.label_smoothing, self.loss.temperature
         labels_alone = LossConfig(
@@ -101,7 +101,7 @@ class ExperimentConfig(Section):
 
 
 def _contradictions(config: ExperimentConfig) -> Iterable[str]:
-    """Name settings that are valid alone and contradict each other."""
+    """Yield a message for each pair of settings that contradict each other."""
     whole, frames, views = config.clip.num_frames, config.frames, config.views
     if whole % (num_frames := config.student_num_frames):
         yield f"student.num_frames: {num_frames} does not divide clip.num_frames {whole}"

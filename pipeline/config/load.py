@@ -38,7 +38,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
 
 def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Check an experiment whose YAML is at hand; ``source`` names it in messages."""
+    """Parse and check the YAML text of an experiment; ``source`` names it in messages."""
     try:
         values = yaml.load(text, Loader=_Yaml)
     except _MALFORMED as error:
@@ -137,7 +137,7 @@ def is_setting(name: str) -> bool:
 
 
 def _sections_with(key: str) -> list[str]:
-    """Return the sections that have a key, of a name that is no section itself and has no dot."""
+    """Return the sections with a setting of this name; none if it is itself a section."""
     if key in ExperimentConfig.model_fields:
         return []
     return [name for name in ExperimentConfig.model_fields if key in _keys_beside([name, key])]

@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 class VideoLimits(Section):
-    """Guards on every open of a video file."""
+    """Limits on a video file; one that exceeds them is a bad video."""
 
     max_pixels: Count = 4096 * 2304  # width x height of one frame
     max_frames: Count = 20_000
@@ -169,7 +169,7 @@ class TrainConfig(Section):
 
 
 class ModelConfig(Section):
-    """A network of the family, or any other; ``embed_dim`` and ``depths`` are of the family."""
+    """A network. ``variant``, ``embed_dim`` and ``depths`` are for Video-FocalNets only."""
 
     # videofocalnet, or package.module:function, or a program file; see docs/networks.md
     network: Annotated[str, AfterValidator(_network)] = "videofocalnet"
@@ -199,7 +199,7 @@ class ModelConfig(Section):
 
     @property
     def network_identity(self) -> str:
-        """The network as it stands in identities; a program file may be moved."""
+        """The network's name in identities; of a program only its kind, so its file may move."""
         return self.title if self.is_program else self.network
 
 
@@ -220,7 +220,7 @@ class TeacherConfig(ModelConfig):
 
     @property
     def brings_weights(self) -> bool:
-        """A program has its weights, and a function whose classes are named gives them itself."""
+        """True if no weights file is needed: a program holds its weights, a function makes them."""
         named = self.class_names is not None
         return self.is_program or (self.foreign and self.weights is None and named)
 
@@ -270,13 +270,13 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Resources of the stages on Ray; they decide nothing but the last bits of logits."""
+    """Resources of the stages on Ray. They change logits in the last bits at most."""
 
     num_decoders: Count = 2  # decoding actors of stage one, a process each
     num_teachers: Count = 1  # teacher actors
     teacher_batch_size: Count = 8
     teacher_threads: Count = 1  # of a teacher actor on CPU: n actors beat one with n threads
-    num_workers: Count = 1  # Ray Train workers
+    num_workers: Count = 1  # Ray Train workers; the global batch is this times train.batch_size
     worker_threads: Count = 2  # of a worker on CPU
     use_gpu: bool = False
     wait_seconds: Annotated[float, Field(ge=0.0)] = 600.0  # for CPUs and GPUs that others use
@@ -284,7 +284,7 @@ class ClusterConfig(Section):
 
 
 class TrackingConfig(Section):
-    """MLflow. Training goes on when tracking fails."""
+    """MLflow. A server that stops answering does not stop a job."""
 
     uri: str | None = None  # null: sqlite:///mlflow.db beside the artefacts
     experiment: str | None = None  # null: dataset.name

@@ -13,7 +13,7 @@ from pipeline.dataset.layouts import READERS, Entry, read_unlabelled
 from pipeline.dataset.manifest import VideoRecord, build_manifest
 from pipeline.errors import DatasetError, Status, printable
 
-LIKELY_WRONG_ROOT = 0.5  # of the videos are not there
+LIKELY_WRONG_ROOT = 0.5  # if more than this share of the videos is missing, doubt dataset.root
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
     A video that is missing, or whose name or label cannot be used, becomes a record with a status.
 
     Raises:
-        DatasetError: if the annotations are not there or make no sense, or name no video there is.
+        DatasetError: if the annotations are missing or malformed, or no video they name exists.
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)
@@ -95,7 +95,7 @@ def _record(entry: Entry, folders: Folders, class_names: Sequence[str], groups: 
     """Look for a video; one that cannot be used gets a status and a reason."""
     named = sample_id_of if entry.suffixes == ("",) else printable
     record = VideoRecord(named(entry.paths[0]), "", entry.label, entry.split)
-    try:  # other paths than the first are made of its parts
+    try:  # checks the first path only: the others are made of its parts
         paths = (path_below(folders.root, entry.paths[0]), *entry.paths[1:])
     except ValueError as error:
         reason = f"{printable(entry.paths[0])!r} of {entry.where} {error}"
@@ -129,7 +129,7 @@ def _tried(entry: Entry, paths: Sequence[str]) -> str:
 
 
 def _doubt_root(records: Collection[VideoRecord], folders: Folders) -> str:
-    """Say so if so many videos are not there that the root is likely wrong; raise if all are."""
+    """Return a warning if so many videos are missing that the root is doubted; raise if all are."""
     missing = [record for record in records if record.status == Status.NOT_FOUND]
     refused = [record for record in records if record.status == Status.BAD_NAME]
     if refused and len(refused) == len(records):

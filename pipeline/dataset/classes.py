@@ -1,7 +1,7 @@
-"""The classes of ``path,label`` lists: their names, and what a label means.
+"""The classes of ``path,label`` lists: their names, and the number behind each label.
 
-Labels are integers from 0 or from another number, or names. Integers have their names from a file
-beside the lists, or from the folders that the videos of each class lie in.
+Labels are class names, or integers that count from 0 or another number. Integers get their names
+from a file beside the lists, or from the folders of the videos.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.storage.files import join_uri, list_names
 
 MAX_LABEL = 99_999
 CLASS_FILES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt")
-# First lines that are no class. In a .txt, "action" or "label" may well be one.
+# First lines that are headers. In a .txt, "action" or "label" may be a class.
 HEADERS = {".csv": {"name", *LABEL_COLUMNS}, ".txt": {"name", "class_name", "label_name"}}
 
 
@@ -79,7 +79,8 @@ def number_labels(
 def _first_label(used: set[int], count: int) -> int:
     """Return the label of the first class.
 
-    Labels count from 1 if none is 0 and one is K, and from a larger number if they are just K.
+    That is 1 if no label is 0 and the largest is ``count``; a larger number if smallest and largest
+    are exactly ``count`` classes apart; else 0.
     """
     first = max(used, default=0) - count + 1
     counts_from_it = (first == 1 and 0 not in used) or (first > 1 and min(used) == first)
@@ -118,7 +119,7 @@ def read_classes(uri: str) -> dict[int, str]:
 
 
 def _id_and_name(text: str) -> tuple[int | None, str]:
-    """Split a line at its number; behind a blank it may be the end of a name: ``gesture 2``."""
+    """Split a line into id and name; a number after a blank is part of the name: ``gesture 2``."""
     for separator in SEPARATORS:
         fields = [field.strip() for field in split_fields(text, separator)]
         orders = [(fields[0], fields[1:])]
@@ -131,7 +132,7 @@ def _id_and_name(text: str) -> tuple[int | None, str]:
 
 
 def _by_name(lines: Sequence[Line], listed: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Number labels that are names of classes: as they are listed, or else sorted."""
+    """Number labels that are class names, in the listed order or else in sorted order."""
     numbered = [line for line in lines if line.number is not None]
     if numbered and not listed:
         named = next(line for line in lines if line.number is None)
@@ -156,10 +157,10 @@ def _by_name(lines: Sequence[Line], listed: Sequence[str]) -> tuple[tuple[str, .
 def _names_of_folders(
     lines: Iterable[Line], labels: Iterable[int], num_classes: int | None
 ) -> dict[int, str]:
-    """Name labels after the folders that have them most, where folders are of classes.
+    """Name each label after the folder where it is the commonest, if the folders are classes.
 
-    They are where there are as many as classes or labels, and most of their videos have their
-    label; published lists leave labels out.
+    They are classes if there are as many folders as classes or used labels (published lists leave
+    labels out), and if most videos have the commonest label of their folder.
     """
     numbered = list(zip((line.path.split("/") for line in lines), labels, strict=True))
     for level in (-2, 0):  # the folder of the video, or the first of its path

@@ -24,7 +24,7 @@ V = TypeVar("V")
 # Only logit stores have MISSING and BAD_LOGITS. Labels out of range are counted by label, since a
 # video that is not there has the status NOT_FOUND whatever its label is.
 COUNTED_OTHERWISE = {Status.GOOD, Status.MISSING, Status.BAD_LOGITS, Status.LABEL_OUT_OF_RANGE}
-# A note of a good video, and what the table says.
+# note of a good video -> its line in the table
 NOTED = {
     "size_changes": "size_changes on the way",
     "damaged_pictures": "damaged pictures",
@@ -52,7 +52,7 @@ class IndexFinding:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """All kinds of findings of a manifest, also those that apply to nothing."""
+    """All kinds of findings of a manifest, including those that found nothing."""
 
     dataset: str
     num_classes: int
@@ -153,7 +153,7 @@ def _counted(found: Mapping[K, list[str]], names: Mapping[K, str]) -> list[Index
 
 
 def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
-    """Compare the labels of a folder that is called like a class."""
+    """Find folders that have the name of one class and videos of another."""
     folders = {name.casefold() for name in manifest.class_names}
     num_videos: Counter[tuple[str, int]] = Counter()
     for record in manifest.records:
@@ -185,7 +185,7 @@ def _duplicates(good: Iterable[VideoRecord]) -> Iterator[IndexFinding]:
 def _leaks(
     good: Sequence[VideoRecord], splits: Sequence[str], groups: str
 ) -> Iterator[IndexFinding]:
-    """Look for recordings with clips in two splits; without groups, nobody knows."""
+    """Find recordings with videos in two splits; "not known" where no video has a group."""
     unknown = tuple(record.sample_id for record in good if not record.group)
     how = "dataset.groups is none" if groups == "none" else "set dataset.groups (docs/datasets.md)"
     why = how if len(unknown) == len(good) else ""

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from pipeline.dataset.manifest import VideoRecord
 
-VAL_SHARE = 0.2  # of the groups, where layout "folders" has no split of its own
+VAL_SHARE = 0.2  # share of groups that becomes val, where layout "folders" has no split folders
 UCF_CLASS = re.compile(r"^.+/(?=g\d+$)")  # the class before the number
 STEMS = {
     # g01 of two classes are two recordings, so the class is part of the name.
@@ -25,7 +25,7 @@ STEMS = {
     "kinetics": re.compile(r"(.{11})_\d{6}_\d{6}"),
 }
 RULES = {"auto": tuple(STEMS), "none": (), **{name: (name,) for name in STEMS}}
-GROUP_COLUMN = "group"  # of a list; taken under "auto", too
+GROUP_COLUMN = "group"  # the column of a list that names groups; read under "auto", too
 
 
 def group_column(groups: str) -> str:
@@ -36,7 +36,8 @@ def group_column(groups: str) -> str:
 def group_of(groups: str, sample_id: str, class_name: str, in_list: str) -> str:
     """Name the recording that a video was cut from; empty if that is not known.
 
-    ``in_list`` is the value of the group column, if the list has one. Names of HMDB51 hold classes.
+    ``in_list`` is the value of the group column, if the list has one. ``class_name`` is cut off the
+    file names of HMDB51.
     """
     if "(" in groups:
         match = re.search(groups, sample_id)
@@ -62,11 +63,11 @@ def _film(stem: str, *classes: str) -> str:
 def choose_val(
     videos: Collection[VideoRecord], share: float, *, by_parts: bool
 ) -> tuple[set[str], str]:
-    """Choose the sample_ids of val by hash, and say how: whole groups, or else in each class.
+    """Choose the sample_ids of val by hash, and say how: whole groups, or videos of each class.
 
     ``g07`` of all classes stay together, since in some data sets they are one recording. Adding a
     video can move others, so lists are better for a data set that grows. With ``by_parts`` a video
-    whose group is not known is a group of its own; else it means that groups are not known.
+    of unknown group is a group of its own; without, one such video means that videos are chosen.
     """
     groups = {video.sample_id: UCF_CLASS.sub("", video.group) for video in videos}
     num_unknown = sum(not group for group in groups.values())

@@ -37,12 +37,12 @@ SPLIT_NAMES = {
 }
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
-DOWNLOADED_SUFFIXES = (".mp4", ".mkv", ".webm")  # that yt-dlp writes
+DOWNLOADED_SUFFIXES = (".mp4", ".mkv", ".webm")  # yt-dlp writes these
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An annotated video, where it stands in its list, and where it may be: any path and suffix."""
+    """An annotated video: its line in the list, and the paths and suffixes that it may have."""
 
     where: str
     split: str
@@ -54,10 +54,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a layout's reader has found.
+    """The result of a layout's reader.
 
-    ``whole``: no list and no folder says which videos are ``val``. ``left_out`` are files that are
-    no annotated videos, with the reason.
+    ``whole`` is true if neither lists nor folders say which videos are ``val``. ``left_out`` are
+    files that are no annotated videos, with the reason.
     """
 
     class_names: tuple[str, ...]  # in label order
@@ -177,7 +177,7 @@ def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
 
 
 def _kinetics_paths(split: str, where: str, row: Mapping[str, str]) -> tuple[str, ...]:
-    """Name where downloaders put a video: by split and class, by split, or by class."""
+    """Return the paths that downloaders use: by split and class, by split, or by class."""
     if row["split"] not in SPLIT_NAMES[split]:
         raise DatasetError(f"{where}: split {row['split']!r} in the list of split {split!r}")
     name, folders = kinetics_name(where, row), SPLIT_NAMES[split]
@@ -256,7 +256,7 @@ def _read_folders(dataset: DatasetConfig, folders: Folders) -> Listing:
 
 
 def _split_folders(dataset: DatasetConfig, tops: set[str]) -> dict[str, str]:
-    """Return the split of each folder that is one of a split; none if folders are of classes."""
+    """Map each split folder to its split; empty if the top folders are classes."""
     spellings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     found = {top: spellings[top.casefold()] for top in tops if top.casefold() in spellings}
     splits = set(found.values())

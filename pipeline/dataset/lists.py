@@ -41,8 +41,8 @@ def find_lists(
 ) -> dict[str, str]:
     """Return the URI of each wanted list, which may have one of several names.
 
-    The first suffix that any file has is meant. A test list may be missing, and so may one of val
-    where ``dataset.val_fraction`` cuts val off train.
+    Suffixes are tried in order; the first that fits a file is taken. A test list may be missing,
+    and so may one of val where ``dataset.val_fraction`` cuts val off train.
     """
     annotations = annotations_uri(dataset)
     names = list_names(annotations)
@@ -136,12 +136,12 @@ class Line:
     def number(self) -> int | None:
         """The label, if it is an integer."""
         match = INTEGER.fullmatch(self.label)
-        return max(-1, int(match[1])) if match else None  # below 0 is no label, and no matter which
+        return max(-1, int(match[1])) if match else None  # all below 0 mean "no label"
 
 
 @dataclass(frozen=True)
 class Header:
-    """Where the columns are that are read; ``width`` is the number of all."""
+    """The positions of the columns that are read, and ``width``, the number of all columns."""
 
     separator: str
     path: int
@@ -236,7 +236,7 @@ def _refuse_other_header(lines: Sequence[tuple[str, str]], separator: str) -> No
 
 
 def _separator(lines: Sequence[tuple[str, str]], *, labelled: bool) -> str | None:
-    """Find the separator of a list without header; None if each line is a path, and that may be."""
+    """Find the separator of a list without header; None for an unlabelled list of paths alone."""
     for videos_only in (True, False):
         for separator in SEPARATORS:
             if all(_fits(text, separator, videos_only) for _, text in lines):
@@ -270,7 +270,7 @@ def split_fields(text: str, separator: str) -> list[str]:
 
 
 def _num_path_fields(fields: Sequence[str], separator: str) -> int:
-    """Count the fields of the path, which may have separators in it; 0 if it is no video's."""
+    """Count the fields of the path, which may hold separators; 0 if there is no video name."""
     for count in range(1, len(fields) + 1):
         if is_video_name(separator.join(fields[:count]).strip().replace("\\", "/").split("/")[-1]):
             return count

@@ -38,8 +38,8 @@ class VideoRecord:
     ``label`` is None for a video of train without one. ``num_frames``, ``width``, ``height`` are of
     the decoded, upright picture; 0 where unknown.
     ``skippable``: the decoder may leave out unused pictures (``pipeline.frames.skipping``).
-    ``notes`` are no faults, and findings: ``size_changes``, ``damaged_pictures``,
-    ``length_not_declared``, with a comma between.
+    ``notes`` are findings that are no faults, with a comma between: ``size_changes``,
+    ``damaged_pictures``, ``length_not_declared``.
     """
 
     sample_id: str
@@ -120,7 +120,7 @@ def without_label(records: Iterable[VideoRecord]) -> str:
 
 
 def _digested(record: VideoRecord) -> list[object]:
-    # What the header says of a video without frames decides nothing.
+    # No logit depends on the size that the header of a video without frames claims.
     if not record.num_frames:
         record = replace(record, width=0, height=0)
     return [getattr(record, name) for name in DIGESTED]
@@ -142,7 +142,7 @@ def build_manifest(
 
 
 def decode_digested(content: bytes) -> Manifest:
-    """Decode ``Manifest.digested``, unchecked: a manifest of that digest, without URIs."""
+    """Decode ``Manifest.digested`` without checking it; the manifest has no URIs."""
     values = json.loads(content)
     rows = (dict(zip(DIGESTED, row, strict=True)) for row in values["records"])
     records = tuple(VideoRecord(uri="", **row) for row in rows)
@@ -227,7 +227,7 @@ def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
 def check_failed_fraction(
     num_bad: int, records: Sequence[VideoRecord], dataset: DatasetConfig
 ) -> None:
-    """Stop when too many of ``records`` are bad; those that were not found are in ``num_bad``.
+    """Stop when too many of ``records`` are bad; ``num_bad`` counts missing ones, too.
 
     Raises:
         DatasetError: if no video is good.

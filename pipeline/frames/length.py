@@ -1,7 +1,7 @@
-"""How long a video says that it is, and whether its frames get there.
+"""The length that a video declares, and the check that its frames reach it.
 
-Only some containers say so in their headers. For every other, libav estimates a duration from what
-is there, so that a transport stream that was cut off looks whole.
+Only some containers declare one. For the others libav estimates a duration from what is there, so a
+transport stream that was cut off looks whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STREAM_HAS_DURATION = (MOV, "avi", "mxf")
 FILE_HAS_DURATION = ("matroska,webm", "flv", "asf")
 # As ffmpeg writes it into matroska. "DURATION-eng" is mkvmerge's, and survives in cut copies.
 CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-# How many frames may be missing at the end: containers round. Packed XviD and edit lists do more.
+# Frames that may be missing at the end: containers round, packed XviD and edit lists drop some.
 FRAMES_OFF = dict.fromkeys(STREAM_HAS_DURATION, 2.0) | dict.fromkeys(FILE_HAS_DURATION, 1.5)
 CUT = "ends within a picture: its recording or copy was cut off"
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -44,7 +44,7 @@ def declared_seconds(container: Any, stream: Any) -> float | None:
 
 
 class Length:
-    """Holds a video to what it declares, while it is read from end to end."""
+    """Compares the length that a video declares with its frames, while all are read."""
 
     def __init__(self, container: Any, stream: Any, content: bytes) -> None:
         self._container, self._stream = container, stream
@@ -52,7 +52,7 @@ class Length:
         self._file = _file_seconds(container)
         if container.format.name == "asf":  # libav disbelieves the header of a file that is short
             self._file = self._file or _asf_seconds(content)
-        self._end = self._others_end = 0.0  # of the last packet, of the video and of the others
+        self._end = self._others_end = 0.0  # of the last packet: the video's, any other stream's
         self.cut = False  # whether a packet was cut off by the end of the file
         timed = container.format.name in STREAM_HAS_DURATION  # from the first frame, not from 0
         self._start = float((stream.start_time or 0) * stream.time_base) if timed else 0.0
@@ -79,7 +79,7 @@ class Length:
         return bool(self._declared or self._file) and not fragmented
 
     def fault(self, last: Any, num_frames: int) -> str:
-        """Return how a video ends before its header says that it does; "" if it does not.
+        """Return the reason if a video ends earlier than it declares; "" if it does not.
 
         Fewer frames than declared are no sign on their own: an mp4 that was cut without encoding
         it again counts the hidden frames before its start, and an AVI those that were dropped.

@@ -1,7 +1,7 @@
-"""An opened video file: its bytes, the stream that is meant, and the limits that hold for it.
+"""An opened video file: its bytes, the video stream that is read, and its limits.
 
-A file that cannot be opened gets a reason that a person can act on. The error carries what its
-header told until then (``VideoDecodeError.facts``).
+A file that cannot be opened gets a reason that a person can act on. The error carries the facts
+that its header gave before (``VideoDecodeError.facts``).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _header_facts(stream: Any) -> dict[str, Any]:
 
 
 def frame_rate_of(stream: Any) -> float:
-    """Return the mean frame rate by the header, or what libav guesses (Ogg); 0 if it does not."""
+    """Return the mean frame rate by the header, or else libav's guess (Ogg); 0 without either."""
     return float(stream.average_rate or stream.guessed_rate or 0.0)
 
 

@@ -35,7 +35,7 @@ class Orientation(NamedTuple):
 class Upright:
     """Converts the frames of one video to RGB pictures of the size of its first one, upright.
 
-    ``colours`` say how stored ones are read, in the words of PyAV's ``reformat``.
+    ``colours`` are arguments of PyAV's ``reformat`` that say how stored colours are read.
     """
 
     def __init__(self, width: int, height: int, colours: Mapping[str, int]) -> None:

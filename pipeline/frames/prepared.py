@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedVideo:
-    """The candidates of a video, none of a bad one.
+    """The candidates of a video; a bad one has none.
 
     ``record`` is its row in the prepared manifest, still without a URI. ``frame_indices`` are the
     positions of the JPEGs in the video file.

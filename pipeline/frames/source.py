@@ -55,7 +55,7 @@ def read_source(config: ExperimentConfig) -> Manifest:
 
     Raises:
         StoreIncomplete: if it is not there, or the frame store is not sealed.
-        FingerprintMismatch: if the frames were prepared otherwise, or from other videos.
+        FingerprintMismatch: if the frames were prepared with other settings or from other videos.
         DatasetError, StoreCorrupt: if it is damaged.
     """
     videos = read_videos(config)
@@ -99,10 +99,10 @@ def _read_jpegs(record: VideoRecord, *, verify: bool) -> list[memoryview]:
 
 @contextmanager
 def _bad_files_named(record: VideoRecord) -> Iterator[None]:
-    """Turn what is wrong with a file into an error of its video.
+    """Turn an error of a file into an error of its video.
 
-    Storage that fails is no fault of a video, and neither is a damaged store, which stops the job:
-    hundreds of videos would be masked for it.
+    Failing storage and a damaged store are no fault of one video. They stop the job, or hundreds of
+    videos would be marked as bad.
     """
     try:
         yield

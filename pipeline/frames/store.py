@@ -1,7 +1,7 @@
-"""The frame store: opened, and made from video files; its journal holds every JPEG once more.
+"""Opening the frame store, and making it from video files.
 
-Each function that makes a store may be called again after any end, and by several jobs at the same
-time. Rows are cut into units, and units into files of frames.
+Every function that makes a store may be called again after a kill, and by several jobs at once. A
+unit is a few rows, and a file of frames a few units. The journal holds every JPEG a second time.
 """
 
 from __future__ import annotations

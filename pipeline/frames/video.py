@@ -172,7 +172,7 @@ def _sequential(
                     raise video_error(record, Status.TOO_SHORT, reason)
                 size = upright_size(frame)
                 if position == 0 and size != (record.width, record.height):
-                    # The row is from before streams were chosen, or pictures turned, as now.
+                    # An older version wrote the row: it chose another stream, or did not turn it.
                     reason = f"has pictures of {size[0]} x {size[1]}, and {record.width} x"
                     reason += f" {record.height} by its row; index it again"
                     raise video_error(record, Status.CHANGED, reason)

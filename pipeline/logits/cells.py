@@ -5,8 +5,8 @@ and zeros everywhere else: zeros are the same bytes on every machine, which NaN 
 reader takes them for logits, because the status decides and a constant is never stored as good.
 
 Logits are stored as float16 with the largest at 0, and an offset that adds back. Softmax does not
-see the offset. Near 0, where the classes that matter lie, float16 is finest: the error of a logit
-is at most 2**-11 of its distance from the top one.
+depend on the offset. Near 0, where the classes that matter lie, float16 is finest: the error of a
+logit is at most 2**-11 of its distance from the top one.
 """
 
 from __future__ import annotations

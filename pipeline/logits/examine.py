@@ -33,8 +33,9 @@ from pipeline.tracking.progress import Progress
 from pipeline.views.view import build_view
 
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
-CHANCE_DEVIATIONS = 3.0  # a shard whose top-1 is this near to chance knows nothing of its labels,
-SANE_DEVIATIONS = 4.0  # which is a finding only if the rest of the store is this far above chance
+# In standard deviations of a shard's top-1: a shard is wrong if it is less than CHANCE_DEVIATIONS
+# above chance while the rest of the store is more than SANE_DEVIATIONS above it.
+CHANCE_DEVIATIONS, SANE_DEVIATIONS = 3.0, 4.0
 # A class is displaced if it has so many cells, so low a top-1, and another one's name in more than
 # this share of them.
 DISPLACED_CELLS, DISPLACED_TOP1, DISPLACED_SHARE = 10, 0.05, 0.5
@@ -113,8 +114,8 @@ def displaced(called: NDArray[np.int64], class_names: Sequence[str]) -> Iterator
     """Yield classes that the teacher calls by another one's name, as a head in a wrong order does.
 
     Each comes with a message. ``called`` (K, K) counts good cells by label and by the class that
-    the teacher puts first. A teacher that was never trained puts one class, or any, to all; it has
-    no displaced classes.
+    the teacher puts first. An untrained teacher answers all cells with one class, or at random; it
+    has no displaced classes.
     """
     totals = called.sum(axis=1)
     share = called.max(axis=1) / np.maximum(totals, 1)
@@ -242,7 +243,7 @@ def _check_journal(
 
 
 def _check_labels(figures: Sequence[ShardFigures], num_classes: int) -> Iterator[StoreFinding]:
-    """Find shards in which the teacher knows no labels, in a store in which it does."""
+    """Find shards whose top-1 is at chance while that of the rest of the store is well above."""
     for shard in figures:
         others = [other for other in figures if other is not shard and other.num_labelled]
         if not others or shard.num_classes < 2:  # a single class may be one it never learnt

@@ -1,4 +1,4 @@
-"""Generations: stores at one root with the same cells, of more and more videos and views.
+"""Generations: stores at one root that share cells and differ in how many videos and views.
 
 ::
 
@@ -49,7 +49,7 @@ def open_experiment_store(
 ) -> LogitStore:
     """Open the sealed store that an experiment names.
 
-    Without ``teacher_digest``, and for a blend of teachers, the store's own word is taken. Raises
+    Without ``teacher_digest``, and for a blend of teachers, the teacher is not compared. Raises
     StoreIncomplete if there is no store, or it is not sealed; FingerprintMismatch if it was made
     from another config, manifest or teacher.
     """
@@ -171,7 +171,7 @@ def _home(root: str, fingerprint_: str) -> str:
 def _shrunk(
     root: str, first: StoreSpec, spec: StoreSpec, manifest: Manifest
 ) -> dict[str, tuple[object, object]]:
-    """Return the differences that keep ``spec`` from being the first generation and more."""
+    """Return the differences because of which ``spec`` is no larger form of the first store."""
     theirs, ours = first.identity, spec.identity
     if cell_identity(theirs) != cell_identity(ours):
         return differences(cell_identity(theirs), cell_identity(ours))

@@ -28,7 +28,7 @@ from pipeline.storage.sealed.store import find_seal, finished_units
 
 @dataclass(frozen=True, eq=False)
 class Donor:
-    """Another generation at the same root, and where it has the videos of the new one."""
+    """Another generation at the same root, and its rows of the new generation's videos."""
 
     home: str
     spec: StoreSpec
@@ -41,8 +41,8 @@ class Donor:
     def cells(self, rows: range) -> Cells:
         """Read the cells that it holds of ``rows`` of the new generation, under their new numbers.
 
-        A cell counts if it has the status of its video: it holds logits, or never will. One that
-        failed in between, in a decoder that ran out of time for example, is tried again.
+        A cell is taken if it has the status of its video in the manifest. A good video's cell that
+        failed in stage one, by a decoder that ran out of time for example, is tried again.
         """
         here = np.arange(rows.start, rows.stop, dtype=np.int32)
         there = self.row_of[here]

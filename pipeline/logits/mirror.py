@@ -1,6 +1,6 @@
 """The mirror: a sealed store as memory-mapped arrays on this machine, to gather rows from.
 
-No store format is near a memory map for random rows, and making the whole store into one costs
+No store format reads random rows as fast as a memory map, and copying the store into one costs
 microseconds a row, once. The first process of a machine makes the mirror, or verifies the one that
 is there, once a job and under a lock; the others wait and map the same pages.
 

@@ -32,7 +32,7 @@ from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import decode_table, encode_table
 
 ZARR_FOLDER, PARQUET_FOLDER = "logits.zarr", "logits.parquet"
-# The number of axes gives the names of chunks: shards follow each other on the first one only.
+# array -> its number of axes, which its chunks' names show; only the first axis is cut into shards
 NUM_AXES = {
     "status": 2,
     "logits": 3,

@@ -118,7 +118,7 @@ class StoreSpec(Spec):
         return range(first, min(first + self.rows_per_shard, self.num_rows))
 
     def slots(self, view_indices: ArrayLike) -> NDArray[np.intp]:
-        """Return the positions of view indices on the view axis; StoreIncomplete if one lacks."""
+        """Return view indices as positions on the view axis; StoreIncomplete if one is missing."""
         wanted = np.asarray(view_indices)
         matches: NDArray[np.bool_] = wanted[..., None] == np.array(self.view_indices)
         if not matches.any(axis=-1).all():
@@ -197,8 +197,8 @@ def build_identity(
     """Collect everything that decides a logit of this experiment, as plain JSON values.
 
     ``teacher_digest`` is over the sorted names, shapes, dtypes and bytes of the teacher's state,
-    and not over its file, which changes when it is saved again. For a teacher that is not of the
-    family it also covers its source file.
+    and not over its file, which changes when it is saved again. For a teacher that is no
+    Video-FocalNet it also covers its source file.
     """
     teacher, frames = config.teacher, config.frames
     # The manifest's digest covers prepared frames. They stand here so that a mismatch names them.

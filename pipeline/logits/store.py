@@ -1,8 +1,8 @@
-"""The logit store: opened, read and, by stage one, made.
+"""Opening and reading the logit store, and making it in stage one.
 
 The seal says which files there are; no folder is listed, and no byte is used whose sha256 is not
-the sealed one. Each function that makes a store may be called again after any end, and by several
-jobs at the same time.
+the sealed one. Every function that makes a store may be called again after a kill, and by several
+jobs at once.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def build_network(model: ModelConfig, *, num_classes: int, num_frames: int) -> n
 
 
 def sizes_of(model: ModelConfig) -> tuple[int, tuple[int, ...]]:
-    """Return the width of the first stage and the blocks of each stage, of one of the family."""
+    """Return a Video-FocalNet's width of the first stage, and the blocks of each stage."""
     sizes = VARIANTS[model.variant]
     return model.embed_dim or sizes.embed_dim, model.depths or sizes.depths
 
@@ -43,8 +43,8 @@ def sizes_of(model: ModelConfig) -> tuple[int, tuple[int, ...]]:
 def load_network(model: ModelConfig, file: WeightFile, *, num_frames: int) -> nn.Module:
     """Build the network that a config section describes around the tensors of a file.
 
-    Nothing is drawn at random or copied: the parameters are the file's tensors. A network that is
-    not of the family is built by its function, and the tensors are copied into it.
+    Nothing is drawn at random or copied: the parameters are the file's tensors. A foreign network
+    is built by its function, and the tensors are copied into it.
 
     Raises:
         WeightsMismatch: naming every tensor that is missing, unexpected or of another shape, or
@@ -69,10 +69,10 @@ def load_network(model: ModelConfig, file: WeightFile, *, num_frames: int) -> nn
 
 
 def network_digest(model: ModelConfig, file: WeightFile) -> str:
-    """Return the digest of everything that makes a network what it is, beside its section.
+    """Return the digest of what decides a network's logits, beside its config section.
 
-    For the family it is that of the tensors. For others the code is not ours, so the source file
-    counts as well, and the order that their classes are put in.
+    For a Video-FocalNet that is the tensors. The code of a foreign network is not ours, so its
+    source file counts as well, and the order that its classes are put in.
     """
     digest = state_digest(file.state)
     if not model.foreign:

@@ -1,7 +1,7 @@
 """The rows of a network's head, put in the class order of a data set.
 
-A head is a table of one row a class, and a file of weights need not say which. A wrong order is a
-confidently wrong target for each video of the classes that changed places, so it is never assumed.
+A head is a table of one row a class, and a file of weights need not say which. A wrong order gives
+confidently wrong targets to the classes that changed places, so no order is ever assumed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ HEAD = ("head.weight", "head.bias")
 def head_rows(head: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Return for each wanted class the row of the head that stands for it.
 
-    Names are compared as they are spelt, and else without case, blanks, ``_`` and ``-``. The wanted
-    ones, of the data set, may be fewer.
+    ``wanted`` are the classes of the data set, and may be fewer. Names match as they are spelt, or
+    else without case, blanks, ``_`` and ``-``.
 
     Raises:
         ValueError: naming every class that the head lacks, or that two names could mean.

@@ -1,4 +1,4 @@
-"""Networks from outside the family: functions and program files, and what is asked of them.
+"""Networks other than Video-FocalNets: functions and program files, and their examination.
 
 A function, ``package.module:function``, takes ``(num_classes, num_frames)`` and returns a module
 that maps normalised clips ``(B, T, 3, H, W)`` to logits ``(B, K)``. Modules are looked for as
@@ -92,7 +92,7 @@ def build_foreign(network: str, *, num_classes: int, num_frames: int) -> nn.Modu
 
 
 def own_state(network: str, *, num_classes: int, num_frames: int) -> dict[str, Tensor]:
-    """Return the weights that a function gives its network by itself.
+    """Return the weights with which a function initialises its network.
 
     Raises:
         ConfigError: if two calls give different ones, as random initialisation does.
@@ -116,7 +116,7 @@ def examine(
     clip_shape: tuple[int, int],
     device: torch.device | None = None,
 ) -> None:
-    """Refuse a network that does not answer as one must, on random clips of (frames, side).
+    """Run a network over random clips of (frames, side), and refuse it if an answer is wrong.
 
     Raises:
         ConfigError: if it fails on the clip's shape, does not return finite logits ``(B, K)``,

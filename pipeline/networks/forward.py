@@ -26,8 +26,8 @@ Jitter = npt.NDArray[np.int16] | Tensor  # int16 (B, 1 or T, 5)
 class ClipNetwork:
     """A network on its device, with the precision of its products.
 
-    ``motion_only`` takes each pixel's mean over the frames away. Gradients flow, and training mode
-    and evaluation mode are the caller's.
+    ``motion_only`` subtracts each pixel's mean over the frames. The caller sets training or
+    evaluation mode, and turns gradients off if it wants none.
     """
 
     network: nn.Module
@@ -48,7 +48,7 @@ class ClipNetwork:
         With few classes the rows of a larger product differ in their last bits by their position.
         """
         network = self.network
-        if not isinstance(network, VideoFocalNet):  # what its head is, is not known
+        if not isinstance(network, VideoFocalNet):  # its head is not known
             return self.logits(frames, jitter).float()
         clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
         with autocast(self.device, self.precision):

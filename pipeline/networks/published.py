@@ -1,4 +1,4 @@
-"""The config inside a published checkpoint, held against the network that is built for it.
+"""The config inside a published checkpoint, compared with the network that is built for it.
 
 The published code pickles a yacs config beside the tensors. Some of its switches change what a
 network computes without changing a tensor's shape, so strict loading alone would not find them.

@@ -1,4 +1,4 @@
-"""The teacher of stage one: its weights checked, and its logits of units of clips."""
+"""The teacher of stage one: the check of its weights, and its logits of a unit's clips."""
 
 from __future__ import annotations
 

@@ -63,10 +63,10 @@ class TrainedNetwork:
 def load_trained(
     uri: str, config: ExperimentConfig | None = None, class_names: tuple[str, ...] = ()
 ) -> TrainedNetwork:
-    """Load a network by its file alone, or one that was trained elsewhere by the experiment's help.
+    """Load a network from its file alone; one that was trained elsewhere needs ``config``, too.
 
-    ``config`` and ``class_names``, of the data set, serve files that do not describe themselves.
-    Teacher or student of the experiment: the one whose sizes the tensors have.
+    A file that does not describe itself is taken for the teacher or the student of ``config``,
+    whichever has the sizes of its tensors. ``class_names`` are those of the data set.
 
     Raises:
         WeightsMismatch: if the file is missing or damaged, or nothing describes its network.
@@ -75,7 +75,7 @@ def load_trained(
     if "config" in file.metadata and file.class_names:
         own = parse_config(file.metadata["config"], source=uri)
         root_digest = file.metadata.get("root_digest", "")
-        # Students learn from a store, also those that learn from labels alone; teachers from none.
+        # A student's file names a store, even if it learnt from labels alone; a teacher's does not.
         recipe = student_recipe(own) if root_digest else teacher_recipe(own)
         return _build(file.metadata.get("run", uri), file, own, recipe, root_digest)
     if config is None:

@@ -1,9 +1,8 @@
-"""Weights on storage: safetensors for what we write, and a safe look into published checkpoints.
+"""Weights on storage: safetensors for what we write, and safe reading of published checkpoints.
 
 A published ``.pth`` is a zip with a pickle inside, and a pickle runs every function that it names.
-Here an unpickler reads it that builds tensors alone. What is usual beside them (a config, paths,
-arrays) becomes an inert dict, of which only the config's plain values are read; every other name is
-refused.
+Our unpickler builds tensors alone. What is usual beside them (a config, paths, arrays) becomes an
+inert dict, of which only the config's plain values are read; every other name is refused.
 
 Formats: github.com/huggingface/safetensors; pytorch.org/docs/stable/notes/serialization.html.
 """
@@ -44,7 +43,7 @@ class WeightFile:
 
     ``stripped`` is the prefix that every name had in the file: ``module.`` and the like.
     ``described`` is the config inside a published checkpoint, by dotted key. ``head`` names the
-    classes of a head that is not of the family, where they are not ``class_names`` in their order.
+    classes of a foreign network's head, if they are not ``class_names`` in their order.
     """
 
     uri: str
@@ -190,7 +189,7 @@ def _check_archive(uri: str, content: bytes) -> None:
 
 
 class _Inert(dict[Any, Any]):
-    """The value of everything but tensors and their containers: built like it, and empty of it.
+    """Stands in for every object but tensors and their containers; it drops its arguments.
 
     Entries are kept, so that a state dict of another class than ``dict`` can be read.
     """
@@ -228,7 +227,7 @@ _INERT = {
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows what checkpoints are made of; torch.load adds the storages, from a list of its own."""
+    """Builds what is listed above; torch.load adds the storages, from a list of its own."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) in _REAL:

@@ -1,1 +1,1 @@
-"""What a trained network is worth: evaluation, prediction, costs, figures, tables, files."""
+"""Measurement of trained networks: evaluation, prediction, costs, figures, tables, files."""

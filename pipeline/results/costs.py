@@ -5,7 +5,7 @@ includes everything that it did before.
 
 Published costs are from arXiv 2507.12426 (DVFL-Net), 2307.06947 (Video-FocalNets) and their
 repositories. Both count one clip of 8 frames of 224 x 224 with thop, and write "GFLOPs" for
-multiply-adds: only so do tiny and small agree with ours to 0.3 %. A multiply-add is two floating
+multiply-adds: only then do tiny and small agree with ours to 0.3 %. A multiply-add is two floating
 point operations, so true GFLOP are twice as many.
 """
 
@@ -41,7 +41,7 @@ CLAIMS = {"nano": (22, None), "tiny": (49, 63), "small": (88, 124), "base": (157
 CLAIMED_RATIO = 7.0  # the abstract calls the student "about 7x" smaller than the teacher
 NOTES = (
     'The papers\' "GFLOPs" are multiply-adds (GMAC); GFLOP are twice that.',
-    "base: the published 149 is not what the published code computes. It is 4/3 as wide as small, "
+    "base: the published 149 is not what the published code computes. Base is 4/3 as wide as small "
     "and as deep, so it must cost about (4/3)^2 = 1.78 times small's 124.",
     "nano: no figure in the repositories.",
 )

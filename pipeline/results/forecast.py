@@ -19,7 +19,7 @@ CPUS = "CPUs"  # the bottleneck if decoding and the network share the CPUs, and 
 
 @dataclass(frozen=True)
 class UnitCosts:
-    """Seconds per clip: of one core, or for networks of one device, which is a GPU or a core."""
+    """Seconds per clip on one core; those of networks on one device, which is a GPU or a core."""
 
     decode_seconds: float  # of stage one, where all views of a video come from one pass
     teacher_seconds: float  # forward
@@ -113,7 +113,7 @@ class RunForecast:
 
     @property
     def break_even_epochs(self) -> float:
-        """Epochs, of any students, after which it has."""
+        """Epochs, of all students together, after which the cache has paid off."""
         return self.break_even_students * self.workload.num_epochs
 
     def as_text(self) -> str:
@@ -124,7 +124,7 @@ class RunForecast:
             cores += f", {self.student_cores:.1f} in cached training"
         paid = f"{self.break_even_epochs:.1f} epochs, {self.break_even_students:.2f} students"
         if math.isinf(self.break_even_students):
-            paid = "never: training is no slower with a live teacher; decoding is what to speed up"
+            paid = "never: training is no slower with a live teacher; speed up decoding"
         num_clips = self.workload.num_trained_clips
         rows = [
             ("store", f"{self.workload.num_bytes / 1e6:,.1f} MB before compression"),

@@ -115,8 +115,8 @@ def bootstrap_interval(values: NDArray[np.float64], units: Units, *, seed: int =
 def _tail(num_units: int) -> float:
     """Return the share of resamples below an interval.
 
-    A resample of n units varies less than n new units would, by what Student's t and n / (n - 1)
-    say; the percentiles are moved outwards by that.
+    A resample of n units varies less than n new units would. Student's t and n / (n - 1) say by how
+    much, and the percentiles are moved outwards accordingly.
     """
     from scipy import stats
 

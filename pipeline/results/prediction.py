@@ -165,7 +165,7 @@ def load_described(uri: str, config_file: str | None) -> TrainedNetwork:
 def plan_looks(
     num_clips: int, num_crops: int, window_seconds: float | None, stride_seconds: float | None
 ) -> tuple[Protocol, Windows | None]:
-    """Check the settings of ``predict``; ConfigError for a protocol or window that cannot be."""
+    """Check the settings of ``predict``; ConfigError for an impossible protocol or window."""
     try:
         protocol = Protocol(num_clips, num_crops)
     except ValueError as error:
@@ -218,7 +218,7 @@ def find_videos(uris: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     videos: list[str] = []
     left_out: dict[str, str] = {}
     for uri in uris:
-        # What is named is looked at whatever its name; list_tree() lists a file as "".
+        # A file that is named itself is always tried; list_tree() lists a file as "".
         if is_video_name(PurePosixPath(uri).name) or (names := list_tree(uri)) == [""]:
             videos.append(uri)
             continue

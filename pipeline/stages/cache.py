@@ -190,7 +190,7 @@ def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> Iterato
 
 
 def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:
-    """Return the way of a unit: decode, teacher, journal."""
+    """Return the steps of a unit: decode, teacher, journal."""
     config, cluster = plan.config, plan.config.cluster
     return (
         Step(UnitDecoder, (config,), cluster.num_decoders),

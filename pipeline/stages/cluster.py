@@ -35,7 +35,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report is safe only once it was polled
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its lesser lines are for Ray's developers
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # lower levels are for Ray's developers
 }
 # Stages report through the driver; what else workers print stays in Ray's log files.
 QUIET: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
@@ -91,8 +91,8 @@ def ray_session(
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that the user has not set, for this session alone.
 
-    What stayed behind would mislead the next one: ``ray job submit`` would look for its server
-    where a private Ray was told that there is none.
+    A variable that is left behind would mislead what runs next. ``ray job submit``, for example,
+    would look for its server at ``NO_DASHBOARD``'s address.
     """
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
@@ -189,7 +189,7 @@ def _reach(address: str | None) -> None:
 
 
 def check_importable(*models: ModelConfig) -> None:
-    """Refuse to work where a node lacks the module of a network that is not of the family.
+    """Refuse a cluster on which a node lacks the module of a foreign network.
 
     Raises:
         ConfigError: naming the nodes.
@@ -257,7 +257,7 @@ def _lacking(wanted: Mapping[str, float], there: Mapping[str, float]) -> str:
 
 
 def for_this_machine(config: ExperimentConfig) -> ExperimentConfig:
-    """Return the config for networks in this very process: on the CPU where there is no GPU."""
+    """Return the config for networks in this process: on the CPU if the machine has no GPU."""
     import torch
 
     if not config.cluster.use_gpu or torch.cuda.is_available():

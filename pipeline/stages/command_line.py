@@ -24,8 +24,8 @@ from pipeline.storage.locks import JOB_VARIABLE
 from pipeline.storage.sealed.identity import IDENTITY_NAME
 from pipeline.tracking.progress import Progress
 
-# A function of the config or its plan, and by keyword of those options that it has parameters for;
-# or its name, such as "pipeline.stages.cache:run_cache_teacher".
+# A function, or its name, such as "pipeline.stages.cache:run_cache_teacher". It is called with the
+# config or its plan, and by keyword with the options that it has parameters for.
 Target = str | Callable[..., Any]
 SHARED_OPTIONS = ("--help", "--dry-run", "--show-config", "--quiet", "--ray-address")
 
@@ -42,8 +42,8 @@ def run_job(
 
     ``plan`` makes the plan that the stage runs and ``--dry-run`` prints; without it the stage takes
     the config. ``needs`` are the inputs without which it cannot begin, see ``_check_inputs``.
-    ``options`` are the job's own: by name, the arguments of ``add_argument``.
-    ``find_experiment`` makes the YAML file of a first argument that may be something else.
+    ``options`` maps the job's own options to their arguments of ``add_argument``.
+    ``find_experiment`` turns a first argument that is no YAML file into one.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():

@@ -1,7 +1,7 @@
 """The whole product in order: from videos to a student that is measured, exported and reported.
 
-Every stage does only what is missing, so the same command goes on after any end, and runs anew what
-an edit of the experiment concerns.
+Every stage does only what is missing, so the same command goes on after a kill, and redoes what an
+edit of the experiment changes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Look:
 
     policy: ViewsConfig
     num_frames: int  # of the view
-    frame_stride: int  # the clip has every so many of them
+    frame_stride: int  # the clip has every frame_stride-th of them
     side: int
 
     @classmethod

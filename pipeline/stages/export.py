@@ -51,7 +51,7 @@ FORMAT_MODULES = {"pt2": pt2, "onnx": onnx, "executorch": executorch}
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What is exported, to which formats, and measured on which videos."""
+    """An export: the student, the formats, and the videos for calibration and measurement."""
 
     config: ExperimentConfig
     manifest: Manifest

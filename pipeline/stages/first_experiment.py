@@ -123,7 +123,7 @@ def write_experiment(
         preset: by default chosen by the GPUs and the number of videos.
         teacher: weights file, or none to train one.
         unlabelled: folder of videos without labels, which the student learns from the teacher.
-        num_gpus: of this machine.
+        num_gpus: number of GPUs on this machine.
 
     Raises:
         DatasetError: if there are no videos in class folders.

@@ -184,7 +184,7 @@ def _step_seconds(
 
 
 def _network_clock(config: ExperimentConfig) -> Clock:
-    """Return wall time where a GPU works, because that takes no CPU time, else CPU time."""
+    """Return the clock of wall time for a GPU, whose work takes no CPU time, else of CPU time."""
     return time.perf_counter if config.cluster.use_gpu else time.process_time
 
 

@@ -38,7 +38,7 @@ VIDEOS_PER_BLOCK = 16
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """What the annotations say, before a video is opened."""
+    """The annotations as they were read, before a video is opened."""
 
     config: ExperimentConfig
     annotated: Annotated
@@ -94,8 +94,8 @@ def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
         print(line)
     if not manifest.rows_of("train"):
         raise DatasetError(
-            "no video of train can be used, so no manifest was written. Why stands above, and"
-            f" for all in {bad_videos_uri}. {annotated.doubt}"
+            "no video of train can be used, so no manifest was written. The reasons are above, and"
+            f" for all videos in {bad_videos_uri}. {annotated.doubt}"
         )
     write_manifest(manifest, config.manifest_uri, root=dataset.root)
     print(f"manifest: {config.manifest_uri}  (digest {manifest.digest[:16]})")

@@ -101,7 +101,7 @@ class _Crew:
             yield self.start_actor()
 
 
-# Of a crew, by an actor or in a task; without a block it is the start of an actor.
+# (crew, actor or None for a task, block); without a block the call is the start of an actor.
 _Call = tuple[_Crew, Any, _Block | None]
 
 

@@ -1,8 +1,8 @@
-"""Blocks go through steps on pools of actors, and tables come out.
+"""Streams of blocks through steps on pools of actors, and the plain tasks that gather whole files.
 
 A block passes whole from step to step, so what a step computes of it does not depend on the number
-of actors. One step runs on Ray Data, a chain on our own pool, whose driver costs a twentieth
-(docs/decisions/0016). Beside them the plain tasks with which stages gather whole files.
+of actors. One step runs on Ray Data. A chain runs on our own pool, which takes a twentieth of the
+driver's CPU (docs/decisions/0016).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Step:
-    """What is done to every block: by actors of a class, or by a function in tasks."""
+    """The work that is done on every block: by actors of a class, or by a function in tasks."""
 
     work: Callable[..., Any]  # a class whose instances map a table to a table, or such a function
-    arguments: tuple[Any, ...] = ()  # of the constructor, or of the function behind the table
+    arguments: tuple[Any, ...] = ()  # of the constructor, or of the function after the table
     num_actors: int | None = None  # None: ``work`` is a function
     num_cpus: float = CPU_SHARE
     num_gpus: int | None = None
@@ -83,7 +83,7 @@ def _configure() -> None:
     import ray.data
     from ray.util import log_once
 
-    log_once("ray_data_progress_manager_disabled")  # Ray would warn of what we want
+    log_once("ray_data_progress_manager_disabled")  # or Ray warns that there are no bars
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # stages show their own

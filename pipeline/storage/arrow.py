@@ -1,8 +1,8 @@
 """A bucket as a pyarrow filesystem, for Ray Train's checkpoints.
 
 Arrow's own S3 filesystem puts a key with a trailing slash for every folder, which some servers
-refuse, reads no endpoint of fsspec's, and waits as long as it likes. This one makes no folders, and
-every call goes through :mod:`pipeline.storage.files`, with its deadline and its error text.
+refuse. It ignores fsspec's endpoint and has no deadline. This one makes no folders, and every call
+goes through :mod:`pipeline.storage.files`, with its deadline and its error text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def arrow_filesystem(uri: str) -> tuple[FileSystem | None, str]:
 
 @dataclass(frozen=True)
 class BucketHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow.fs has no types
-    """Arrow's calls, as far as Ray Train makes them. It travels to Ray's workers by pickle.
+    """The filesystem calls that Ray Train makes. It travels to Ray's workers by pickle.
 
     A folder is what the names of files imply: making one does nothing, and an empty one is absent.
     """
@@ -119,9 +119,9 @@ def _type(num_bytes: int | None) -> FileType:
 class WholeFile:
     """An output stream that publishes the whole file at close, by one put.
 
-    It publishes nothing if it is only dropped, as by an Arrow copy that fails, or if an exception
-    ends the ``with`` block around it. Arrow closes the stream then too, without saying why, so
-    ``close`` looks for an exception that was not yet there when the stream was opened.
+    It publishes nothing if it is never closed, as when an Arrow copy fails, or if an exception ends
+    the ``with`` block around it. Arrow closes the stream in that case, too, so ``close`` looks for
+    an exception that was not yet there when the stream was opened.
 
     It is no ``io.BytesIO``, which closes itself when it is dropped.
     """

@@ -131,7 +131,7 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def create_bytes(uri: str, content: bytes) -> bool:
-    """Publish ``content`` at ``uri`` unless something is there already; return if it was published.
+    """Publish ``content`` at ``uri`` unless something is there already; return whether it was.
 
     A warning is logged for a server that cannot promise this (``pipeline.storage.s3``).
     """
@@ -228,7 +228,7 @@ def write_record(uri: str, values: Mapping[str, Any]) -> None:
 def read_record(uri: str) -> dict[str, Any]:
     """Read what ``write_record`` wrote; StoreCorrupt if it is damaged.
 
-    Versions before this one wrote no digest; such a record cannot be checked.
+    A record of an older version has no digest and cannot be checked.
     """
     try:
         values = dict(read_json(uri))

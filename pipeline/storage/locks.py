@@ -32,7 +32,7 @@ def _process_id() -> str:
 
 @contextmanager
 def making(mirror: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of a mirror; StorageUnavailable if there is none, or not within the time."""
+    """Hold the lock of a mirror; StorageUnavailable if it cannot be made, or stays held."""
     lock = FileLock(f"{mirror}.lock", timeout=timeout_seconds)
     with writing_to(f"{mirror} (a copy on this machine; TMPDIR moves it)"):
         mirror.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
 
     A marker beside the mirror names the job that verified it last, so damage that comes later is
     found by the next job, and a job that runs beside another may verify twice. ``path`` is the
-    mirror itself, or an original elsewhere on this machine. ``verify`` raises an error, or leaves
-    behind at ``path`` what is sound.
+    mirror itself, or an original elsewhere on this machine. ``verify`` raises, or leaves a sound
+    file at ``path``.
     """
     marker, mark = Path(f"{mirror}.verified"), f"{job_id()} {path}\n".encode()
     if path.exists() and marker.exists() and marker.read_bytes() == mark:
@@ -66,8 +66,8 @@ def verify_once(mirror: Path, path: Path, verify: Callable[[], None]) -> None:
 def training_alone(folder: str) -> Iterator[None]:
     """Hold the folder of a run, or raise StorageUnavailable if another job trains that run now.
 
-    Two jobs would delete each other's checkpoints. The lock ends with the process, however that
-    ends. An object store has no locks; there it is the user who starts a run once.
+    Two jobs would delete each other's checkpoints. The lock ends with the process, even a killed
+    one. An object store has no locks: there the user must not start a run twice.
     """
     if not is_local(folder):
         yield

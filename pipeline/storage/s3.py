@@ -2,9 +2,9 @@
 
 s3fs tries again around botocore, which tries again itself: together they wait seven minutes for a
 server that never answers, and then seldom say why. Here each of them tries once, and one loop
-around both tries until the deadline and remembers what it found.
+around both tries until the deadline and remembers the last error.
 
-File systems are asked for anew at every call: fsspec keeps one a thread, and none over a fork.
+Every call asks fsspec for the file system again: fsspec keeps one a thread, and none over a fork.
 Listings are never cached, because other processes write too.
 """
 
@@ -42,7 +42,7 @@ S3_OPTIONS: dict[str, Any] = {
     },
 }
 
-# Errors that another attempt may not meet, as all statuses over 500 but UNSUPPORTED.
+# Errors that may pass at another attempt. So may every status from 500 on but UNSUPPORTED.
 PASSING = (408, 409, 429, "RequestTimeout", "IncompleteBody")
 UNSUPPORTED = 501
 
@@ -70,7 +70,7 @@ def call(filesystem: Any, operation: str, path: str, *arguments: Any, **options:
     FileNotFoundError if there is no such file; FileExistsError if it was to be created and is
     there; StorageUnavailable if the deadline passes or the server refuses.
     """
-    filesystem.retries = 1  # of s3fs; others do not look at it
+    filesystem.retries = 1  # turns off those of s3fs; other file systems ignore it
     attempt = partial(getattr(filesystem, f"_{operation}"), path, *arguments, **options)
     try:
         return sync(filesystem.loop, _persist, filesystem.unstrip_protocol(path), attempt)
@@ -124,8 +124,8 @@ def create(filesystem: Any, path: str, content: bytes) -> bool:
 def _create_first(filesystem: Any, path: str, content: bytes, bucket: str) -> bool:
     """Create a file and find out whether the server honours the condition, which many ignore.
 
-    The second of two equal puts must be refused. If it is not, it has changed nothing. A job that
-    is resumed finds the first one there.
+    The second of two equal puts must be refused. If it is not, it has changed nothing. In a resumed
+    job the file may be there already; then one put is enough.
     """
     there = exists(filesystem, path)
     if there and call(filesystem, "cat_file", path) != content:
@@ -174,7 +174,7 @@ async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
                 if number == WARN_AT_ATTEMPT:
                     log.warning("%s: %s; trying again for up to %g s", uri, _said(found), seconds)
                 longest = min(0.1 * 2.0 ** min(number, 10), LONGEST_PAUSE_SECONDS)
-                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # others sleep otherwise
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # or clients retry in step
     except TimeoutError:
         raise StorageUnavailable(
             f"{uri}: no success within {seconds:g} s\n"
@@ -185,7 +185,7 @@ async def _persist(uri: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _raise_if_final(uri: str, found: Exception) -> None:
-    """Raise an error that another attempt would meet again, in our words."""
+    """Raise an error of ours if another attempt would fail in the same way."""
     from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError
 
     status, code = _status(found), _code(found)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
 
-# What pixels and logits come from.
+# Pixels and logits depend on these.
 LIBRARIES = ("torch", "av", "opencv-python-headless", "ray")
 
 
@@ -31,7 +31,7 @@ def source_tags() -> dict[str, str]:
 
 
 def seal_provenance(config: ExperimentConfig, run_id: str | None) -> dict[str, Any]:
-    """Return the soft part of a seal: facts of its making that decide no digest."""
+    """Return the part of a seal that no digest covers: how and when the store was made."""
     return {
         "config": config.model_dump(mode="json"),
         "run_id": run_id or "",

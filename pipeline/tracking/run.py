@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 SERVER_SECONDS = 10.0  # to wait for a server at the start
 DATABASE_SECONDS = 60.0  # and for a database file, whose tables are made on first use
-IDLE_SECONDS = 20.0  # without a single success, before the rest is given up at the end
-HEAD_START_SECONDS = 60.0  # of the stage: MLflow compares runs by the metric that was logged first
+IDLE_SECONDS = 20.0  # at the end the rest is given up after so long without a success
+# The machine's curves wait this long for the stage's: MLflow compares runs by their first metric.
+HEAD_START_SECONDS = 60.0
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
@@ -61,11 +62,10 @@ def open_run(
     """Open the run of a stage: the unfinished one of the same stage and key, or a new one.
 
     Waits for the server, but not long; without it the run opens later. ``name`` is what people
-    read, and ``key`` says which work it is: a job that resumes comes with the same one. The
-    settings of the config's ``sections`` become the params. A run below a ``parent`` neither waits
-    nor watches the machine, since its parent did and does. With ``reopen_finished`` the newest run
-    is gone on with even if it is finished: the job that ended it was killed before its work counted
-    as done.
+    read, and ``key`` identifies the work: a job that resumes has the same one. The settings of the
+    config's ``sections`` become the params. A run with a ``parent`` neither waits nor watches the
+    machine, since its parent does both. ``reopen_finished`` takes the newest run even if it is
+    finished: the job that ended it was killed before its work counted as done.
 
     ConfigError if MLflow refuses the run, which no waiting would mend.
     """
@@ -100,7 +100,7 @@ def open_run(
 def is_unfinished(config: ExperimentConfig, *, stage: str, key: str) -> bool:
     """Return whether a job left its run unfinished; no, if MLflow does not answer in time.
 
-    A stage whose work is done asks, since the job that did it may have been killed at its very end.
+    A stage whose work is done asks this: the job that did it may have been killed at its very end.
     """
     found = threading.Event()
 
@@ -183,7 +183,7 @@ class TrackedRun:
         self._put(send)
 
     def log_summary(self, values: Mapping[str, float]) -> None:
-        """Log numbers of the whole run, such as ``best/top1``; a later value replaces one."""
+        """Log numbers of the whole run, such as ``best/top1``; a later value replaces the first."""
         timestamp = _now()
         self._put(lambda client, run_id: _log_points(client, run_id, timestamp, 0, values))
 
@@ -308,7 +308,7 @@ def figure_png(figure: Figure, *, transparent: bool = False) -> bytes:
 def _log_points(
     client: MlflowClient, run_id: str, timestamp: int, step: int, values: Mapping[str, float]
 ) -> None:
-    """Log values with the time of their making, which makes a point that is sent twice one."""
+    """Log values with the time when they were made, so that a point sent twice counts once."""
     from mlflow.entities import Metric
 
     points = [Metric(key, float(value), timestamp, step) for key, value in values.items()]

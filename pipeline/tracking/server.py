@@ -1,6 +1,6 @@
-"""MLflow by its ids: a client, the experiment of a config, runs, curves, registered networks.
+"""Calls to MLflow: a client, the experiment of a config, runs, curves, registered networks.
 
-Runs are named by ids and never by MLflow's "active" run, which is one for each thread and process.
+Runs are named by ids and never by MLflow's "active" run, which differs by thread and process.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 CANDIDATE = "candidate"  # alias of the newest registered version: nobody has approved it yet
-# Codes of answers that the same request gets again. Two jobs that make one experiment at once get
-# RESOURCE_ALREADY_EXISTS, which goes away.
+# Error codes that the same request would get again. (RESOURCE_ALREADY_EXISTS would not: one of two
+# jobs that make an experiment at once gets it, and finds the experiment at its next attempt.)
 REFUSED = {"BAD_REQUEST", "CUSTOMER_UNAUTHORIZED", "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE"}
 REFUSED |= {"INVALID_STATE", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 
@@ -62,7 +62,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether the same call would fail again, as it does not when a server was away."""
+    """Return whether the same call would fail again; False if a server was only away."""
     if isinstance(error, OSError | sqlite3.DatabaseError):  # of a database and its folder
         lasting = not isinstance(error, ConnectionError | TimeoutError)
         return lasting and not any(word in str(error) for word in ("locked", "full", "No space"))

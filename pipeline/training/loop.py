@@ -31,9 +31,9 @@ Points = list[tuple[int, dict[str, float]]]  # (finished steps, training metrics
 
 
 class Worker:
-    """The only worker of a run, which keeps no checkpoints and reports to no one.
+    """A worker that trains alone, keeps no checkpoints and reports to nobody.
 
-    Stages and benchmarks make others of it.
+    Those of stages and benchmarks override its methods.
     """
 
     rank = 0
@@ -88,7 +88,7 @@ class EpochResult:
 
     @property
     def score(self) -> float:
-        """Right answers on val, less a part of one that grows with NLL: the tie-break."""
+        """Number of right answers on val, less a fraction that grows with NLL and breaks ties."""
         return self.val["val/top1"] * len(self.val_logits) - 1 + 1 / (1 + self.val["val/nll"])
 
 
@@ -192,7 +192,7 @@ def val_teacher_logits(plan: TrainPlan, mirror: Mirror) -> Tensor:
 
 
 def points_of(results: Sequence[tuple[int, StepResult]], every: int) -> Points:
-    """Average the results of finished steps over every so many steps, and those that are left."""
+    """Average the results over groups of ``every`` steps; the last group may be shorter."""
     groups: dict[int, list[tuple[int, StepResult]]] = {}
     for step, result in results:
         groups.setdefault(-(-step // every), []).append((step, result))

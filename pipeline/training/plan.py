@@ -109,7 +109,7 @@ class TrainPlan:
     def key(self) -> str:
         """Digest of everything that decides the trained weights, up to rounding."""
         recipe = self.recipe
-        # A teacher's section also says how it is run and judged. A start is known by its digest.
+        # A teacher's section also has settings of stage one. Initial weights count by their digest.
         model = _decisive(recipe.model)
         network = {name: model[name] for name in StudentConfig.model_fields if name in model}
         if recipe.model.foreign:

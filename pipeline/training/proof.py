@@ -124,7 +124,7 @@ def _frames_near(request: ClipRequest, limits: VideoLimits) -> Frames:
 
 
 def _views(view: View) -> Iterator[tuple[str, View]]:
-    """Yield the view itself and, by the name of the fault, what a fault makes of it."""
+    """Yield the view itself under an empty name, then each fault's name and the view it gives."""
     yield "", view
     for shift in range(1, MAX_SHIFT + 1):
         for signed, word in ((shift, "late"), (-shift, "early")):

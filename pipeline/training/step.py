@@ -156,7 +156,7 @@ class Training:
 
 
 def set_training_mode(network: nn.Module) -> None:
-    """Set training mode, but for frozen parts: the statistics of their batch norms stay as well."""
+    """Set training mode, except in frozen parts, whose batch norms keep their statistics."""
     network.train()
     for module in network.modules():
         own = list(module.parameters())

@@ -8,13 +8,13 @@ Every draw is a keyed hash of its coordinates. Draws come from named streams (``
 ``flip``, ``photo``), so that a new draw in one operation never shifts another's numbers, and
 all results are integers: library distributions and ``libm`` differ between versions and machines.
 
-The policy is the published one (spec of the DVFL-Net data path): T equal segments with a random
-frame in each, a random resized crop, flip, colour jitter, grey. Differences, for integers' sake:
-the crop's aspect is uniform in [1, max_aspect] with a coin for its direction, where published it
-is log-uniform over the same range; jitter is drawn once a clip unless ``jitter_per_frame``.
+The policy is that of the published code: T equal segments with a random frame in each, a random
+resized crop, flip, colour jitter, grey. It differs in two points. The crop's aspect is uniform in
+[1, max_aspect] with a coin for its direction, which needs integers alone; published it is
+log-uniform over the same range. Jitter is drawn once a clip unless ``jitter_per_frame``.
 
-Indices from 0 are training views. -1 is the evaluation view: centred in time and in space. Those of
-a protocol of several clips and crops lie below (``evaluation_views``).
+Indices from 0 are training views. -1 is the evaluation view: centred in time and in space. Views of
+a protocol of several clips and crops have indices below -1 (``evaluation_views``).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Jitter:
-    """Photometric parameters in steps of 1/256: factors (256 leaves as is) and hue in turns."""
+    """Photometric parameters in steps of 1/256: factors (256 changes nothing), hue in turns."""
 
     brightness: int = JITTER_STEPS
     contrast: int = JITTER_STEPS

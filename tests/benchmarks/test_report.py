@@ -18,9 +18,9 @@ def test_a_report_is_read_as_it_was_written():
     broken = failed("decode", "left with\ncode 1", "commit 2", None)
     report = write_report([TEACHER, broken])
     assert read_sections(report) == {"teacher": TEACHER, "decode": broken}
-    later = failed("teacher", "left with code 3", "commit 2", TEACHER)
+    later = failed("teacher", "ended with exit code 3", "commit 2", TEACHER)
     text = later.as_markdown()
-    assert "> **Failed** `teacher`, commit 2: left with code 3\n" in text
+    assert "> **Failed** `teacher`, commit 2: ended with exit code 3\n" in text
     assert text.endswith(TEACHER.text + "\n")  # what was measured before
     assert read_sections(write_report([later])) == {"teacher": later}
 
@@ -31,7 +31,7 @@ def test_what_is_not_run_again_stays_and_a_failure_ends_in_an_error(monkeypatch,
 
     def fake_run(name, before):
         if name == "bad":
-            return failed(name, "left with code 1", "commit 2", before)
+            return failed(name, "ended with exit code 1", "commit 2", before)
         return measured(name, f"## {name}", "commit 2")
 
     for name, value in {"REPORT": report, "QUESTIONS": ("good", "bad"), "run": fake_run}.items():

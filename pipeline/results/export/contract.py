@@ -85,7 +85,7 @@ def build_material(contract: Contract, clips: npt.NDArray[np.uint8]) -> Material
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
-    """Return the formats of these names, all that are installed for none, in their own order.
+    """Return the named formats in the order of ``FORMATS``; without names, all installed ones.
 
     Raises:
         ConfigError: if there is no such format, or its packages are not installed.

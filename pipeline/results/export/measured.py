@@ -116,8 +116,8 @@ Latency is that of one clip on the machine that exported, without decoding.
 ## Limits
 
 - The figures hold for val of this data set. Nothing is known of other cameras, places or people.
-- A clip of none of the classes gets one all the same: the softmax has no "neither".
+- A clip that shows none of the classes gets one all the same: the softmax has no "none".
 - int8 was calibrated with clips of train; other lighting may leave its ranges.
-- The code is under the MIT licence. The weights inherit what the licence of the videos, and of the
-  weights that the teacher started from, asks of those who use them.
+- The code is under the MIT licence. The weights may be bound by the licences of the videos and of
+  the weights that the teacher started from.
 """

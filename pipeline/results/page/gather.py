@@ -71,7 +71,7 @@ class Part(Generic[T]):
             return cls(None, str(error))
 
     def get(self) -> T:
-        """Return the value. Where it is missing, a part made from it is missing for its reason."""
+        """Return the value, or raise the reason, so that parts made from it are missing for it."""
         if self.value is None:
             raise PipelineError(self.reason)
         return self.value

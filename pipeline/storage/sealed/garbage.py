@@ -3,15 +3,15 @@
 A store's files have names that follow from its identity alone, so garbage is recognised without
 asking what is finished or sealed, and a writer that starts, goes on or seals changes no verdict:
 
-- What is paid for stays: every fragment of the journal, and every file that the seal lists. Neither
+- Finished work stays: every fragment of the journal, and every file that the seal lists. Neither
   depends on the layout in ``identity.json``, which no digest covers.
-- Other files in our folders are orphans, and temporary files are those of killed writers once they
-  are older than any write takes. Were clocks so far apart that a live one is removed, its writer
-  fails to give it its name, and the unit is run again.
+- Other files in our folders are orphans. A temporary file that is older than any write takes was
+  left by a killed writer. If clocks differ so much that a live one is removed, its writer's rename
+  fails, and the unit is run again.
 - Files that are not in our folders stay.
 - Journals of sealed stores go only if that is asked for: no reader needs them, but the doctor
-  compares shards with them, a damaged file can be gathered from them again, and a second writer of
-  the same store has the same time to end, counted from the seal.
+  compares shards with them, and a damaged file can be gathered from them again. A second writer of
+  the same store may still use one, so it must be as old as other garbage, counted from the seal.
 """
 
 from __future__ import annotations

@@ -167,8 +167,8 @@ def open_sealed(
 def open_for_writing(root: str, spec: Spec) -> Seal | None:
     """Make sure that ``root`` is this store and no other; return its seal if it has one already.
 
-    Its identity is written, or the same one found there. FingerprintMismatch if the store there is
-    another one, or is cut otherwise; StoreCorrupt if its identity or seal is damaged.
+    Its identity is written, or the same one found there. FingerprintMismatch if the store there has
+    another identity or layout; StoreCorrupt if its identity or seal is damaged.
     """
     uri, identity = join_uri(root, IDENTITY_NAME), spec.identity
     if not create_bytes(uri, encode_identity(identity, spec.layout)):
@@ -188,7 +188,7 @@ def seal_files(
     shared: Mapping[str, bytes],
     provenance: Mapping[str, Any],
 ) -> Seal:
-    """Publish the files that belong to no unit, and seal them with those that are published.
+    """Publish the files that belong to no unit, then write the seal over them and ``entries``.
 
     StoreCorrupt if the store is sealed already, with other files.
     """
