@@ -73,7 +73,7 @@ class DatasetConfig(Section):
     unlabelled: Uri | None = None  # URI of a folder or list of more videos of train, without labels
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # of the official lists
     num_classes: Count | None = None  # null: as many as the annotations list
-    groups: str = "auto"  # which clips are of one recording; see docs/datasets.md
+    groups: str = "auto"  # which videos are of one recording; see docs/datasets.md
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # of train, cut off as val
     min_frames: Count = 4
     max_failed_fraction: Fraction = 0.01

@@ -79,8 +79,8 @@ def number_labels(
 def _first_label(used: set[int], count: int) -> int:
     """Return the label of the first class.
 
-    That is 1 if no label is 0 and the largest is ``count``; a larger number if smallest and largest
-    are exactly ``count`` classes apart; else 0.
+    That is 1 if no label is 0 and the largest is ``count``; a larger number if smallest to largest
+    are just ``count`` numbers; else 0.
     """
     first = max(used, default=0) - count + 1
     counts_from_it = (first == 1 and 0 not in used) or (first > 1 and min(used) == first)

@@ -84,8 +84,8 @@ def choose_val(
         by_class[video.label_number].append(video.sample_id)
     chosen = set().union(*(_choose_share(names, share) for names in by_class.values()))
     how = (
-        f"random by video, since the groups of {num_unknown} videos are not known: clips of one"
-        " recording may be on both sides. dataset.groups says which clips belong together"
+        f"random by video, since the groups of {num_unknown} videos are not known: videos of one"
+        " recording may be on both sides. dataset.groups says which videos belong together"
     )
     return chosen, how
 

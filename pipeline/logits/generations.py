@@ -49,9 +49,9 @@ def open_experiment_store(
 ) -> LogitStore:
     """Open the sealed store that an experiment names.
 
-    Without ``teacher_digest``, and for a blend of teachers, the teacher is not compared. Raises
-    StoreIncomplete if there is no store, or it is not sealed; FingerprintMismatch if it was made
-    from another config, manifest or teacher.
+    Without ``teacher_digest`` the teacher's weights are not compared, and of a blend nothing of its
+    teachers. Raises StoreIncomplete if there is no store, or it is not sealed; FingerprintMismatch
+    if it was made from another config, manifest or teacher.
     """
     there = read_spec(config.store_uri)
     digest = teacher_digest or there.teacher_digest

@@ -1,6 +1,6 @@
 """95 % intervals of a mean over videos, of one network or of the difference of two.
 
-Clips of one recording are not independent, so the units are groups where groups are known. One
+Videos of one recording are not independent, so the units are groups where these are known. One
 network: whole units are drawn again (bootstrap), and a mean is a ratio of two sums, since groups
 differ in size. Several seeds on the same videos: the variance of seeds and that of units are added.
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8, 13 and 16;
@@ -69,7 +69,7 @@ class Units:
         if self.name == "video":
             sentences.append(
                 "The groups of some videos are not known (dataset.groups), so every video counts "
-                "as independent: with several clips of one recording the intervals are too narrow."
+                "as independent: with several videos of one recording the intervals are too narrow."
             )
         if 1 < self.num_units < FEW_UNITS:
             sentences.append(f"{self} are few: intervals over under {FEW_UNITS} are too narrow.")
