@@ -49,7 +49,7 @@ LIMITS = VideoLimits()
 
 @dataclass(frozen=True)
 class Video:
-    """How a video is encoded; ``tag`` is what AVI calls the codec."""
+    """The encoding of a video; ``tag`` is the codec's name in AVI."""
 
     name: str
     file: str

@@ -1,4 +1,4 @@
-"""What does the host do for a clip between the object store and the teacher?
+"""The host's work on a clip between the object store and the teacher.
 
     python -m benchmarks.host_path [--side 224] [--batch-size 64] [--rounds 10]
 

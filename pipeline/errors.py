@@ -40,7 +40,7 @@ def printable(name: str) -> str:
 
 
 class Status(IntEnum):
-    """What became of a video in the manifest, or of one of its views in the logit store."""
+    """The state of a video in the manifest, or of one of its views in the logit store."""
 
     MISSING = 0  # never written; in a sealed store only where no view is wanted
     GOOD = 1

@@ -88,7 +88,7 @@ def is_video_name(name: str) -> bool:
 
 
 def why_no_video(path: str) -> str:
-    """Say why a file is left out where folders are read; an empty text for a video."""
+    """Return the reason why a file in a folder is left out; empty for a video."""
     if any(part.startswith(".") for part in path.split("/")):
         return "hidden"
     suffix = PurePosixPath(path).suffix.lower()

@@ -114,7 +114,7 @@ class Manifest:
 
 
 def without_label(records: Iterable[VideoRecord]) -> str:
-    """Say how many good videos have no label; nothing if all have one."""
+    """Return in words how many good videos have no label; empty if all have one."""
     count = sum(record.good and record.label is None for record in records)
     return f", {count} of them without a label" if count else ""
 

@@ -23,7 +23,7 @@ _HMDB_LIST = re.compile(r".*_test_split[1-3]\.txt")  # name and code; 1 is train
 def seen_by_teacher(
     lists: Sequence[str], records: Sequence[VideoRecord], splits: Collection[str] = ("val", "test")
 ) -> list[str]:
-    """Say for each of ``splits`` how many of its good videos the teacher was trained on.
+    """Return a sentence for each of ``splits``: on how many of its videos the teacher was trained.
 
     Videos are the same if their path without suffix is, or else their file name, where that is
     unique in the data set. ``lists`` are URIs, in the form of any layout; ``records`` are all

@@ -173,7 +173,7 @@ def _check_length(record: VideoRecord, seconds: float, limits: VideoLimits) -> N
 
 
 def _why_no_video(content: bytes) -> str | None:
-    """Say what is wrong with a file that cannot be opened; None if that is not known."""
+    """Return what is wrong with a file that cannot be opened; None if that is not known."""
     if not content:
         return "is empty (0 bytes): copy or download it again"
     if content.startswith(LFS_POINTER):

@@ -25,7 +25,7 @@ DEEP_FORMAT = re.compile(r"(yuva?4\d\dp)\d+[lb]e")  # planar, of over 8 bits
 
 
 class Orientation(NamedTuple):
-    """How a stored picture becomes upright: rows and columns swapped first, then mirrored."""
+    """The steps that make a stored picture upright: rows and columns swapped, then mirrored."""
 
     transposed: bool
     left_to_right: bool

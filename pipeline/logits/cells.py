@@ -88,7 +88,7 @@ def chosen(cells: Cells, where: NDArray[np.bool_]) -> Cells:
 
 
 def unit_of(spec: StoreSpec, number: int, cells: Cells) -> Unit:
-    """Cut the unit that cells make up: a row with the evaluation view wants no other."""
+    """Cut the unit that cells make up: a row with the evaluation view has no other view."""
     evaluated = set(cells.row[cells.view_index == EVALUATION_VIEW].tolist())
     splits = ["val" if row in evaluated else "train" for row in spec.unit_rows(number)]
     return cut_unit(spec, number, splits)

@@ -85,7 +85,7 @@ class EvaluationPlan:
 
     @cached_property
     def seen(self) -> list[str]:
-        """What the teacher was trained on, in words."""
+        """Sentences on the videos of the split that the teacher was trained on."""
         return seen_by_teacher(self.config.teacher.seen, self.manifest.records, (self.split,))
 
     @property

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """How a network's clips are cut. Networks of equal looks see the same pixels."""
+    """The settings that cut a network's clips. Networks with equal looks get the same pixels."""
 
     policy: ViewsConfig
     num_frames: int  # of the view

@@ -46,7 +46,7 @@ class IndexPlan:
 
     @property
     def notes(self) -> list[str]:
-        """How the annotations were read."""
+        """Lines on how the annotations were read."""
         return [f"note: {note}" for note in self.annotated.notes]
 
     def as_text(self) -> str:

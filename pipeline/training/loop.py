@@ -53,7 +53,7 @@ class Worker:
         return [value]
 
     def advance(self, step: int) -> None:
-        """Take note that ``step`` steps are finished. Cheap; called after every step."""
+        """Show that ``step`` steps are finished. It is called after every step, so it is cheap."""
 
     def report(self, epoch: EpochResult, training: Training) -> None:
         """Publish an evaluated epoch, with a checkpoint of the training. All workers call it."""
@@ -76,7 +76,7 @@ class EpochResult:
     val_logits: Tensor
 
     def as_report(self) -> dict[str, Any]:
-        """Return what the driver is told: everything but the logits."""
+        """Return the part that goes to the driver: everything but the logits."""
         return {
             "epoch": self.epoch,
             "step": self.step,

@@ -129,7 +129,7 @@ def build_view(
 
 @dataclass(frozen=True)
 class Protocol:
-    """How many views make one prediction: ``num_clips`` in time x ``num_crops`` in space."""
+    """The views that make one prediction: ``num_clips`` in time x ``num_crops`` in space."""
 
     num_clips: int = 1
     num_crops: int = 1

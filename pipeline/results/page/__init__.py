@@ -1,1 +1,1 @@
-"""One HTML page that says what an experiment is and what came of it."""
+"""One HTML page about an experiment and its results."""

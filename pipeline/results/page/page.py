@@ -73,7 +73,7 @@ def render(facts: Facts) -> str:
 
 
 def headline(facts: Facts) -> str:
-    """Say the result in one sentence."""
+    """Return the result in one sentence."""
     scores, (teacher, _, student) = _scores(facts), facts.models
     if "student" not in scores:
         return f"{facts.config.dataset.name}: no student has been trained from the cache yet"
@@ -90,7 +90,7 @@ def headline(facts: Facts) -> str:
 
 
 def verdict(facts: Facts) -> str:
-    """Say what the cache was worth, and whether so few videos can tell."""
+    """Return in words what the cache changed, and whether so few videos can show it."""
     scores = _scores(facts)
     if not {"baseline", "student"} <= scores.keys():
         return "Missing parts are named below."

@@ -1,1 +1,1 @@
-"""What the logit store and the frame store have in common: identity, journal, seal, garbage."""
+"""Parts that the logit store and the frame store share: identity, journal, seal, garbage."""

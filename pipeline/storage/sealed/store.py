@@ -90,7 +90,7 @@ class Seal:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a store is made from, and how it is cut into files."""
+    """The identity of a store, which decides its content, and its layout in files."""
 
     identity: Facts
 
