@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 LOG_EVERY_SECONDS = 5.0
 RENEW_EVERY_SECONDS = 0.2
@@ -60,29 +60,25 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a milestone to standard output, above the bar; hidden like the bar itself."""
         if not self.hidden:
-            self._print(text)
+            self._print(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         """Print a warning to standard output, above the bar, even with ``--quiet``; ten at most."""
         self._num_warnings += 1
-        if self._num_warnings <= MAX_WARNINGS:
-            self._print(text)
-        elif self._num_warnings == MAX_WARNINGS + 1:
-            self._print(f"more than {MAX_WARNINGS} warnings; the others are summed up at the end")
-
-    def _print(self, text: str) -> None:
-        self._clear()
-        print(text, flush=True)
-
-    def _clear(self) -> None:
-        if self._terminal and not self.hidden:
-            print(end=TO_START_OF_LINE + CLEAR_LINE, file=sys.stderr, flush=True)
+        if self._num_warnings > MAX_WARNINGS:
+            text = f"more than {MAX_WARNINGS} warnings; the others are summed up at the end"
+        if self._num_warnings <= MAX_WARNINGS + 1:
+            self._print(text, sys.stdout)
 
     def _show(self, note: str, *, end: str) -> None:
         self._shown = time.monotonic()
-        self._clear()
         if not self.hidden:
-            print(self._line(note), end=end, file=sys.stderr, flush=True)
+            self._print(self._line(note), sys.stderr, end)
+
+    def _print(self, text: str, file: TextIO, end: str = "\n") -> None:
+        if self._terminal and not self.hidden:
+            print(end=TO_START_OF_LINE + CLEAR_LINE, file=sys.stderr, flush=True)
+        print(text, end=end, file=file, flush=True)
 
     def _line(self, note: str) -> str:
         bar = ""

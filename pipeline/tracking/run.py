@@ -230,15 +230,11 @@ class TrackedRun:
         ``model`` is on the CPU, in eval mode, and must not change until the run ends; its clips are
         ``(T, H, W, 3)``. ``metadata`` is for its users, such as class names in order.
         """
-        folder = tempfile.TemporaryDirectory(prefix="mlflow-model-")
-        path = Path(folder.name, "model")
-
-        def send(client: MlflowClient, run_id: str) -> None:
-            server.upload_model(client, self.opened().info.experiment_id, run_id, path)
-            folder.cleanup()
-
-        self._outbox.put(lambda: server.export_model(model, path, clip_shape, metadata))
-        self._put(send)
+        self._put(
+            lambda client, _: server.log_model(
+                client, self.opened().info, model, clip_shape, metadata
+            )
+        )
 
     def watch_machine(self) -> None:
         """Keep MLflow's monitor at work to the end; it stops at its first failed request."""

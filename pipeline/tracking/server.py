@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.errors import StorageUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Run, RunInfo
 
     from dvflnet.deployed import ClipClassifier
 
@@ -111,13 +111,14 @@ def read_curves(uri: str, run_id: str, names: Sequence[str]) -> dict[str, list[t
     }
 
 
-def export_model(
+def log_model(
+    client: MlflowClient,
+    run: RunInfo,
     model: ClipClassifier,
-    path: Path,
     clip_shape: tuple[int, int, int, int],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write a network with its preprocessing to a folder as an exported program.
+    """Make a network with its preprocessing a logged model of a run, as an exported program.
 
     That takes four times as long as a pickle, once a run. But opening a pickle runs whatever is in
     it, and needs this package.
@@ -125,36 +126,31 @@ def export_model(
     import numpy as np
     import torch
     from mlflow import pytorch
+    from mlflow.entities import LoggedModelOutput
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    if path.exists():  # an attempt that failed left files, and MLflow wants an empty folder
-        shutil.rmtree(path)
     any_batch = -1
     clips = TensorSpec(np.dtype(np.uint8), (any_batch, *clip_shape), "clip")
     shape = (any_batch, len(metadata["class_names"]))
     logits = TensorSpec(np.dtype(np.float32), shape, "logits")
-    pytorch.save_model(
-        model,
-        path,
-        signature=ModelSignature(inputs=Schema([clips]), outputs=Schema([logits])),
-        # A tensor, not an array, which would be written out as 50 MB of JSON. Two clips, because a
-        # batch of one is exported as one for ever.
-        input_example=torch.zeros(2, *clip_shape, dtype=torch.uint8),
-        serialization_format="pt2",
-        pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
-        metadata=dict(metadata),
-    )
-
-
-def upload_model(client: MlflowClient, experiment: str, run_id: str, path: Path) -> None:
-    """Make an exported folder a logged model of a run."""
-    from mlflow.entities import LoggedModelOutput
-
-    logged = client.create_logged_model(experiment, "student", run_id)
-    client.log_model_artifacts(logged.model_id, str(path))
+    with tempfile.TemporaryDirectory(prefix="mlflow-model-") as folder:
+        path = f"{folder}/model"
+        pytorch.save_model(
+            model,
+            path,
+            signature=ModelSignature(inputs=Schema([clips]), outputs=Schema([logits])),
+            # A tensor, not an array, which would be written out as 50 MB of JSON. Two clips,
+            # because a batch of one is exported as one for ever.
+            input_example=torch.zeros(2, *clip_shape, dtype=torch.uint8),
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
+            metadata=dict(metadata),
+        )
+        logged = client.create_logged_model(run.experiment_id, "student", run.run_id)
+        client.log_model_artifacts(logged.model_id, path)
     client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
 
 def register_model(uri: str, run_id: str, name: str) -> str:
@@ -168,26 +164,21 @@ def register_model(uri: str, run_id: str, name: str) -> str:
     client = connect(uri)
     try:
         outputs = client.get_run(run_id).outputs
-        models = outputs.model_outputs if outputs else []
-        if not models:
+        if not outputs or not outputs.model_outputs:
             raise StorageUnavailable(
                 f"run {run_id} has no model in MLflow at {uri}: it never arrived. Train again with "
                 "MLflow there, or use the weights file of the run."
             )
-        version = _version_of(client, name, run_id, models[-1].model_id)
-        client.set_registered_model_alias(name, CANDIDATE, version)
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        model = client.get_logged_model(outputs.model_outputs[-1].model_id)
+        found = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
+        if found:
+            version = found[0]
+        else:  # from a place, not from models:/<id>: that is looked up on the process's own server
+            place = model.artifact_location
+            version = client.create_model_version(name, place, run_id, model_id=model.model_id)
+        client.set_registered_model_alias(name, CANDIDATE, version.version)
     except MlflowException as error:
         raise StorageUnavailable(f"MLflow at {uri} refuses to register {name}: {error}") from error
-    return version
-
-
-def _version_of(client: MlflowClient, name: str, run_id: str, model_id: str) -> str:
-    """Return the run's version of a registered model; make what is missing."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    versions = client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'")
-    if versions:
-        return str(versions[0].version)
-    # Not ``models:/<id>``, which MLflow would look up on the server of the process.
-    source = client.get_logged_model(model_id).artifact_location
-    return str(client.create_model_version(name, source, run_id, model_id=model_id).version)
+    return str(version.version)
