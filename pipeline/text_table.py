@@ -1,4 +1,4 @@
-"""Aligned text tables, plain and in Markdown.
+"""Tables as text: aligned, plain or in Markdown, and CSV.
 
 ``align`` has a sign a column, as in format specifications: ``<`` for words, ``>`` for numbers. The
 last sign holds for all columns that follow.
@@ -6,7 +6,10 @@ last sign holds for all columns that follow.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 Row = Sequence[str]
 
@@ -25,6 +28,12 @@ def markdown_table(header: Row, rows: Sequence[Row], *, align: str = "<>") -> st
         for cell, sign in zip(head, signs, strict=True)
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
+def csv_table(header: Row, rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()
 
 
 def _padded(rows: Sequence[Row], align: str) -> tuple[list[list[str]], str]:

@@ -23,8 +23,6 @@ NonNegative = Annotated[int, Field(ge=0)]
 DistillKind = Literal["forward_kl", "reverse_kl", "js", "dkd", "dist", "published"]
 Variant = Literal["nano", "tiny", "small", "base"]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
-
-
 PROGRAMS = (".pt2", ".onnx")  # suffixes of files that are a network with its weights
 
 

@@ -36,8 +36,7 @@ def read_annotations(dataset: DatasetConfig) -> Annotated:
 
     A video that is missing, or whose name or label cannot be used, becomes a record with a status.
 
-    Raises:
-        DatasetError: if the annotations are missing or malformed, or no video they name exists.
+    DatasetError if the annotations are missing or malformed, or no video they name exists.
     """
     folders = Folders(dataset.root)
     found = READERS[dataset.layout](dataset, folders)

@@ -6,8 +6,6 @@ training step and no measurement.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import TypeVar
 
 from pipeline.dataset.manifest import Manifest, VideoRecord, without_label
 from pipeline.errors import Status
-from pipeline.text_table import text_table
+from pipeline.text_table import csv_table, text_table
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -30,6 +28,8 @@ NOTED = {
     "damaged_pictures": "damaged pictures",
     "length_not_declared": "length not declared",
 }
+NUM_EXAMPLES = 3  # of a finding, in the table
+MAX_BAD_LINES = 10  # of a status
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class IndexFinding:
     found: tuple[str, ...]
     unknown: str = ""
 
-    def row(self, num_examples: int) -> tuple[str, str, str]:
+    @property
+    def row(self) -> tuple[str, str, str]:
         if self.unknown:
             return self.name, "not known", self.unknown
-        more = ", ..." if len(self.found) > num_examples else ""
-        return self.name, str(len(self.found)), ", ".join(self.found[:num_examples]) + more
+        more = ", ..." if len(self.found) > NUM_EXAMPLES else ""
+        return self.name, str(len(self.found)), ", ".join(self.found[:NUM_EXAMPLES]) + more
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ class IndexReport:
     findings: tuple[IndexFinding, ...]
     bad: tuple[VideoRecord, ...]
 
-    def as_text(self, num_examples: int = 3) -> str:
-        rows = [("finding", "count", "first examples")]
-        rows += [finding.row(num_examples) for finding in self.findings]
+    def as_text(self) -> str:
+        rows = [("finding", "count", "first examples"), *(it.row for it in self.findings)]
         return f"{self.title}\n\n{text_table(rows, align='<><')}"
 
     @property
@@ -78,23 +78,20 @@ class IndexReport:
 
 
 def bad_csv(bad: Iterable[VideoRecord]) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("split", "sample_id", "status", "reason"))
-    rows.writerows((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in bad)
-    return text.getvalue().encode()
+    rows = ((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in bad)
+    return csv_table(("split", "sample_id", "status", "reason"), rows).encode()
 
 
-def bad_lines(bad: Iterable[VideoRecord], count: int = 10) -> list[str]:
-    """Return at most ``count`` lines of each status: the first videos, and how many more."""
+def bad_lines(bad: Iterable[VideoRecord]) -> list[str]:
+    """Return a few lines of each status: the first videos, and how many more."""
     shown = []
     for status, videos in _gathered((status_in_words(it.status), it) for it in bad).items():
-        num_named = len(videos) if len(videos) <= count else count - 1
+        num_named = len(videos) if len(videos) <= MAX_BAD_LINES else MAX_BAD_LINES - 1
         shown += [
             f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]"
             for video in videos[:num_named]
         ]
-        if len(videos) > count:
+        if len(videos) > num_named:
             shown.append(f"... and {len(videos) - num_named} more [{status}]")
     return shown
 

@@ -121,18 +121,13 @@ def _read_path_label_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
         return Listing((), ())
     class_names, numbers, more = number_labels(labelled, dataset)
     label_of = dict(zip((line.where for line in labelled), numbers, strict=True))
-    entries = [
-        Entry(
-            line.where,
-            split,
-            label_of.get(line.where),
-            (line.path,),
-            _suffixes(line.path),
-            line.group,
-        )
-        for split, line in lines
-    ]
+    entries = [_entry(line, split, label_of.get(line.where)) for split, line in lines]
     return Listing(class_names, entries, [*notes, *more])
+
+
+def _entry(line: Line, split: str, label: int | None) -> Entry:
+    suffixes = ("",) if PurePosixPath(line.path).suffix else ("", *VIDEO_SUFFIXES)
+    return Entry(line.where, split, label, (line.path,), suffixes, line.group)
 
 
 def _labelled(split: str, where: str, label: str) -> bool:
@@ -142,10 +137,6 @@ def _labelled(split: str, where: str, label: str) -> bool:
             f"{where}: a video of {split} has no label; only those of train may lack one"
         )
     return bool(label)
-
-
-def _suffixes(path: str) -> tuple[str, ...]:
-    return ("",) if PurePosixPath(path).suffix else ("", *VIDEO_SUFFIXES)
 
 
 def _read_kinetics_csv(dataset: DatasetConfig, _folders: Folders) -> Listing:
@@ -304,10 +295,7 @@ def read_unlabelled(dataset: DatasetConfig, folders: Folders) -> Listing:
         column = group_column(dataset.groups)
         lines, note = read_label_list(dataset.unlabelled, column, labelled=False)
         notes = [f"{note}; labels in it are not used"]
-        entries = [
-            Entry(line.where, "train", None, (line.path,), _suffixes(line.path), line.group)
-            for line in lines
-        ]
+        entries = [_entry(line, "train", None) for line in lines]
     else:
         reasons = {path: why_no_video(path) for path in folders.files() if path.startswith(folder)}
         where = dataset.unlabelled

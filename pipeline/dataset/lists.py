@@ -161,8 +161,7 @@ def read_label_list(uri: str, group_column: str, *, labelled: bool) -> tuple[lis
 
     ``labelled`` refuses a list without labels, such as one of a path a line.
 
-    Raises:
-        DatasetError: with the line that makes no sense.
+    DatasetError with the line that makes no sense.
     """
     lines, name = read_lines(uri), name_of(uri)
     if not lines:

@@ -183,9 +183,7 @@ def read_manifest(uri: str, *, root: str | None = None) -> Manifest:
 
     ``root`` is where the videos are now; by default, where they were when it was written.
 
-    Raises:
-        StoreIncomplete: if there is no manifest.
-        DatasetError: if it is damaged or not a manifest.
+    StoreIncomplete if there is no manifest; DatasetError if it is damaged or not a manifest.
     """
     if not exists(uri):
         raise StoreIncomplete(f"there is no manifest at {uri}; run jobs/index_videos.py first")
@@ -229,9 +227,8 @@ def check_failed_fraction(
 ) -> None:
     """Stop when too many of ``records`` are bad; ``num_bad`` counts missing ones, too.
 
-    Raises:
-        DatasetError: if no video is good.
-        TooManyFailedVideos: if the share of bad or of missing ones is over its limit.
+    DatasetError if no video is good; TooManyFailedVideos if the share of bad or of missing ones is
+    over its limit.
     """
     if num_bad == len(records):
         raise DatasetError(f"none of the {num_bad} videos under {dataset.root} can be used")

@@ -29,8 +29,7 @@ def seen_by_teacher(
     unique in the data set. ``lists`` are URIs, in the form of any layout; ``records`` are all
     videos of the manifest.
 
-    Raises:
-        DatasetError: if a list is not there, or cannot be read.
+    DatasetError if a list is not there, or cannot be read.
     """
     ids = {folded(_id_of(path)) for uri in lists for path in _paths(uri)}
     stems = {PurePosixPath(name).name for name in ids}

@@ -135,9 +135,8 @@ def encode_frames(videos: Iterable[PreparedVideo], fingerprint: str) -> bytes:
 def mapped_jpegs(path: Path, batch: int) -> tuple[memoryview, list[memoryview]]:
     """Return the JPEGs of a video without copying: all of them end to end, and one by one.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no sound file of frames, or has no such batch (``pa.ArrowInvalid``).
+    FileNotFoundError if there is no such file; ValueError if it is no sound file of frames, or has
+    no such batch (``pa.ArrowInvalid``).
     """
     reader = _mapped(path)
     if not 0 <= batch < reader.num_record_batches:
@@ -155,9 +154,8 @@ def mapped_jpegs(path: Path, batch: int) -> tuple[memoryview, list[memoryview]]:
 def local_file(file_uri: str) -> Path:
     """Return where a file of a frame store is on this machine, once it is known to be whole.
 
-    Raises:
-        FileNotFoundError: if it is missing, or its store is not sealed.
-        StoreCorrupt: if the file or its seal is damaged.
+    FileNotFoundError if it is missing, or its store is not sealed; StoreCorrupt if the file or its
+    seal is damaged.
     """
     return _verified(file_uri, job_id())
 

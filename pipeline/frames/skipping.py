@@ -62,8 +62,7 @@ def number_of(frame: Any) -> int | None:
 def plan_pictures(container: Any, stream: Any) -> list[Picture]:
     """Return all pictures in decoding order, each with its position in that of presentation.
 
-    Raises:
-        CannotPlan: if the packets do not give it.
+    CannotPlan if the packets do not give it.
     """
     packets = [p for p in labelled_packets(container.demux(stream), stream) if p.size]
     if any(packet.is_discard or packet.is_corrupt for packet in packets):

@@ -30,9 +30,8 @@ def frames_of(
     ``record`` and ``frame_indices`` are those of the manifest of the source. ``verify`` compares
     the bytes with the record's sha256 first.
 
-    Raises:
-        VideoDecodeError: if the bytes are not those of the manifest, or a wanted frame is missing.
-        StoreCorrupt: if a file of prepared frames, or the seal of its store, is damaged.
+    VideoDecodeError if the bytes are not those of the manifest, or a wanted frame is missing;
+    StoreCorrupt if a file of prepared frames, or the seal of its store, is damaged.
     """
     if record.prepared:
         return _prepared_frames(record, frame_indices, verify=verify)
@@ -53,10 +52,9 @@ def read_videos(config: ExperimentConfig) -> Manifest:
 def read_source(config: ExperimentConfig) -> Manifest:
     """Read the manifest that ``frames.source`` names; groups are those of the video files'.
 
-    Raises:
-        StoreIncomplete: if it is not there, or the frame store is not sealed.
-        FingerprintMismatch: if the frames were prepared with other settings or from other videos.
-        DatasetError, StoreCorrupt: if it is damaged.
+    StoreIncomplete if it is not there, or the frame store is not sealed; FingerprintMismatch if the
+    frames were prepared with other settings or from other videos; DatasetError or StoreCorrupt if
+    it is damaged.
     """
     videos = read_videos(config)
     if config.frames.source == "videos":

@@ -107,8 +107,7 @@ def frames_of(
     Only one frame at a time is in memory, however many views want frames. ``verify`` compares the
     bytes with the manifest's sha256 first. ``colours`` are arguments of PyAV's ``reformat``.
 
-    Raises:
-        VideoDecodeError: if the file is not the one in the manifest, or lacks a wanted frame.
+    VideoDecodeError if the file is not the one in the manifest, or lacks a wanted frame.
     """
     content = read_content(record, limits)
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):

@@ -6,8 +6,6 @@ Letters: K classes, N rows.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from dvflnet.metrics import CalibrationBins
-from pipeline.text_table import text_table
+from pipeline.text_table import csv_table, text_table
 from pipeline.tracking.progress import duration
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell them apart, too
@@ -76,9 +74,8 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) -> str:
     """Write a line a class as CSV, the worst first; ``confusion`` is as in ``confusion_figure``."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["class", "label", "num_videos", "num_correct", "top1", "most_confused_with"])
+    header = ("class", "label", "num_videos", "num_correct", "top1", "most_confused_with")
+    rows = []
     num_videos, num_correct = confusion.sum(axis=1), confusion.diagonal()
     top1 = num_correct / np.maximum(num_videos, 1)
     mistakes = confusion - np.diag(num_correct)
@@ -87,8 +84,8 @@ def per_class_table(confusion: NDArray[np.int64], class_names: Sequence[str]) ->
         share = f"{top1[label]:.4f}" if num_videos[label] else ""
         taken_for = class_names[worst] if mistakes[label, worst] else ""
         counts = (num_videos[label], num_correct[label])
-        table.writerow([class_names[label], label, *counts, share, taken_for])
-    return buffer.getvalue()
+        rows.append([class_names[label], label, *counts, share, taken_for])
+    return csv_table(header, rows)
 
 
 def curves_figure(points_of: Mapping[str, Sequence[tuple[int, float]]], *, percent: bool) -> Figure:

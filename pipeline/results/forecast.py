@@ -140,8 +140,7 @@ class RunForecast:
 def forecast(costs: UnitCosts, shape: ClusterShape, workload: Workload) -> RunForecast:
     """Predict a run.
 
-    Raises:
-        ValueError: if a cost is not positive, or the cluster has no CPU.
+    ValueError if a cost is not positive, or the cluster has no CPU.
     """
     for name, seconds in vars(costs).items():
         if not seconds > 0:

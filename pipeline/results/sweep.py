@@ -6,8 +6,6 @@ also the luckiest one, so that its mean is too high.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +22,7 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import DistillKind
 from pipeline.results.figures import DPI, QUIET
 from pipeline.results.intervals import CONFIDENCE, Interval, Units, seeds_interval, units_of
-from pipeline.text_table import text_table
+from pipeline.text_table import csv_table, text_table
 from pipeline.training.sweep import Point, kinds_of, point_at
 
 BASELINE_WEIGHT = 0.0  # VFL-Net: labels alone
@@ -123,13 +121,10 @@ class SweepResult:
     @property
     def csv(self) -> str:
         """A line for each trial."""
-        buffer = io.StringIO()
         names = ("kind", "distill_weight", "temperature", "seed", "state", "epoch", "seconds")
         columns = ("name", *names, *CSV_METRICS, "reason")
-        table = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows({**outcome.metrics, **vars(outcome)} for outcome in self.outcomes)
-        return buffer.getvalue()
+        values = ({**outcome.metrics, **vars(outcome)} for outcome in self.outcomes)
+        return csv_table(columns, ([of.get(name, "") for name in columns] for of in values))
 
     def as_values(self) -> dict[str, Any]:
         """Return trials, cells and the best cell as plain JSON values."""

@@ -48,8 +48,7 @@ def clips_of(
     ``side`` is height and width of the clips in pixels. ``prove`` checks the file's sha256 and
     computes the CRC of every frame.
 
-    Raises:
-        VideoDecodeError: if the video does not yield every frame that the views want.
+    VideoDecodeError if the video does not yield every frame that the views want.
     """
     clips = dict(each_clip(record, views, limits, side=side, prove=prove))
     return [clips[number] for number in range(len(views))]

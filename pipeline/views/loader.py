@@ -57,7 +57,7 @@ class ClipBatch:
 
 
 class ClipLoader:
-    """Decodes batches ahead; close it, or use it in a ``with``."""
+    """Decodes batches ahead, inside a ``with``."""
 
     def __init__(self, num_loaders: int, limits: VideoLimits, *, side: int) -> None:
         self._limits, self._side = limits, side
@@ -69,7 +69,9 @@ class ClipLoader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for decoder in self._decoders:
+            decoder.close()
 
     def batches(self, wanted: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
         """Yield the batches of ``wanted``, in order; VideoDecodeError when a bad clip is due."""
@@ -87,11 +89,6 @@ class ClipLoader:
             for _, futures in ahead:
                 for future in futures:
                     future.cancel()
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        for decoder in self._decoders:
-            decoder.close()
 
     def _load(self, request: ClipRequest) -> Clip:
         if not hasattr(self._local, "decoder"):

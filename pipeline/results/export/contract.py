@@ -87,8 +87,7 @@ def build_material(contract: Contract, clips: npt.NDArray[np.uint8]) -> Material
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
     """Return the named formats in the order of ``FORMATS``; without names, all installed ones.
 
-    Raises:
-        ConfigError: if there is no such format, or its packages are not installed.
+    ConfigError if there is no such format, or its packages are not installed.
     """
     if unknown := sorted(set(names) - set(FORMATS)):
         raise ConfigError(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")

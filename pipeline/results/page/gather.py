@@ -168,9 +168,8 @@ class Facts:
 def gather_facts(config: ExperimentConfig) -> Facts:
     """Read everything that is there.
 
-    Raises:
-        StoreIncomplete: if not even the videos are indexed; the config may name another place.
-        DatasetError: if their manifest is damaged.
+    StoreIncomplete if not even the videos are indexed, or the config names another place;
+    DatasetError if their manifest is damaged.
     """
     read_videos(config)  # raises if there is nothing to report on
     manifest = Part.of(lambda: read_source(config))
