@@ -15,15 +15,17 @@ import pytest
 import torch
 
 from dvflnet.deployed import ClipClassifier
+from examples import onnx_webcam
 from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
 from pipeline.networks.trained import load_trained
 from pipeline.results.costs import Latency, measure_latency
 from pipeline.results.export import contract, executorch, onnx, pt2
 from pipeline.results.export.contract import Contract, check_formats
 from pipeline.results.export.measured import NETWORK, Measured
+from pipeline.results.prediction import Predictor, Windows
 from pipeline.stages.export import _check, plan_export, run_export
 from pipeline.storage.files import read_record, sha256_of
-from tests.conftest import CLASS_NAMES
+from tests.conftest import CLASS_NAMES, write_video
 from tests.mlflow_server import find_runs
 from tests.untrained_student import write_student
 
@@ -151,7 +153,7 @@ def test_files_explain_themselves_and_say_nothing_of_this_machine(each):
         assert {**metadata, **each.plan.contract.metadata(batch)} == metadata
         assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
         assert metadata["input"].startswith(f"clip: uint8 ({batch}, 4, 32, 32, 3), RGB")
-        assert metadata["frames"].endswith("8 equal parts of the video, of which every 2th is kept")
+        assert "8 equal parts of the video, of which one in 2 is kept" in metadata["frames"]
         assert str(ROOT).encode() not in path.read_bytes()
 
 
@@ -249,3 +251,13 @@ def test_latency_counts_calls():
     found = measure_latency(lambda: calls.append(1))
     assert found.num_calls == len(calls) - 2 == 50
     assert found.p50_ms <= found.p95_ms
+
+
+def test_the_example_for_a_camera_answers_as_the_pipeline_does(export, weights, tmp_path):
+    student = onnx_webcam.Student(str(Path(export.plan.folder, "student.onnx")))
+    video = write_video(tmp_path / "turned.mp4", 60, codec="libx264", quarter_turns=1)
+    times, found = zip(*onnx_webcam.answers(student, str(video), 1.0, 0.5), strict=True)
+    assert np.diff(times) == pytest.approx([0.52, 0.52])  # the next frame, at 25 a second
+    with Predictor(load_trained(weights), windows=Windows(1.0, 0.52)) as predictor:
+        expected = predictor.predict(str(video)).probabilities
+    np.testing.assert_allclose(found, expected[: len(found)], atol=0.02)

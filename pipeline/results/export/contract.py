@@ -45,7 +45,7 @@ class Contract:
         trained, recipe = self.trained, self.trained.recipe
         shape = ", ".join(map(str, (batch, *self.clip_shape)))
         stride = recipe.frame_stride
-        kept = f", of which every {stride}th is kept" if stride > 1 else ""
+        kept = f", of which one in {stride} is kept, beginning with the first" if stride > 1 else ""
         part, whole = EVALUATION_CROP
         seen = f"the centred square of {part}/{whole} of the short side"
         if recipe.policy.squash:
@@ -59,6 +59,8 @@ class Contract:
             "the order of class_names",
             "frames": f"the middle frame of each of {recipe.num_frames} equal parts of the video"
             f"{kept}",
+            "num_parts": str(recipe.num_frames),
+            "frame_stride": str(stride),
             "picture": f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it "
             "shrinks, bilinear where it grows",
             "weights_digest": trained.digest,
