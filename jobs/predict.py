@@ -66,6 +66,8 @@ def main(arguments: argparse.Namespace) -> None:
     uris, left_out = find_videos(arguments.videos)
     print(left_out_table(left_out), end="", file=sys.stderr)
     trained = load_described(arguments.weights, arguments.config)
+    if trained.stripped:
+        print(f"weights: {trained.title}", file=sys.stderr)
     with Predictor(
         trained, protocol=protocol, windows=windows, limits=limits, device=arguments.device
     ) as predictor:

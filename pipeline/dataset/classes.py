@@ -25,6 +25,7 @@ from pipeline.errors import DatasetError
 from pipeline.storage.files import join_uri, list_names
 
 MAX_LABEL = 99_999
+MOST_VIDEOS = 0.6  # have the label of their folder, where folders are of classes
 CLASS_FILES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt")
 # First lines that are headers. In a .txt, "action" or "label" may be a class.
 HEADERS = {".csv": {"name", *LABEL_COLUMNS}, ".txt": {"name", "class_name", "label_name"}}
@@ -160,7 +161,8 @@ def _names_of_folders(
     """Name each label after the folder where it is the commonest, if the folders are classes.
 
     They are classes if there are as many folders as classes or used labels (published lists leave
-    labels out), and if most videos have the commonest label of their folder.
+    labels out), if each has a commonest label of its own, and if most videos have the commonest
+    label of their folder. Folders of splits or of sessions hold several labels each.
     """
     numbered = list(zip((line.path.split("/") for line in lines), labels, strict=True))
     for level in (-2, 0):  # the folder of the video, or the first of its path
@@ -170,6 +172,8 @@ def _names_of_folders(
         commonest = {folder: found.most_common(1)[0] for folder, found in counts.items()}
         num_agreeing = sum(count for _, count in commonest.values())
         num_labels = len({label for _, label in numbered})
-        if len(counts) in (num_classes, num_labels) and 2 * num_agreeing > len(numbered):
-            return {label: folder for folder, (label, _) in commonest.items() if folder}
+        folders = {label: folder for folder, (label, _) in commonest.items()}
+        as_many = len(folders) == len(counts) in (num_classes, num_labels)
+        if as_many and num_agreeing > MOST_VIDEOS * len(numbered):
+            return {label: folder for label, folder in folders.items() if folder}
     return {}

@@ -169,33 +169,41 @@ def _labels_unlike_folders(manifest: Manifest) -> IndexFinding:
 def _duplicates(good: Iterable[VideoRecord]) -> Iterator[IndexFinding]:
     hashed = [record for record in good if record.sha256]
     across = (
-        " = ".join(f"{record.split} {record.sample_id}" for record in copies)
+        _as_equal([f"{record.split} {record.sample_id}" for record in copies])
         for copies in _gathered((record.sha256, record) for record in hashed).values()
         if len({record.split for record in copies}) > 1
     )
     yield IndexFinding("same bytes in two splits", tuple(across))
     by_split = _gathered(((r.split, r.sha256), r.sample_id) for r in hashed)
-    within = (" = ".join(copies) for copies in by_split.values() if len(copies) > 1)
+    within = (_as_equal(copies) for copies in by_split.values() if len(copies) > 1)
     yield IndexFinding("same bytes twice in a split", tuple(within))
+
+
+def _as_equal(names: Sequence[str], count: int = 3) -> str:
+    more = f" = ... ({len(names)} in all)" if len(names) > count else ""
+    return " = ".join(names[:count]) + more
 
 
 def _leaks(
     good: Sequence[VideoRecord], splits: Sequence[str], groups: str
 ) -> Iterator[IndexFinding]:
-    """Find recordings with videos in two splits; "not known" where no video has a group."""
+    """Find recordings with videos in two splits; "not known" where a split has no known group."""
     unknown = tuple(record.sample_id for record in good if not record.group)
     how = "dataset.groups is none" if groups == "none" else "set dataset.groups (docs/datasets.md)"
-    why = how if len(unknown) == len(good) else ""
+    there = {record.split for record in good}
+    grouped = {record.split for record in good if record.group}
     splits_of = _gathered((record.group, record.split) for record in good if record.group)
     found = (
         f"{group} ({', '.join(f'{split} {count}' for split, count in Counter(there).items())})"
         for group, there in sorted(splits_of.items())
         if len(set(there)) > 1
     )
+    why = how if len(grouped) < min(2, max(1, len(there))) else ""
     yield IndexFinding("group in two splits", tuple(found), why)
     for split in splits[1:]:
         videos = (record for record in good if record.split == split)
         leaked = tuple(v.sample_id for v in videos if "train" in splits_of.get(v.group, ()))
+        why = how if {"train", split} & there - grouped else ""
         yield IndexFinding(f"{split} video of a group in train", leaked, why)
     yield IndexFinding("video of no known group", unknown)
 

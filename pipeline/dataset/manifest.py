@@ -130,13 +130,16 @@ def build_manifest(
     dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
 ) -> Manifest:
     """Sort records by split and sample_id; DatasetError if two have the same sample_id."""
-    splits: defaultdict[str, list[str]] = defaultdict(list)
+    files: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
-        splits[record.sample_id].append(record.split)
-    repeated = sorted(sample_id for sample_id, where in splits.items() if len(where) > 1)
+        files[record.sample_id].append(f"{record.split} {record.uri}".rstrip())
+    repeated = sorted(sample_id for sample_id, where in files.items() if len(where) > 1)
     if repeated:
-        first = ", ".join(f"{name} ({', '.join(splits[name])})" for name in repeated[:10])
-        raise DatasetError(f"videos listed more than once: {first} ({len(repeated)} in all)")
+        first = ", ".join(f"{name} ({', '.join(files[name])})" for name in repeated[:10])
+        raise DatasetError(
+            f"videos listed more than once: {first} ({len(repeated)} in all). A video is known by"
+            " its path without suffix, so keep one line, and one file, of each."
+        )
     ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
     return Manifest(dataset, tuple(class_names), tuple(ordered))
 

@@ -53,7 +53,7 @@ def reason_of(error: Exception) -> str:
 
 def read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
     """Read a video file whole, within the limit."""
-    if record.uri.startswith("/") and "::" in record.uri:
+    if "::" in record.uri and "://" not in record.uri:
         reason = "has '::' in its path, which stands between two URIs: rename it"
         raise video_error(record, Status.UNREADABLE, reason)
     try:
@@ -66,8 +66,8 @@ def read_content(record: VideoRecord, limits: VideoLimits) -> bytes:
         raise video_error(record, Status.NOT_FOUND, "is not there") from None
     except NotADirectoryError:
         raise video_error(record, Status.NOT_FOUND, "lies below a file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        reason = f"cannot be read: {error.strerror}"
+    except OSError as error:  # a folder, no permission, links in a circle
+        reason = f"cannot be read: {reason_of(error)}"
         raise video_error(record, Status.UNREADABLE, reason) from None
 
 

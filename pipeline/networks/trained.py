@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import parse_config
+from pipeline.dataset.folders import shorten
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.build import load_network, network_digest, sizes_of
 from pipeline.networks.class_order import read_ordered
@@ -42,6 +43,12 @@ class TrainedNetwork:
     class_names: tuple[str, ...]
     digest: str
     root_digest: str = ""
+    stripped: str = ""  # the prefix that the names of its tensors lost
+
+    @property
+    def title(self) -> str:
+        lost = f" ({self.stripped!r} stripped from all names)"
+        return self.name + (lost if self.stripped else "")
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         if self.class_names != class_names:
@@ -106,7 +113,8 @@ def _build(
 ) -> TrainedNetwork:
     network = load_network(recipe.model, file, num_frames=recipe.clip_num_frames)
     names, digest = file.class_names, network_digest(recipe.model, file)
-    return TrainedNetwork(name, file.uri, network, config, recipe, names, digest, root_digest)
+    facts = config, recipe, names, digest, root_digest, file.stripped
+    return TrainedNetwork(name, file.uri, network, *facts)
 
 
 def _is_teacher(file: WeightFile, config: ExperimentConfig) -> bool:
@@ -121,6 +129,12 @@ def _is_teacher(file: WeightFile, config: ExperimentConfig) -> bool:
     if file.uri == config.teacher_weights_uri or sizes == teacher != student:
         return True
     if student is not None and teacher is not None and sizes != student:
+        if stem is None:
+            raise WeightsMismatch(
+                f"{file.uri} has no network of the family: there is no patch_embed.proj.weight, and"
+                f" its tensors are called {shorten(file.state, 3)}. Take off what stands before the"
+                " names of the network, and what is not of it."
+            )
         raise WeightsMismatch(
             f"{file.uri} has the sizes {sizes} (width of the first stage, blocks of each stage); "
             f"the experiment's teacher has {teacher} and its student {student}. "

@@ -103,7 +103,7 @@ class EvaluationPlan:
 
     def as_text(self) -> str:
         return (
-            f"networks  {', '.join(network.name for network in self.networks)}\n"
+            f"networks  {', '.join(network.title for network in self.networks)}\n"
             f"videos    {len(self.rows)} of {self.split}, {self.protocol.name} clips x crops each\n"
             f"results   {self.folder}"
         )

@@ -85,9 +85,10 @@ def test_gaps_one_class_and_labels_that_are_none(tmp_path):
     assert flat(tmp_path / "d", ["walk", "walk"]).class_names == ("walk",)
 
 
-def test_folders_of_sessions_name_no_classes(tmp_path):
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]])
+def test_folders_of_sessions_name_no_classes(tmp_path, labels):
     make_videos(tmp_path, [f"s{n % 2}/{n}.mp4" for n in range(8)])
-    text = "".join(f"s{n % 2}/{n}.mp4,{n // 2 % 2}\n" for n in range(8))
+    text = "".join(f"s{n % 2}/{n}.mp4,{label}\n" for n, label in enumerate(labels))
     annotated = read(
         "path_label_csv", tmp_path, make_lists(tmp_path, train_csv=text, val_csv=""), 2
     )

@@ -50,6 +50,12 @@ def test_unknown_groups_are_never_zero(tmp_path):
     assert found(report, "video of no known group") == ("fi001", "fi002")
 
 
+def test_groups_of_train_alone_tell_nothing_of_val(tmp_path):
+    finding, report = leaks(tmp_path, ["v_A_g01_c01.avi,0"], ["x.avi,0"])
+    (of_val,) = (f for f in report.findings if f.name == "val video of a group in train")
+    assert finding.unknown == of_val.unknown == "set dataset.groups (docs/datasets.md)"
+
+
 def test_groups_are_partly_known(tmp_path):
     finding, report = leaks(tmp_path, ["v_A_g01_c01.avi,0"], ["v_A_g01_c02.avi,0", "x.avi,0"])
     assert finding.found == ("A/g01 (train 1, val 1)",)

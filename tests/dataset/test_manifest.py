@@ -75,10 +75,10 @@ def test_rows_of_a_split():
 
 def test_repeated_sample_ids_are_named():
     records = [video("Archery/1"), video("Archery/2"), video("Archery/1", "val")]
-    with pytest.raises(
-        DatasetError, match=r"more than once: Archery/1 \(train, val, train\) \(1 in all\)"
-    ):
-        build_manifest("demo", CLASSES, [*records, records[0]])
+    other = replace(records[0], uri="Archery/1.mp4")
+    where = "train Archery/1.avi, val Archery/1.avi, train Archery/1.mp4"
+    with pytest.raises(DatasetError, match=rf"more than once: Archery/1 \({where}\) \(1 in all\)"):
+        build_manifest("demo", CLASSES, [*records, other])
 
 
 # --- digest -------------------------------------------------------------------------------------
@@ -203,10 +203,15 @@ def test_duplicates():
         video("Bowling/4", "val", sha256="b", status=Status.CHANGED),  # in no measurement
         video("Bowling/5", sha256=""),
         video("Bowling/6", sha256=""),  # not hashed
+        *(video(f"Archery/{number}", sha256="d") for number in range(4, 9)),
     )
     assert findings(report) == {
         "same bytes in two splits": ("train Archery/1 = train Archery/2 = val Archery/3",),
-        "same bytes twice in a split": ("Archery/1 = Archery/2", "Bowling/2 = Bowling/3"),
+        "same bytes twice in a split": (
+            "Archery/1 = Archery/2",
+            "Archery/4 = Archery/5 = Archery/6 = ... (5 in all)",
+            "Bowling/2 = Bowling/3",
+        ),
         "changed": ("Bowling/4",),
     }
 

@@ -150,7 +150,15 @@ def test_only_a_cover_picture(tmp_path, make_record):
     )
 
 
-def test_two_colons_in_a_name(tmp_path, make_video, make_record):
+def test_two_colons_in_a_name(tmp_path, make_video, make_record, monkeypatch):
     """fsspec takes them for two URIs, and would open another file."""
-    error = refusal(make_record(make_video(tmp_path / "a::b.mp4")))
-    assert (error.status, "rename it" in error.reason) == (Status.UNREADABLE, True)
+    monkeypatch.chdir(tmp_path)
+    for path in (make_video(tmp_path / "a::b.mp4"), Path("a::b.mp4")):
+        error = refusal(make_record(path))
+        assert (error.status, "rename it" in error.reason) == (Status.UNREADABLE, True)
+
+
+def test_links_in_a_circle(tmp_path, make_record):
+    (tmp_path / "a.mp4").symlink_to("a.mp4")
+    error = refusal(make_record(tmp_path / "a.mp4"))
+    assert (error.status, "symbolic links" in error.reason) == (Status.UNREADABLE, True)

@@ -41,12 +41,13 @@ def config(dataset, tmp_path):
 def publish(config, tmp_path):
     """Write a checkpoint as the published code does; ``changes`` are of its own config."""
 
-    def write(role, described=DESCRIBED, **changes):
+    def write(role, described=DESCRIBED, before="", **changes):
         torch.manual_seed(3)
         network = build_network(getattr(config, role), num_classes=3, num_frames=4)
         network.head.weight.data.normal_()
         own = {**described, "MODEL": {**described["MODEL"], **changes}}
-        torch.save({"model": network.state_dict(), "config": own}, tmp_path / f"{role}.pth")
+        state = {f"{before}{name}": tensor for name, tensor in network.state_dict().items()}
+        torch.save({"model": state, "config": own}, tmp_path / f"{role}.pth")
         return str(tmp_path / f"{role}.pth")
 
     return write
@@ -94,6 +95,14 @@ def test_the_sizes_say_whose_it_is(publish, config, dataset) -> None:
         load_trained(student.uri, other, names)
     with pytest.raises(WeightsMismatch, match="the config of an experiment"):
         load_trained(student.uri)
+
+
+def test_what_stands_before_the_names_is_said(publish, config) -> None:
+    plan = plan_evaluation(config, networks=[publish("student", before="module.")])
+    assert "networks  student ('module.' stripped from all names)" in plan.as_text()
+    other = publish("student", {"MODEL": {}}, before="encoder.")
+    with pytest.raises(WeightsMismatch, match=r"its tensors are called encoder\.patch_embed"):
+        plan_evaluation(config, networks=[other])
 
 
 def test_it_is_evaluated_without_a_store_or_a_student_of_ours(publish, config) -> None:
