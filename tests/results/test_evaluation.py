@@ -3,6 +3,7 @@
 import math
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,17 @@ def test_a_bad_video_is_named_and_left_out_for_all(plan, config, dataset):
     assert row not in evaluation.rows
     assert list(evaluation.failures) == [broken.sample_id]
     assert broken.sample_id in evaluation.failures[broken.sample_id]
+
+
+def test_a_flipped_bit_in_a_video_is_found(plan, dataset, tmp_path):
+    row = plan.rows[0]
+    content = bytearray(Path(dataset.manifest.records[row].uri).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "flipped.avi").write_bytes(content)
+    records = list(dataset.manifest.records)
+    records[row] = replace(records[row], uri=str(tmp_path / "flipped.avi"))
+    plan = replace(plan, manifest=replace(dataset.manifest, records=tuple(records)))
+    assert {score["status"] for score in scores(plan, [row])} == {Status.CHANGED}
 
 
 def test_a_teacher_that_has_seen_val_is_said(plan, tmp_path):
