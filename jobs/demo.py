@@ -9,4 +9,6 @@ The same command again does only what is missing.
 from pipeline.stages.command_line import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, "pipeline.stages.distill:run_distill")
+    run_job(
+        __doc__, "pipeline.stages.distill:run_distill", plan="pipeline.stages.distill:DistillPlan"
+    )

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     run_job(
         __doc__,
         "pipeline.stages.distill:run_distill",
+        plan="pipeline.stages.distill:DistillPlan",
         find_experiment="pipeline.stages.first_experiment:find_experiment",
         options={
             "--out": {"metavar": "FOLDER", "help": "for the experiment of a folder of videos"},

@@ -7,6 +7,7 @@ valid one.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,34 +18,42 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.schema import FileText
 from pipeline.errors import ConfigError
 from pipeline.storage.files import read_parsed
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), text: str | None = None
+) -> ExperimentConfig:
     """Read a YAML file, override it by words ``section.key=value``, and check it.
 
-    ConfigError with every problem found, not only the first.
+    Paths in the file are relative to its folder, those of the words to the working directory.
+    ``text`` is the content of a file that is not written yet. ConfigError with every problem found,
+    not only the first.
     """
     try:
-        text = read_parsed(str(path)).decode()
+        text = read_parsed(str(path)).decode() if text is None else text
     except FileNotFoundError as error:
         raise ConfigError(f"there is no config file {path}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
-    return parse_config(text, source=str(path), overrides=overrides)
+    folder = os.path.dirname(path)
+    return parse_config(text, source=str(path), overrides=overrides, folder=folder)
 
 
-def parse_config(text: str, *, source: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def parse_config(
+    text: str, *, source: str, overrides: Sequence[str] = (), folder: str = ""
+) -> ExperimentConfig:
     """Parse and check the YAML text of an experiment; ``source`` names it in messages."""
     try:
-        values = yaml.load(text, Loader=_Yaml)
+        values = _Yaml(text, folder).get_single_data()
     except _MALFORMED as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{source} must hold sections, found {type(values).__name__}")
+        raise ConfigError(f"{source} must hold sections, found {reprlib.repr(values)}")
     problems = [problem for word in overrides if (problem := _apply_override(values, word))]
     try:
         config = ExperimentConfig.model_validate(values)
@@ -82,7 +91,19 @@ _MERGE = "tag:yaml.org,2002:merge"  # the key "<<"
 
 
 class _Yaml(yaml.SafeLoader):
-    """PyYAML's loader, which also refuses a key given twice and reads 1e-4 as a number."""
+    """PyYAML's loader, which also refuses a key given twice and reads 1e-4 as a number.
+
+    Texts know the folder of their file, for the paths among them.
+    """
+
+    def __init__(self, text: str, folder: str = "") -> None:
+        super().__init__(text)
+        self._folder = folder
+
+    def construct_text(self, node: yaml.ScalarNode) -> FileText:
+        text = FileText(self.construct_scalar(node))
+        text.folder = self._folder
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key for key, _ in node.value if key.tag != _MERGE]  # merged keys may be given again
@@ -99,6 +120,7 @@ class _YamlDumper(yaml.SafeDumper):
     """PyYAML's dumper, which also quotes a text that ``_Yaml`` would read as a number."""
 
 
+_Yaml.add_constructor("tag:yaml.org,2002:str", _Yaml.construct_text)
 for _side in (_Yaml, _YamlDumper):  # PyYAML takes 1e-4, which has no point, for text
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -124,7 +146,7 @@ def _apply_override(values: dict[str, Any], word: str) -> str | None:
         section[parent] = dict(inner)  # a copy: by a YAML alias two sections may be one object
         section = section[parent]
     try:
-        section[leaf] = yaml.load(text, Loader=_Yaml)
+        section[leaf] = _Yaml(text).get_single_data()
     except _MALFORMED as error:
         return f"override {word!r}: {error}"
     return None

@@ -7,17 +7,29 @@ Nothing here is secret: credentials come from the environment.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from pipeline.storage.files import absolute_uri
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
-# A path is made absolute once, here, so that no worker resolves it in another folder.
-Uri = Annotated[str, AfterValidator(absolute_uri)]
+
+
+class FileText(str):
+    """Text of a YAML file. A path in it is relative to ``folder``, that of the file."""
+
+    folder = ""
+
+
+def _absolute(value: Any) -> Any:
+    """Make a path absolute once, so that no worker resolves it in another folder."""
+    return absolute_uri(value, getattr(value, "folder", "")) if isinstance(value, str) else value
+
+
+Uri = Annotated[str, BeforeValidator(_absolute)]
 AS_DATASET = "as_dataset"  # the value of teacher.class_names that claims the data set's order
 NonNegative = Annotated[int, Field(ge=0)]
 DistillKind = Literal["forward_kl", "reverse_kl", "js", "dkd", "dist", "published"]
@@ -26,10 +38,10 @@ Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv"
 PROGRAMS = (".pt2", ".onnx")  # suffixes of files that are a network with its weights
 
 
-def _network(value: str) -> str:
-    if value.endswith(PROGRAMS):
-        return absolute_uri(value)
-    if value != "videofocalnet" and not re.fullmatch(r"[\w.]+:[\w.]+", value):
+def _network(value: Any) -> Any:
+    if str(value).endswith(PROGRAMS):
+        return _absolute(value)
+    if value != "videofocalnet" and not re.fullmatch(r"[\w.]+:[\w.]+", str(value)):
         suffixes = " or ".join(PROGRAMS)
         raise ValueError(f"is videofocalnet, package.module:function or a file ({suffixes})")
     return value
@@ -170,7 +182,7 @@ class ModelConfig(Section):
     """A network. ``variant``, ``embed_dim`` and ``depths`` are for Video-FocalNets only."""
 
     # videofocalnet, or package.module:function, or a program file; see docs/networks.md
-    network: Annotated[str, AfterValidator(_network)] = "videofocalnet"
+    network: Annotated[str, BeforeValidator(_network)] = "videofocalnet"
     variant: Variant
     embed_dim: Count | None = None
     depths: tuple[Count, Count, Count, Count] | None = None

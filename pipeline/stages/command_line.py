@@ -43,7 +43,8 @@ def run_job(
     ``plan`` makes the plan that the stage runs and ``--dry-run`` prints; without it the stage takes
     the config. ``needs`` are the inputs without which it cannot begin, see ``_check_inputs``.
     ``options`` maps the job's own options to their arguments of ``add_argument``.
-    ``find_experiment`` turns a first argument that is no YAML file into one.
+    ``find_experiment`` turns a first argument that is no YAML file into the path of
+    one, and its text unless that is to be read there.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():
@@ -52,8 +53,8 @@ def run_job(
 
     def job(arguments: argparse.Namespace) -> None:
         given = arguments.config
-        experiment = _call(find_experiment, given, arguments) if find_experiment else given
-        config = load_config(experiment, arguments.overrides)
+        path, text = _call(find_experiment, given, arguments) if find_experiment else (given, None)
+        config = load_config(path, arguments.overrides, text)
         check_uris_survive(config)
         if arguments.show_config:
             print(resolved_yaml(config), end="")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
@@ -36,16 +37,27 @@ FEW_VAL_VIDEOS = 30
 Stage = tuple[str, Callable[[], Any]]  # what it does, and its function
 
 
-def run_distill(config: ExperimentConfig, ray_address: str) -> None:
+@dataclass(frozen=True)
+class DistillPlan:
+    """The stages of an experiment. Each makes a plan of its own when it runs."""
+
+    config: ExperimentConfig
+
+    def as_text(self) -> str:
+        stages = enumerate(_stages(self.config, "", {}), start=1)
+        return "\n".join(f"  {number}. {title}" for number, (title, _) in stages)
+
+
+def run_distill(plan: DistillPlan, ray_address: str) -> None:
     """Run all stages of an experiment, and print the comparison and the next command last.
 
     Raises:
         PipelineError: of the stage that could not go on; the ones before it stay done.
     """
+    print(plan.as_text())
+    config, cluster = plan.config, plan.config.cluster
     results: dict[str, dict[str, Any]] = {}
     stages = list(_stages(config, ray_address, results))
-    print("\n".join(f"  {number}. {title}" for number, (title, _) in enumerate(stages, start=1)))
-    cluster = config.cluster
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
     num_networks = max(cluster.num_teachers, cluster.num_workers)
     with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):

@@ -88,25 +88,31 @@ def find_experiment(
     preset: Preset | None,
     teacher: str | None,
     unlabelled: str | None,
-) -> str:
+    dry_run: bool,
+) -> tuple[str, str | None]:
     """Return the YAML file that ``jobs/distill.py`` was given, or write one for a folder of videos.
+
+    Beside it the text of a file that is new; a dry run does not write it.
 
     Raises:
         ConfigError: if a folder was given without --out, or its file there is of other videos.
     """
     if given.endswith((".yaml", ".yml")):
-        return given
+        return given, None
     if out is None:
         raise ConfigError(f"{given} is no .yaml file. If it has videos, say where to: --out run/")
     import torch
 
     file = Path(out, "experiment.yaml")
     num_gpus = torch.cuda.device_count()
-    write_experiment(given, file, preset, teacher, unlabelled, num_gpus=num_gpus)
-    return str(file)
+    text = first_experiment(given, file, preset, teacher, unlabelled, num_gpus=num_gpus)
+    if text is not None and not dry_run:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return str(file), text
 
 
-def write_experiment(
+def first_experiment(
     root: str,
     file: Path,
     preset: Preset | None = None,
@@ -114,12 +120,12 @@ def write_experiment(
     unlabelled: str | None = None,
     *,
     num_gpus: int,
-) -> None:
-    """Write an experiment for the folder of class folders ``root``, and print what it decides.
+) -> str | None:
+    """Return an experiment for the folder of class folders ``root``, and print what it decides.
 
     Args:
         root: folder or URI of the videos.
-        file: the YAML file. One that is there already is kept.
+        file: the YAML file. If it is there already it is kept, and nothing returned.
         preset: by default chosen by the GPUs and the number of videos.
         teacher: weights file, or none to train one.
         unlabelled: folder of videos without labels, which the student learns from the teacher.
@@ -134,7 +140,7 @@ def write_experiment(
         if load_config(file).dataset.root != dataset.root:
             raise ConfigError(f"{file} is an experiment on other videos. Choose another --out.")
         print(f"{file} is there and is kept; options that chose its settings have no effect")
-        return
+        return None
     annotated = read_annotations(dataset)
     num_videos = len(annotated.records)
     chosen, why = (
@@ -157,13 +163,11 @@ def write_experiment(
         "teachers": num_gpus or 1,
         "gpu": "true" if num_gpus else "false",
     }
-    text = "".join(part.format(**values) for part in (HEADER, BODIES[chosen], CLUSTER))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
     print(f"{num_videos} videos of {len(annotated.class_names)} classes in {dataset.root}")
     print(f"preset {chosen}: {why}")
     print(f"flips {f'off, {reason}' if directed else 'on: no class name has a direction'}")
     print(f"experiment: {file}")
+    return "".join(part.format(**values) for part in (HEADER, BODIES[chosen], CLUSTER))
 
 
 def directed_classes(class_names: Iterable[str]) -> list[str]:

@@ -46,17 +46,19 @@ class StoredFile:
     modified: float
 
 
-def absolute_uri(uri: str) -> str:
-    """Resolve ``~`` and relative paths; URIs with a scheme stay as they are.
+def absolute_uri(uri: str, folder: str = "") -> str:
+    """Resolve ``~`` and paths relative to ``folder``, or else to the working directory.
 
-    ValueError if no home is known that ``~`` could stand for, as of a user id in a container.
+    URIs with a scheme stay as they are. ValueError if no home is known that ``~`` could stand for,
+    as of a user id in a container.
     """
     if "://" in uri:
         return uri
     path = os.path.expanduser(uri)
     if path.startswith("~"):
         raise ValueError(f"{uri}: no home folder is known; set HOME, or write the whole path")
-    return os.path.abspath(path)
+    path = os.path.join(folder, path)
+    return path if "://" in path else os.path.abspath(path)
 
 
 def join_uri(root: str, *parts: str) -> str:

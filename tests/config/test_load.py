@@ -126,9 +126,9 @@ def test_a_wrong_override(problems, override, words):
         ("\ta: 1", "is not YAML"),
         (GOOD + "artefacts: /twice\n", "artefacts given twice"),
         (GOOD + "loss: {temperature: 1, temperature: 2}\n", "temperature given twice"),
-        ("- artefacts\n- dataset\n", "must hold sections, found list"),
-        ("", "must hold sections, found NoneType"),
-        ("just text", "must hold sections, found str"),
+        ("- artefacts\n- dataset\n", "must hold sections, found ['artefacts', 'dataset']"),
+        ("", "must hold sections, found None"),
+        ("just text", "must hold sections, found 'just text'"),
         ("!!python/object/apply:os.system [true]", "is not YAML"),
         ("{[a, b]: c}", "is not YAML"),
         ("artefacts: 2026-02-30", "is not YAML"),
@@ -260,6 +260,27 @@ def test_relative_uris_become_absolute(load, monkeypatch, tmp_path):
     assert config.teacher.weights == str(tmp_path / "w.pth")
     assert config.store_uri == "s3://bucket/store"
     assert config.manifest_uri == f"{tmp_path}/a/manifest.parquet"
+
+
+def test_paths_of_a_file_are_relative_to_it_and_those_of_the_command_line_to_here(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x.yaml").write_text(
+        "artefacts: ../a\ndataset: {name: d, root: videos, layout: folders, unlabelled: s3://b/c}\n"
+        "teacher: {network: t.onnx, class_names: as_dataset, seen: [lists/x.txt]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("there/x.yaml", tmp_path / "there" / "x.yaml"):
+        config = load_config(name, ["store.uri=s"])
+        assert config.artefacts == str(tmp_path / "a")
+        assert config.dataset.root == str(tmp_path / "there/videos")
+        assert config.dataset.unlabelled == "s3://b/c"
+        assert config.teacher.network == str(tmp_path / "there/t.onnx")
+        assert config.teacher.class_names == "as_dataset"
+        assert config.teacher.seen == (str(tmp_path / "there/lists/x.txt"),)
+        assert config.store_uri == str(tmp_path / "s")
+    assert load_config(tmp_path / "y.yaml", text=resolved_yaml(config)) == config
     assert config.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 

@@ -17,7 +17,7 @@ from pipeline.stages import command_line, console
 FOLDER = Path(__file__).parents[2] / "jobs"
 OWN_PARSERS = {"blend_stores.py", "predict.py"}  # they read no experiment
 JOBS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in OWN_PARSERS)
-SHARED = {"ray_address"}
+SHARED = {"ray_address", "dry_run"}
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.stages.first_experiment import directed_classes, find_experiment, write_experiment
+from pipeline.stages.first_experiment import directed_classes, find_experiment, first_experiment
 
 CLASSES = ("Swipe_left", "Swipe_right", "Wave")
 
@@ -26,8 +26,8 @@ def root(tmp_path: Path) -> Path:
 def test_each_preset_is_a_valid_experiment(root: Path, tmp_path: Path, preset: str) -> None:
     file = tmp_path / "run" / "experiment.yaml"
     choice: Any = preset
-    write_experiment(str(root), file, choice, "/weights.safetensors", "/more", num_gpus=0)
-    config = load_config(file)
+    text = first_experiment(str(root), file, choice, "/weights.safetensors", "/more", num_gpus=0)
+    config = load_config(file, text=text)
     assert config.dataset.root == str(root)
     assert config.artefacts == str(tmp_path / "run" / "artefacts")
     assert config.dataset.unlabelled == "/more"
@@ -46,31 +46,36 @@ def test_the_preset_fits_machine_and_data(
     teacher: str | None,
     preset: str,
 ) -> None:
-    write_experiment(str(root), tmp_path / "e.yaml", teacher=teacher, num_gpus=num_gpus)
+    text = first_experiment(str(root), tmp_path / "e.yaml", teacher=teacher, num_gpus=num_gpus)
     said = capsys.readouterr().out
     assert f"preset {preset}: " in said
     assert "flips off, Swipe_left, Swipe_right: " in said
-    config = load_config(tmp_path / "e.yaml")
+    config = load_config(tmp_path / "e.yaml", text=text)
     assert (config.cluster.use_gpu, config.cluster.num_teachers) == (num_gpus > 0, num_gpus or 1)
 
 
 def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
-    options: Any = {"preset": None, "teacher": None, "unlabelled": None}
-    file = Path(find_experiment(str(root), out=str(tmp_path), **options))
+    options: Any = {"preset": None, "teacher": None, "unlabelled": None, "dry_run": False}
+    planned, text = find_experiment(
+        str(root), out=str(tmp_path / "run"), **options | {"dry_run": True}
+    )
+    assert not Path(planned).parent.exists()
+    assert find_experiment(str(root), out=str(tmp_path / "run"), **options) == (planned, text)
+    file = Path(planned)
     edited = file.read_text() + "tracking: {experiment: mine}\n"
     file.write_text(edited)
-    assert find_experiment(str(root), out=str(tmp_path), **options) == str(file)
+    assert find_experiment(str(root), out=str(tmp_path / "run"), **options) == (planned, None)
     assert file.read_text() == edited
-    assert find_experiment(str(file), out=None, **options) == str(file)
+    assert find_experiment(planned, out=None, **options) == (planned, None)
     with pytest.raises(ConfigError, match="on other videos"):
-        find_experiment(str(root / "Wave"), out=str(tmp_path), **options)
+        find_experiment(str(root / "Wave"), out=str(tmp_path / "run"), **options)
     with pytest.raises(ConfigError, match="--out"):
         find_experiment(str(root), out=None, **options)
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no folders of videos"):
-        write_experiment(str(tmp_path), tmp_path / "e.yaml", num_gpus=0)
+        first_experiment(str(tmp_path), tmp_path / "e.yaml", num_gpus=0)
 
 
 def test_class_names_with_a_direction() -> None:
