@@ -25,12 +25,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.load import load_config
 from pipeline.dataset.manifest import Manifest, VideoRecord, decode_digested
 from pipeline.errors import FingerprintMismatch, StoreCorrupt, StoreIncomplete
+from pipeline.frames.source import read_source
 from pipeline.logits.journal import inherited_name
 from pipeline.logits.shards import PARQUET_FOLDER, ZARR_FOLDER, shard_names, shared_files
 from pipeline.logits.spec import StoreSpec, build_identity, cell_identity, decode_spec
-from pipeline.logits.store import LogitStore, open_store
+from pipeline.logits.store import LogitStore
+from pipeline.logits.store import open_store as open_root
 from pipeline.storage.files import join_uri, list_files, list_names, read_bytes, sha256_of
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME, differences, fingerprint, read_identity
@@ -42,6 +45,19 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 CONTENT = ("sample_id", "num_frames", "width", "height", "sha256", "status")
 OUR_FOLDERS = (f"{JOURNAL_NAME}/", f"{ZARR_FOLDER}/", f"{PARQUET_FOLDER}/")
 MAX_NAMED = 10  # videos in a refusal; the count is always whole
+
+
+def open_store(store: str | ExperimentConfig) -> LogitStore:
+    """Open a sealed store by its URI, or that of an experiment by its YAML file or its config.
+
+    StoreIncomplete if there is no store, or it is not sealed; StoreCorrupt if it is damaged;
+    FingerprintMismatch if it is not the experiment's.
+    """
+    if isinstance(store, str) and store.endswith((".yaml", ".yml")):
+        store = load_config(store)
+    if isinstance(store, str):
+        return open_root(store)
+    return open_experiment_store(store, read_source(store))
 
 
 def open_experiment_store(
@@ -58,7 +74,7 @@ def open_experiment_store(
     identity = build_identity(config, manifest=manifest, teacher_digest=digest)
     if there.blended:  # no config names several teachers
         identity["teacher"] = there.identity["teacher"]
-    return open_store(find_generation(config.store_uri, identity))
+    return open_root(find_generation(config.store_uri, identity))
 
 
 def find_generation(root: str, identity: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import StoreIncomplete
+from pipeline.errors import Status, StoreIncomplete
 from pipeline.logits.cells import Grid, cell_shapes, joined, scatter
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.shards import decode_shard, encode_shard, shard_names, shared_files
@@ -55,6 +55,33 @@ class LogitStore(SealedStore[StoreSpec]):
 
     def read_all(self) -> Grid:
         return self.read_rows(range(self.spec.num_rows))
+
+    def to_pandas(self) -> Any:
+        """Return the good cells: by sample_id, label and view_index, a column for each class."""
+        import pandas as pd
+
+        grid, names = self.read_all(), ["sample_id", "label", "view_index"]
+        rows, slots = np.nonzero(grid.status == Status.GOOD)
+        views = np.array(self.spec.view_indices)[slots]
+        keys = [np.array(grid.sample_id)[rows], grid.label[rows], views]
+        index = pd.MultiIndex.from_arrays(keys, names=names)
+        logits = grid.logits[rows, slots].astype(np.float32)  # pandas cannot print float16
+        return pd.DataFrame(logits, index, self.spec.class_names)
+
+    def to_xarray(self) -> Any:
+        """Return all cells with named axes; ``status`` says which are good. Needs xarray."""
+        import xarray as xr
+
+        grid, cell = self.read_all(), ("sample_id", "view_index")
+        return xr.Dataset(
+            {"logits": ((*cell, "class_name"), grid.logits), "status": (cell, grid.status)},
+            {
+                "sample_id": list(grid.sample_id),
+                "label": ("sample_id", grid.label),
+                "view_index": list(self.spec.view_indices),
+                "class_name": list(self.spec.class_names),
+            },
+        )
 
     @cached_property
     def _shared_files(self) -> dict[str, bytes]:

@@ -109,16 +109,18 @@ class Predictor:
         limits: VideoLimits = LIMITS,
         device: str = "cpu",
     ) -> None:
+        self._decoder = DecodeProcess()
         self._trained, self._windows, self.limits = trained, windows, limits
         self._protocol = protocol or Protocol()
         self._network = trained.on(torch.device(device))
-        self._decoder = DecodeProcess()
 
     def __enter__(self) -> Predictor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._decoder.close()
+
+    __del__ = __exit__  # where there is no ``with``
 
     def predict(self, uri: str) -> VideoPrediction:
         """Predict one video; VideoDecodeError if it cannot be decoded, or exceeds the limits."""
@@ -160,6 +162,16 @@ def load_described(uri: str, config_file: str | None) -> TrainedNetwork:
     config = load_config(config_file)
     there = exists(config.manifest_uri)
     return load_trained(uri, config, read_videos(config).class_names if there else ())
+
+
+def load_student(
+    uri: str, config: str | None = None, *, windows: Windows | None = None, device: str = "cpu"
+) -> Predictor:
+    """Load a trained network, a student or a teacher, to ``predict`` videos.
+
+    ``config`` is the YAML file of an experiment, for weights that do not say how they were trained.
+    """
+    return Predictor(load_described(uri, config), windows=windows, device=device)
 
 
 def plan_looks(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import pipeline
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
 from pipeline.dataset.manifest import read_manifest
@@ -59,7 +60,9 @@ def results(config: ExperimentConfig, path: Path, private_ray: str) -> dict[str,
 
 
 def test_the_store_holds_every_wanted_view(config: ExperimentConfig, results: Any) -> None:
-    grid = open_store(config.store_uri).read_all()
+    store = pipeline.open_store(config)  # held against the manifest
+    assert store.root_digest == open_store(config.store_uri).root_digest
+    grid = store.read_all()
     train = [record.split == "train" for record in read_manifest(config.manifest_uri).records]
     for row, is_train in enumerate(train):
         assert grid.status[row].tolist() == ([1, 1, 0] if is_train else [0, 0, 1])
