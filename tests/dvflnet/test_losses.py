@@ -71,26 +71,6 @@ def test_gradients_are_those_of_finite_differences(kind, standardise):
     assert (rows_of(student, teacher, **settings) > 1e-3).all()
 
 
-@given(logits_pairs(), TEMPERATURES)
-def test_gradient_is_the_difference_of_probabilities(pair, temperature):
-    student, teacher = pair
-    student.requires_grad_()
-    loss = distill_loss(student, teacher, temperature=temperature)
-    (gradient,) = torch.autograd.grad(loss, student)
-    gap = F.softmax(student / temperature, dim=1) - F.softmax(teacher / temperature, dim=1)
-    expected = gap.detach() * temperature / len(student)
-    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-10)
-
-
-def test_gradient_at_high_temperature_does_not_depend_on_it():
-    student, teacher = torch.randn(2, 1, 5, dtype=torch.float64)
-    student.requires_grad_()
-    loss = distill_loss(student, teacher, temperature=1e4)
-    (gradient,) = torch.autograd.grad(loss, student)
-    gap = (student - student.mean()) - (teacher - teacher.mean())
-    torch.testing.assert_close(gradient, gap.detach() / 5, rtol=1e-3, atol=1e-4)
-
-
 def test_the_student_must_cover_what_the_teacher_holds_possible():
     two_peaks = torch.tensor([[4.0, 4.0, -4.0]])
     one_peak, flat = torch.tensor([[8.0, -4.0, -4.0]]), torch.zeros(1, 3)
@@ -182,20 +162,6 @@ def test_dist_is_one_minus_the_correlations(pair):
     torch.testing.assert_close(rows_of(*pair, kind="dist"), expected, rtol=1e-6, atol=1e-6)
 
 
-@given(calm_pairs(), st.floats(0.1, 1.0))
-def test_dist_is_blind_to_an_affine_change_of_probabilities(pair, scale):
-    """Of one clip any; of a batch one that is the same for all clips, here towards uniform."""
-    student, teacher = pair
-    fainter = (scale * F.softmax(teacher, 1) + (1 - scale) / teacher.shape[1]).log()
-    settings = {"kind": "dist", "temperature": 1.0}
-    torch.testing.assert_close(
-        rows_of(student, fainter, **settings),
-        rows_of(student, teacher, **settings),
-        rtol=1e-6,
-        atol=1e-6,
-    )
-
-
 @pytest.mark.parametrize("kind", ROWWISE)
 @given(logits_pairs())
 def test_a_row_has_its_loss_in_any_company(kind, pair):
@@ -225,21 +191,6 @@ def test_types_are_widened_never_narrowed(student_dtype, teacher_dtype, loss_dty
     parts.loss.backward()
     assert parts.loss.dtype == parts.distill_loss.dtype == loss_dtype
     assert student.grad.dtype == student_dtype
-
-
-@given(logits_pairs())
-def test_published_loss_is_not_zero_at_equality_and_rewards_being_sure(pair):
-    teacher = pair[0].clamp(-5.0, 5.0)
-    settings = {"kind": "published", "temperature": 1.0}
-    equal = rows_of(teacher, teacher, **settings)
-    sure = 1000.0 * F.one_hot(teacher.argmax(1), teacher.shape[1]).double()
-    assert equal.max() < 0.0
-    assert (rows_of(sure, teacher, **settings) <= equal).all()
-
-
-def test_published_loss_breaks_on_wide_gaps():
-    teacher = torch.tensor([[0.0, 200.0]])
-    assert rows_of(torch.zeros(1, 2), teacher, temperature=1.0, kind="published").isnan()
 
 
 @given(logits_pairs(), st.sampled_from([0.0, 0.1, 0.5]))
@@ -318,34 +269,19 @@ def test_clips_without_a_label_have_weight_one(kind):
             )
 
 
-def test_weight_zero_only_logs_the_teacher():
+@pytest.mark.parametrize("teacher", [torch.ones(2, 5), torch.full((2, 5), math.nan), None])
+def test_weight_zero_only_logs_the_teacher_and_needs_none(teacher):
     student = torch.randn(2, 5, requires_grad=True)
-    teacher = torch.randn(2, 5)
-    labels = torch.tensor([1, 2])
-    parts = weighted_loss(student, teacher, labels, **SETTINGS | {"distill_weight": 0.0})
-    assert parts.loss is parts.label_loss
-    assert parts.distill_loss == distill_loss(student, teacher, temperature=10.0)
-    assert not parts.distill_loss.requires_grad
-
-
-def test_weight_zero_is_safe_from_a_broken_teacher():
-    student = torch.randn(2, 5, requires_grad=True)
-    teacher = torch.full((2, 5), float("nan"))
     parts = weighted_loss(
-        student, teacher, torch.tensor([1, 2]), **SETTINGS | {"distill_weight": 0.0}
+        student, teacher, torch.tensor([1, 2]), **SETTINGS | {"distill_weight": 0}
     )
     parts.loss.backward()
-    assert parts.distill_loss.isnan()
-    assert parts.loss.isfinite()
-    assert student.grad.isfinite().all()
-
-
-def test_weight_zero_needs_no_teacher():
-    parts = weighted_loss(
-        torch.randn(2, 5), None, torch.tensor([1, 2]), **SETTINGS | {"distill_weight": 0.0}
-    )
-    assert parts.distill_loss == 0.0
+    none = torch.tensor(0.0)
+    logged = none if teacher is None else distill_loss(student, teacher, temperature=10.0)
+    torch.testing.assert_close(parts.distill_loss, logged, equal_nan=True)
+    assert not parts.distill_loss.requires_grad
     assert parts.loss == parts.label_loss
+    assert student.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
