@@ -127,15 +127,18 @@ def programs(tmp_path_factory):
     """A good network as files, and some that cannot be used."""
     folder, clips = tmp_path_factory.mktemp("programs"), torch.zeros(2, 4, 3, 32, 32)
     network = Taking(odd_networks.good(2, 4)).eval()
-    open_batch = {"clips": {0: torch.export.Dim("batch", min=1)}}
-    for name, shapes in (("good", open_batch), ("split", open_batch), ("fixed", None)):
+
+    def write(name, shapes):
         exported = torch.export.export(network, (clips,), dynamic_shapes=shapes)
         torch.export.save(exported, folder / f"{name}.pt2")
-        settings = {"dynamo": True, "dynamic_shapes": shapes, "verbose": False}
-        settings["external_data"] = name == "split"
-        for file, taken in ((name, "clips"), ("other", "x")):
-            path = folder / f"{file}.onnx"
-            torch.onnx.export(network, (clips,), path, input_names=[taken], **settings)
+        program = torch.onnx.export(exported, input_names=["clips"], verbose=False)
+        program.save(folder / f"{name}.onnx")
+        return exported, program
+
+    write("fixed", None)
+    exported, program = write("good", {"clips": {0: torch.export.Dim("batch", min=1)}})
+    program.save(folder / "split.onnx", external_data=True)
+    torch.onnx.export(exported, input_names=["x"], verbose=False).save(folder / "other.onnx")
     return folder
 
 
