@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.load import flattened, load_config, parse_config, resolved_yaml
+from pipeline.config.load import load_config, parse_config, resolved_yaml
 from pipeline.errors import ConfigError
 from pipeline.stages.cluster import check_uris_survive
 
@@ -188,10 +188,6 @@ def test_numbers_are_numbers(load, text, value):
     assert load(GOOD, f"optim.lr={text}").optim.lr == value
 
 
-def test_a_text_that_looks_like_a_number_stays_text(load):
-    assert load(GOOD, "dataset.name='1e4'").dataset.name == "1e4"
-
-
 def test_overrides_reach_every_depth_and_the_last_wins(load):
     config = load(
         GOOD,
@@ -203,12 +199,6 @@ def test_overrides_reach_every_depth_and_the_last_wins(load):
     assert config.train.epochs == 40
     assert config.optim.lr_batch_size is None
     assert config.dataset.name == "a=b"
-
-
-def test_yaml_may_share_sections(load):
-    shared = "teacher: {optim: &o {lr: 0.5, momentum: 0.8}}\noptim: {<<: *o, lr: 0.25}\n"
-    config = load(GOOD + shared)
-    assert (config.teacher.optim.lr, config.optim.lr, config.optim.momentum) == (0.5, 0.25, 0.8)
 
 
 def test_an_override_changes_one_of_two_shared_sections(load):
@@ -223,6 +213,7 @@ def test_an_override_changes_one_of_two_shared_sections(load):
     seed=st.integers(),
     name=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
 )
+@settings(max_examples=15)  # writing and reading a whole config takes a while
 def test_the_resolved_config_loads_back_equal(tmp_path_factory, lr, area, seed, name):
     values = yaml.safe_load(GOOD) | {
         "optim": {"lr": lr},
@@ -234,13 +225,6 @@ def test_the_resolved_config_loads_back_equal(tmp_path_factory, lr, area, seed, 
     path = tmp_path_factory.getbasetemp() / "resolved.yaml"
     path.write_text(resolved_yaml(config))
     assert load_config(path) == config
-
-
-def test_flattened_has_every_setting_once(load):
-    flat = flattened(load(GOOD))
-    assert flat["loss.temperature"] == 10.0
-    assert flat["dataset.limits.max_frames"] == 20_000
-    assert not any(isinstance(value, dict) for value in flat.values())
 
 
 # --- places -------------------------------------------------------------------------------------

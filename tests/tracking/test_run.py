@@ -47,7 +47,7 @@ def unfinished(uri: str) -> bool:
     return is_unfinished(config_for(uri), stage="train_student", key="5e1f")
 
 
-def test_a_run_says_what_was_done(uri: str) -> None:
+def test_a_run_says_what_was_done(uri: str, database: Path) -> None:
     with opened(uri, {"cache.key": "77ab"}) as run:
         run.log_metrics(1, {"train/loss": 2.0})
         run.log_summary({"best/top1": 0.5})
@@ -69,6 +69,8 @@ def test_a_run_says_what_was_done(uri: str) -> None:
     assert load_config(artifacts / "config/resolved.yaml") == config_for(uri)
     assert (artifacts / "val/confusion.png").read_bytes().startswith(b"\x89PNG")
     assert (artifacts / "val/per_class.csv").read_text() == "class,top1\n"
+    assert artifacts.is_relative_to(database.parent)  # and no folder beside it, whatever its name
+    assert list(database.parent.parent.iterdir()) == [database.parent]
     page = f"http://127.0.0.1:5000/#/experiments/1/runs/{run.run_id}"
     assert run.link == f"{page}?workflowType=machine_learning"
     assert find_runs(uri, EXPERIMENT, f"dataset.digest = '{'ab' * 8}'")  # the students of a store
