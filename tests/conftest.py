@@ -95,19 +95,9 @@ def write_video(
 ) -> Path:
     """Encode a video; the suffix of ``path`` decides the container.
 
-    Args:
-        path: of the file, whose folder is made if missing.
-        num_frames: to write.
-        width: of the upright picture.
-        height: of the upright picture.
-        codec: encoder of libav.
-        pix_fmt: of the stored picture.
-        frame_rate: in frames a second.
-        first_number: what the bar code of the first frame says.
-        milliseconds: presentation time of every frame, instead of a constant rate.
-        quarter_turns: clockwise turns that a player has to make, as phones write them; only mp4.
-        options: of the encoder.
-        container: options of the container.
+    Width and height are those of the upright picture. ``first_number`` is what the bar code of the
+    first frame says; ``milliseconds`` are the presentation times of all frames, instead of a
+    constant rate; ``quarter_turns`` are clockwise turns that a player has to make, only in mp4.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored_width, stored_height = (width, height) if quarter_turns % 2 == 0 else (height, width)

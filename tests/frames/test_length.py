@@ -102,7 +102,9 @@ def test_a_whole_video_has_no_notes(name, video_at, make_record):
 @pytest.mark.parametrize("kept", [0.4, 0.6, 0.9])
 @pytest.mark.parametrize("name", DECLARING)
 def test_a_truncated_video_is_held_to_what_it_declares(name, kept, video_at, tmp_path, make_record):
-    with pytest.raises(VideoDecodeError, match=r"ends at [\d.]+ s of the 3\.\d+ s") as caught:
+    with pytest.raises(
+        VideoDecodeError, match=r": ends at [\d.]+ s of the 3\.\d+ s that it"
+    ) as caught:
         probe_video(make_record(cut(video_at(name), kept, tmp_path)), LIMITS)
     assert caught.value.status == Status.UNREADABLE
     facts = pickle.loads(pickle.dumps(caught.value)).facts
@@ -129,11 +131,6 @@ def test_truncation_without_a_declared_length_stays_a_note(name, video_at, tmp_p
     record = probe_video(make_record(path), LIMITS)
     assert record.num_frames < 36
     assert "length_not_declared" in record.notes.split(",")
-
-
-def test_the_message_says_where_it_ends_and_what_was_declared(video_at, tmp_path, make_record):
-    with pytest.raises(VideoDecodeError, match=r": ends at 1\.67 s of the 3\.0 s that it declares"):
-        probe_video(make_record(cut(video_at("a.webm"), 0.6, tmp_path)), LIMITS)
 
 
 # --- sound ----------------------------------------------------------------------------------------

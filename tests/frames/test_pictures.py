@@ -53,14 +53,6 @@ def test_all_orientations(way, tmp_path, make_video, make_record):
         assert np.array_equal(frame, turned(stored[index]))
 
 
-def test_turned_videos_come_upright(tmp_path, make_video, make_record, read_number, draw_picture):
-    path = make_video(tmp_path / "t.mp4", 6, codec="libx264", quarter_turns=1)
-    record = probe_video(make_record(path), LIMITS)
-    for index, frame in frames_of(record, range(6), LIMITS):
-        assert read_number(frame) == index
-        assert np.abs(frame.astype(int) - draw_picture(index, 64, 48)).mean() < 12
-
-
 def test_the_orientation_of_a_jpeg(tmp_path, make_video, make_record):
     """In EXIF, for which PyAV's list of side data has no name: the turn is still known."""
     tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x112, 3, 1, 6, 0, 0)

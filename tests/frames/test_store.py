@@ -26,7 +26,7 @@ from pipeline.errors import (
 )
 from pipeline.frames import prepared, store, video
 from pipeline.frames.pictures import resized
-from pipeline.frames.prepared import mapped_jpegs, split_batch_uri
+from pipeline.frames.prepared import split_batch_uri
 from pipeline.frames.source import frames_of, read_source
 from pipeline.frames.store import frames_identity, open_frame_store, plan_frame_store
 from pipeline.storage.locks import JOB_VARIABLE
@@ -70,26 +70,17 @@ def test_the_prepared_manifest_is_that_of_the_videos_but_for_the_frames(example,
     assert prepared.digest != example.videos.digest
 
 
-def test_bad_videos_keep_their_row(example, sealed_root):
-    bad = open_frame_store(str(sealed_root)).manifest.records[3]
-    assert bad.status == Status.NOT_FOUND
-    assert not bad.prepared
-
-
 def test_every_candidate_is_the_frame_it_says(example, sealed_root, read_number):
     store = open_frame_store(str(sealed_root))
     original, record = example.videos.records[0], store.manifest.records[0]
     indices = example.prepared(0).frame_indices
     expected = dict(video.frames_of(original, indices, LIMITS))
-    for index, frame in frames_of(record, range(12), LIMITS):
+    found = list(frames_of(record, [7, 2, 7, *range(12)], LIMITS))
+    assert [index for index, _ in found] == list(range(12))  # each once, in increasing order
+    for index, frame in found:
         assert read_number(frame) == indices[index]
         difference = frame.astype(int) - resized(expected[indices[index]], 32, 48)
         assert np.abs(difference).mean() < 4
-
-
-def test_frames_come_once_and_in_increasing_order(sealed_root):
-    found = [index for index, _ in frames_of(first_record(sealed_root), [7, 2, 7, 0], LIMITS)]
-    assert found == [0, 2, 7]
 
 
 def test_a_moved_store_is_the_same_store(sealed_root, tmp_path):
@@ -171,11 +162,6 @@ def test_frames_of_other_videos_are_refused(example, sealed_root):
         open_frame_store(str(sealed_root)).check_identity(frames_identity(example.config(), videos))
 
 
-def test_a_unit_with_other_videos_is_refused(example, tmp_path):
-    with pytest.raises(ValueError, match="unit 0 has 2 videos, not 1"):
-        store.write_fragment(str(tmp_path), example.spec, 0, [example.prepared(0)])
-
-
 def test_a_fragment_from_before_there_were_notes_is_refused_by_name(example, tmp_path):
     root = str(tmp_path)
     example.write_unit(root, 0)
@@ -208,23 +194,15 @@ def test_a_changed_jpeg_is_found_by_the_next_job_or_where_its_video_is_verified(
     monkeypatch.setenv(JOB_VARIABLE, "first")
     read(record, verify=False)
     flip_a_byte(path)
-    read(record, verify=False)  # this job has verified the file already
+    read(record, verify=False)  # this job has verified the file already, for all its processes
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert len(pool.apply(read, (record,), {"verify": False})) == 12
     with pytest.raises(VideoDecodeError, match="prepare the frames again") as caught:
         read(record)
     assert caught.value.status == Status.CHANGED
     monkeypatch.setenv(JOB_VARIABLE, "next")
     with pytest.raises(StoreCorrupt, match=f"{path} is damaged"):
         read(record, verify=False)
-
-
-def test_processes_of_one_job_verify_a_file_once(sealed_root, tmp_path, monkeypatch):
-    monkeypatch.setenv(JOB_VARIABLE, "one job")
-    root, path = damaged(sealed_root, tmp_path)
-    record = first_record(root)
-    read(record)
-    flip_a_byte(path)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert len(pool.apply(read, (record,), {"verify": False})) == 12
 
 
 def flip_a_byte(path: Path) -> None:
@@ -242,14 +220,6 @@ def test_a_missing_file_is_no_source(sealed_root, tmp_path):
     assert caught.value.status == Status.NOT_FOUND
 
 
-def test_a_file_of_something_else_is_no_source(tmp_path):
-    path = tmp_path / FIRST_FILE
-    with pa.ipc.new_file(path, pa.schema([("a", pa.int32())])) as sink:
-        sink.write_batch(pa.record_batch({"a": pa.array([1], pa.int32())}))
-    with pytest.raises(ValueError, match="other columns"):
-        mapped_jpegs(path, 0)
-
-
 def test_a_wanted_frame_that_is_not_there_is_an_error(sealed_root):
     record = first_record(sealed_root)
     with pytest.raises(VideoDecodeError) as caught:
@@ -263,13 +233,5 @@ def test_a_machine_that_can_make_no_lock_is_no_bad_video(sealed_root, tmp_path, 
     (tmp_path / "mirrors").touch()  # a file, below which there can be no folder
     monkeypatch.setattr(prepared, "MIRRORS", tmp_path / "mirrors")
     monkeypatch.setenv(JOB_VARIABLE, "another job")
-    with pytest.raises(StorageUnavailable, match=r"mirrors.* cannot be written"):
+    with pytest.raises(StorageUnavailable, match=r"mirrors.*TMPDIR.* cannot be written"):
         read(first_record(sealed_root))
-
-
-@pytest.mark.parametrize("name", ["manifest.parquet", "identity.json"])
-def test_a_damaged_manifest_or_identity_is_refused(sealed_root, tmp_path, name):
-    root, path = damaged(sealed_root, tmp_path, name)
-    path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(StoreCorrupt):
-        open_frame_store(str(root))

@@ -43,8 +43,6 @@ KINDS = {
 # The name of a codec, and not that of who codes.
 CODECS = {"libx264": "h264", "libx265": "hevc", "libvpx-vp9": "vp9"}
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
-
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
@@ -81,38 +79,25 @@ def status_of(record: VideoRecord, limits: VideoLimits = LIMITS) -> Status:
 # --- good files ---------------------------------------------------------------------------------
 
 
-@every_kind
-def test_probe_fills_in_the_facts(kind, video_of):
+@pytest.mark.parametrize("kind", KINDS)
+def test_facts_and_frames_of_every_kind(kind, video_of, read_number):
     record, (_, wanted) = video_of(kind), KINDS[kind]
-    assert record.num_frames == 24
+    assert (record.num_frames, record.rotation, record.notes) == (24, 0, "")
     assert (record.width, record.height) == (wanted.get("width", 64), wanted.get("height", 48))
-    assert record.rotation == 0
-    assert record.notes == ""
     assert record.codec == CODECS.get(wanted["codec"], wanted["codec"])
     assert record.num_bytes == Path(record.uri).stat().st_size
     if "milliseconds" not in wanted:
         assert record.frame_rate == pytest.approx(25, rel=0.05)
-
-
-@every_kind
-def test_every_frame_says_its_own_number(kind, video_of, read_number):
-    record = video_of(kind)
-    frames = list(frames_of(record, range(record.num_frames), LIMITS))
-    assert [index for index, _ in frames] == list(range(24))
-    assert [read_number(frame) for _, frame in frames] == list(range(24))
-
-
-@every_kind
-def test_wanted_frames_equal_those_of_a_whole_decode(kind, video_of):
-    record = video_of(kind)
     with av.open(record.uri) as container:
-        shallow = KINDS[kind][1].get("pix_fmt", "yuv420p").removesuffix("10le")
+        shallow = wanted.get("pix_fmt", "yuv420p").removesuffix("10le")
         decoded = [frame.reformat(format=shallow) for frame in container.decode(video=0)]
-    whole = [frame.to_ndarray(format="rgb24") for frame in decoded]
-    wanted = [23, 4, 11, 4, 17, 0]
-    for index, frame in frames_of(record, wanted, LIMITS):
-        assert frame.dtype == np.uint8
-        assert np.array_equal(frame, whole[index])
+    for indices in (range(24), [23, 4, 11, 4, 17, 0]):
+        frames = list(frames_of(record, indices, LIMITS))
+        assert [index for index, _ in frames] == sorted(set(indices))
+        for index, frame in frames:
+            assert read_number(frame) == index
+            assert frame.dtype == np.uint8
+            assert np.array_equal(frame, decoded[index].to_ndarray(format="rgb24"))
 
 
 def test_hidden_frames_before_a_cut_do_not_count(tmp_path, make_video, make_record, read_number):
