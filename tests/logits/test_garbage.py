@@ -95,8 +95,6 @@ def test_journals_of_sealed_stores_go_if_that_is_asked_for(local_root):
     records, policy = SMALL.manifest.records, SMALL.config.views
     assert not examine(open_store(local_root), records, policy).findings
     assert cache(local_root, GROWN).seal.root_digest
-    fresh = os.stat(Path(local_root, "seal.json")).st_mtime - 1
-    assert find_garbage(local_root, written_before=fresh, journals=True) == []
 
 
 def test_a_second_writer_has_time_to_end_with_the_journal_of_a_sealed_store(local_root):
@@ -124,17 +122,6 @@ def test_a_folder_that_is_no_store_is_left_alone(root, tmp_path):
     config = SMALL.config.model_copy(update={"artefacts": str(tmp_path / "elsewhere")})
     with pytest.raises(StoreIncomplete, match=r"neither a logit store at .*elsewhere/store nor"):
         run_gc(config, delete=True, min_age_hours=0, journals=False)
-
-
-def test_beside_a_writer_nothing_is_lost(local_root):
-    """After every single step of a writer, with no regard for age."""
-    teacher = Teacher()
-    cache(local_root, SMALL)
-    job = Writer(local_root, GROWN, teacher)
-    for _ in job.steps():
-        assert collect(local_root) == []
-    assert set(teacher.forwards.values()) == {1}
-    open_store(job.home).verify()
 
 
 def test_gc_with_a_wrong_clock_loses_nothing(tmp_path):

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import FingerprintMismatch, Status, StoreIncomplete
-from pipeline.logits.generations import VIDEOS_NAME, find_generation, list_generations
-from pipeline.logits.mirror import open_mirror
+from pipeline.logits.generations import VIDEOS_NAME, list_generations
 from pipeline.logits.store import open_store
 from pipeline.storage.sealed.store import finished_units, read_verified
 from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
@@ -63,18 +62,6 @@ def test_exactly_the_missing_cells_are_run(root, small, grown, tmp_path):
     assert {entry: read_verified(root, entry) for entry in before.seal.files} == content
     assert open_store(root).root_digest == before.seal.root_digest
     assert after.seal == cache(str(tmp_path / "once"), grown).seal
-
-
-def test_a_config_names_its_generation_for_ever(root, grown, small, tmp_path):
-    first, second = cache(root, small), cache(root, grown)
-    for plan, job in ((small, first), (grown, second)):
-        home = find_generation(root, plan.spec.identity)
-        assert open_mirror(home, tmp_path).root_digest == job.seal.root_digest
-        teacher = Teacher()
-        assert cache(root, plan, teacher).seal == job.seal
-        assert not teacher.forwards
-    with pytest.raises(FingerprintMismatch, match=r"views\.num_views: store 1, config 4"):
-        find_generation(root, replace(small, num_views=4).spec.identity)
 
 
 def test_the_journal_of_a_store_that_was_never_sealed_is_inherited(root, small, grown):

@@ -18,8 +18,8 @@ from pipeline.errors import FingerprintMismatch, Status, StoreCorrupt, StoreInco
 from pipeline.logits import store
 from pipeline.logits.cells import bad_logits, centre
 from pipeline.logits.generations import find_generation
-from pipeline.logits.shards import encode_shard, shard_names
-from pipeline.logits.spec import EVALUATION_VIEW, build_identity
+from pipeline.logits.shards import shard_names
+from pipeline.logits.spec import build_identity
 from pipeline.logits.store import open_store
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 from pipeline.storage.sealed.store import finished_units, open_for_writing
@@ -87,14 +87,6 @@ def test_seal_refuses_missing_shards_and_other_files(example, root):
         store.seal_logits(root, example.spec, entries, provenance={})
 
 
-def test_part_of_a_shard_is_refused(example, root):
-    example.write_store(root)
-    grid = open_store(root).read_shard(0)
-    arrays = {name: value[:-1] for name, value in vars(grid).items()}
-    with pytest.raises(ValueError, match="shard 0 has 12 rows, not 11"):
-        encode_shard(example.spec, 0, type(grid)(**arrays))
-
-
 def test_another_identity_is_refused_by_name(example, root):
     example.write_store(root)
     config = replace(example, num_views=2, seed=9).config
@@ -130,12 +122,6 @@ def test_files_that_are_not_ours_are_ignored(example, root):
     assert open_store(root).root_digest == seal.root_digest
     open_store(root).verify()
     assert len(open_store(root).read_all()) == len(example.manifest.records)
-
-
-def test_unknown_view_and_views_axis(example):
-    assert example.spec.slots([2, EVALUATION_VIEW, 0]).tolist() == [2, 3, 0]
-    with pytest.raises(StoreIncomplete, match=r"not \[3, 7\]"):
-        example.spec.slots([0, 7, 3])
 
 
 def test_plain_zarr_or_pandas_reads_it(sealed):
