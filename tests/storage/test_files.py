@@ -22,9 +22,7 @@ from pipeline.storage.files import (
     list_tree,
     local_copy,
     read_bytes,
-    read_json,
     read_record,
-    readable_json,
     size_bytes,
     write_bytes,
     write_json,
@@ -84,13 +82,6 @@ def test_a_full_disk_is_named_and_leaves_nothing(publish, tmp_path):
     publish(path, bytes(10_000))
 
 
-def test_empty_content_is_content(root):
-    uri = join_uri(root, "empty")
-    assert create_bytes(uri, b"")
-    assert not create_bytes(uri, b"x")
-    assert read_bytes(uri) == b""
-
-
 def test_missing_files_say_so(root):
     for read in (read_bytes, size_bytes):
         with pytest.raises(FileNotFoundError):
@@ -107,13 +98,6 @@ def test_names_are_sorted_and_only_those_directly_below(root):
     assert list_names(join_uri(root, "none")) == []
     write_bytes(join_uri(root, "d"), b"x")  # listings are fresh
     assert list_names(root) == ["a", "b", "c", "d", "ä"]
-
-
-def test_json_there_and_back(root):
-    value = {"b": [1, 2.5, None], "a": "ü"}
-    write_json(join_uri(root, "v.json"), value)
-    assert read_json(join_uri(root, "v.json")) == value
-    assert readable_json(value).startswith(b'{\n  "a"')
 
 
 def test_a_record_holds_a_digest_of_itself(root):
@@ -140,13 +124,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(publish, tmp_path):
         publish(uri, "text is not bytes")
     assert read_bytes(uri) == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
-
-
-def test_a_folder_in_the_way_leaves_nothing_else(tmp_path):
-    (tmp_path / "taken" / "inner").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
-        write_bytes(str(tmp_path / "taken"), b"x")
-    assert os.listdir(tmp_path) == ["taken"]
 
 
 def test_of_many_creators_one_wins(tmp_path):
