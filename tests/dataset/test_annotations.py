@@ -64,22 +64,51 @@ def test_ucf101_with_crlf_and_the_official_class_order(tmp_path):
     assert not found(report_of(annotated), "group in two splits")
 
 
-@pytest.fixture(scope="module")
-def all_of_ucf101(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("ucf101")
-    make_videos(root, ucf_paths(FULL_LISTS / "ucf101"))  # the videos of all splits are the same
-    return root
+LEAK, SHARED = "val video of a group in train", "group in two splits"
 
 
 @needs_full_lists
 @pytest.mark.parametrize(
-    ("number", "num_train", "num_val"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)]
+    ("layout", "paths", "folder", "num_classes", "num_videos", "finding", "num_found", "more"),
+    [
+        ("ucf101", ucf_paths, "ucf101", 101, (9537, 3783), SHARED, 0, {"split_number": 1}),
+        ("ucf101", ucf_paths, "ucf101", 101, (9586, 3734), SHARED, 0, {"split_number": 2}),
+        ("ucf101", ucf_paths, "ucf101", 101, (9624, 3696), SHARED, 0, {"split_number": 3}),
+        # Clips of a film are kept together in a class, and not across classes.
+        ("hmdb51", hmdb_paths, "hmdb51", 51, (3570, 1530), SHARED, 133, {}),
+        (
+            "path_label_csv",
+            csv_paths,
+            "dvflnet-repo",
+            50,
+            (5360, 1321),
+            LEAK,
+            88,
+            {"name": "ucf50"},
+        ),
+        (
+            "path_label_csv",
+            csv_paths,
+            "dvflnet-repo",
+            101,
+            (10690, 2630),
+            LEAK,
+            223,
+            {"name": "ucf101"},
+        ),
+    ],
 )
-def test_full_ucf101(all_of_ucf101, number, num_train, num_val):
-    annotated = read("ucf101", all_of_ucf101, FULL_LISTS / "ucf101", 101, split_number=number)
-    assert counts(annotated) == {"train": num_train, "val": num_val}
-    assert all(record.good for record in annotated.records)
-    assert not any(finding.found for finding in report_of(annotated).findings)
+def test_full_lists(
+    tmp_path, layout, paths, folder, num_classes, num_videos, finding, num_found, more
+):
+    lists = FULL_LISTS / folder
+    make_videos(tmp_path, paths(lists, *more.values()))
+    annotated = read(layout, tmp_path, lists, num_classes, **more)
+    assert counts(annotated) == dict(zip(("train", "val"), num_videos, strict=True))
+    assert all(record.good and record.group for record in annotated.records)
+    report = report_of(annotated)
+    assert len(found(report, finding)) == num_found
+    assert num_found or not any(finding.found for finding in report.findings)
 
 
 def test_converted_videos_are_found_and_that_is_said(tmp_path):
@@ -136,16 +165,6 @@ def test_hmdb51_with_codes_and_trailing_blanks(tmp_path):
     assert groups["climb_stairs/BATMAN_BEGINS_climb_stairs_f_cm_np1_ba_bad_15"] == "BATMAN_BEGINS"
 
 
-@needs_full_lists
-def test_full_hmdb51(tmp_path):
-    make_videos(tmp_path, hmdb_paths(FULL_LISTS / "hmdb51"))
-    annotated = read("hmdb51", tmp_path, FULL_LISTS / "hmdb51", 51)
-    assert counts(annotated) == {"train": 3570, "val": 1530}
-    assert all(record.good and record.group for record in annotated.records)
-    # Clips of a film are kept together in a class, and not across classes.
-    assert len(found(report_of(annotated), "group in two splits")) == 133
-
-
 # --- path,label lists ---------------------------------------------------------------------------
 
 
@@ -172,19 +191,6 @@ def test_labels_that_are_too_large(tmp_path):
     assert found(report, "class without good val videos") == ("A", "B")
 
 
-@needs_full_lists
-@pytest.mark.parametrize(
-    ("name", "num_classes", "num_train", "num_val", "num_leaked"),
-    [("ucf50", 50, 5360, 1321, 88), ("ucf101", 101, 10690, 2630, 223)],
-)
-def test_full_published_lists(tmp_path, name, num_classes, num_train, num_val, num_leaked):
-    lists = FULL_LISTS / "dvflnet-repo"
-    make_videos(tmp_path, csv_paths(lists, name))
-    annotated = read("path_label_csv", tmp_path, lists, num_classes, name=name)
-    assert counts(annotated) == {"train": num_train, "val": num_val}
-    assert len(found(report_of(annotated), "val video of a group in train")) == num_leaked
-
-
 def test_folder_with_two_labels_is_reported(tmp_path):
     lists = make_lists(
         tmp_path / "lists", train_csv="A/a.avi,0\nA/b.avi,0\nA/c.avi,1\nB/d.avi,1\n", val_csv=""
@@ -195,13 +201,6 @@ def test_folder_with_two_labels_is_reported(tmp_path):
     assert found(report_of(annotated), "class folder with another label") == (
         "A has label 1 of B (1 videos)",
     )
-
-
-def test_ambiguous_lists_are_refused(tmp_path):
-    lists = make_lists(tmp_path, train_csv="", val_csv="")
-    (lists / "other_train.csv").touch()
-    with pytest.raises(DatasetError, match=r"needs one train\.csv or demo_train\.csv; there is"):
-        read("path_label_csv", tmp_path, lists, 1)
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,6 @@ def test_a_column_of_groups_of_kinetics(tmp_path):
     assert record.group == "T7"
 
 
-def test_empty_lists_with_a_rule_of_groups(tmp_path):
-    texts = {"classInd_txt": "1 A\n", "trainlist01_txt": "", "testlist01_txt": ""}
-    with pytest.raises(DatasetError, match="name no video"):
-        read("ucf101", tmp_path, make_lists(tmp_path / "lists", **texts), 1, groups="ucf")
-
-
 @pytest.mark.parametrize("groups", ["ufc", "ucf", r"_x(\d)"])
 def test_groups_that_no_video_has(tmp_path, groups):
     with pytest.raises(DatasetError, match=r"no video has such a group: the first one is a\.mp4"):
