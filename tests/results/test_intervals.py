@@ -115,13 +115,6 @@ def test_the_same_seed_gives_the_same_interval():
     assert over_videos(values, seed=3) != over_videos(values, seed=4)
 
 
-def test_blocks_change_nothing_but_memory(monkeypatch):
-    values = np.arange(50.0)
-    whole = over_videos(values)
-    monkeypatch.setattr("pipeline.results.intervals._BLOCK_CELLS", 700)
-    assert over_videos(values) == whole
-
-
 @pytest.mark.parametrize("values", [np.array([]), np.array([1.0, np.nan]), np.ones((2, 2))])
 def test_what_has_no_mean_is_refused(values):
     with pytest.raises(ValueError, match="finite values"):

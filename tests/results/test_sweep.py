@@ -90,11 +90,6 @@ def test_kinds_of_loss_are_varied_and_decide_nothing_without_distillation(
     assert "-" not in [text.get_text() for text in top1.texts]
 
 
-def test_every_trial_learns_from_the_one_store(plan: SweepPlan) -> None:
-    assert {trial.plan.root_digest for trial in plan.trials} == {plan.root_digest}
-    assert len({trial.name for trial in plan.trials}) == len(plan.trials)
-
-
 def test_a_trial_is_the_students_own_run(config: ExperimentConfig, plan: SweepPlan) -> None:
     settings = {"distill_weight": 0.5, "temperature": 4.0}
     by_hand = config.model_copy(
