@@ -29,11 +29,6 @@ def test_config_loads_and_loads_back_equal(path: Path, tmp_path: Path) -> None:
     assert load_config(resolved) == config
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_opens_with_how_to_run_it(path: Path) -> None:
-    assert path.read_text().startswith("#")
-
-
 def test_every_setting_is_read() -> None:
     sources = {*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").glob("*.py")} - {SCHEMA}
     read = {name for path in sources for name in attributes(ast.parse(path.read_text()))}
