@@ -39,6 +39,10 @@ class Recipe:
     def clip_num_frames(self) -> int:
         return self.num_frames // self.frame_stride
 
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:  # (T, H, W, 3)
+        return self.clip_num_frames, self.side, self.side, 3
+
     def view(self, record: VideoRecord, epoch: int) -> View:
         index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)
         return build_view(self.policy, record, index, num_frames=self.num_frames)

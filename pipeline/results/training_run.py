@@ -156,6 +156,6 @@ def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
     recipe = plan.recipe
     run.log_model(
         ClipClassifier(network, motion_only=recipe.motion_only).eval(),
-        clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
+        clip_shape=recipe.clip_shape,
         metadata={"class_names": list(plan.manifest.class_names), "run": plan.name},
     )

@@ -261,7 +261,7 @@ def _register(plan: EvaluationPlan, network: TrainedNetwork, name: str) -> None:
     ) as run:
         run.log_model(
             ClipClassifier(network.network, motion_only=recipe.motion_only).eval(),
-            clip_shape=(recipe.clip_num_frames, recipe.side, recipe.side, 3),
+            clip_shape=recipe.clip_shape,
             metadata={"class_names": list(network.class_names), "run": network.name},
         )
     register_run(config, run.run_id, name)

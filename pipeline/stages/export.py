@@ -60,10 +60,6 @@ class ExportPlan:
     num_calibration_clips: int
 
     @property
-    def contract(self) -> contracts.Contract:
-        return contracts.Contract(self.trained)
-
-    @property
     def val_rows(self) -> list[int]:
         return self.manifest.rows_of("val")
 
@@ -83,7 +79,7 @@ class ExportPlan:
     def key(self) -> str:
         """Digest of everything that decides the files and their figures."""
         decisive = {
-            "contract": self.contract.metadata(),
+            "contract": contracts.contract_of(self.trained),
             "versions": self.versions,
             "calibration_clips": self.num_calibration_clips,
             "manifest": self.manifest.digest,
@@ -160,7 +156,7 @@ def run_export(plan: ExportPlan) -> dict[str, Any]:
 def _write(plan: ExportPlan, folder: Path) -> dict[str, Path]:
     """Write the files; return their paths by name, such as ``onnx int8``."""
     calibration_clips = np.concatenate(list(_clips(plan, plan.calibration_rows)))
-    material = contracts.build_material(plan.contract, calibration_clips)
+    material = contracts.build_material(plan.trained, calibration_clips)
     paths: dict[str, Path] = {}
     for name in plan.formats:
         print(f"writing {name}", flush=True)
@@ -203,7 +199,7 @@ def _measure(plan: ExportPlan, paths: Mapping[str, Path]) -> dict[str, Measured]
 
         logits = measured.logits_of(programs, counted())
     labels = torch.tensor([plan.manifest.records[row].label_number for row in rows])
-    reference, shape = logits[NETWORK], plan.contract.clip_shape
+    reference, shape = logits[NETWORK], plan.trained.recipe.clip_shape
     return {
         name: measured.measure(program, logits[name], reference, labels, shape)
         for name, program in programs.items()
@@ -232,13 +228,13 @@ def _publish(
         for content in [contents[path.name]]
     }
     text = measured.export_table(entries, found)
-    card = measured.model_card(plan.contract, _facts(plan, found[NETWORK]), text)
+    card = measured.model_card(plan.trained, _facts(plan, found[NETWORK]), text)
     contents[measured.MODEL_CARD] = card.encode()
     for file, content in contents.items():
         files.write_bytes(join_uri(plan.folder, file), content)
     result = {
         "name": plan.trained.name,
-        "contract": plan.contract.metadata(),
+        "contract": contracts.contract_of(plan.trained),
         "versions": plan.versions,
         "platform": platform.platform(),
         "num_val_videos": len(plan.val_rows),

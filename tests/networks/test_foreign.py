@@ -17,7 +17,7 @@ from pipeline.networks.teacher import TeacherPredictor, check_teacher, has_teach
 from pipeline.networks.trained import load_teacher, load_trained
 from pipeline.networks.weight_files import write_weights
 from pipeline.results.costs import count_costs, own_subjects
-from pipeline.results.export.contract import Contract, build_material
+from pipeline.results.export.contract import build_material
 from pipeline.training.plan import plan_teacher
 from pipeline.training.step import Training
 from tests import odd_networks
@@ -256,7 +256,7 @@ def test_a_weights_file_says_how_to_build_its_network(student, dataset, tmp_path
 def test_the_example_is_exported_and_counted(student) -> None:
     uri, config, network = student
     loaded = load_trained(uri)
-    material = build_material(Contract(loaded), np.zeros((1, 4, 32, 32, 3), np.uint8))
+    material = build_material(loaded, np.zeros((1, 4, 32, 32, 3), np.uint8))
     frames = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), np.uint8)
     with torch.inference_mode():
         expected = network(clips_of(frames))

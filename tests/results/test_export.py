@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, ExportMismatch, WeightsMismatch
 from pipeline.networks.trained import load_trained
 from pipeline.results.costs import Latency, measure_latency
 from pipeline.results.export import contract, executorch, onnx, pt2
-from pipeline.results.export.contract import Contract, check_formats
+from pipeline.results.export.contract import check_formats, contract_of
 from pipeline.results.export.measured import NETWORK, Measured
 from pipeline.results.prediction import Predictor, Windows
 from pipeline.stages.export import _check, plan_export, run_export
@@ -145,7 +145,7 @@ def test_files_explain_themselves_and_say_nothing_of_this_machine(each):
     for file, module in each.files.values():
         path, batch = Path(each.plan.folder, file), "1" if module is executorch else "batch"
         metadata = read_metadata(path)
-        assert {**metadata, **each.plan.contract.metadata(batch)} == metadata
+        assert {**metadata, **contract_of(each.plan.trained, batch)} == metadata
         assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
         assert metadata["input"].startswith(f"clip: uint8 ({batch}, 4, 32, 32, 3), RGB")
         assert "8 equal parts of the video, of which one in 2 is kept" in metadata["frames"]
@@ -235,10 +235,10 @@ def test_numbers_weights_and_classes_are_checked(config, weights, tmp_path):
 
 def test_contract_of_whole_pictures(weights):
     trained = load_trained(weights)
-    assert "centred square of 224/256" in Contract(trained).metadata()["picture"]
+    assert "centred square of 224/256" in contract_of(trained)["picture"]
     squashed = trained.recipe.policy.model_copy(update={"squash": True})
     whole = replace(trained, recipe=replace(trained.recipe, policy=squashed))
-    assert "whole picture" in Contract(whole).metadata()["picture"]
+    assert "whole picture" in contract_of(whole)["picture"]
 
 
 def test_latency_counts_calls():

@@ -29,61 +29,51 @@ PACKAGES: dict[Format, tuple[str, ...]] = {
 Program = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class Contract:
-    """Input and output of an exported student, in words that need none of this code."""
+def contract_of(trained: TrainedNetwork, batch: str = "batch") -> dict[str, str]:
+    """Return input and output of an exported student, in words that need none of this code.
 
-    trained: TrainedNetwork
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int, int]:  # (T, H, W, 3)
-        recipe = self.trained.recipe
-        return recipe.clip_num_frames, recipe.side, recipe.side, 3
-
-    def metadata(self, batch: str = "batch") -> dict[str, str]:
-        """Return text entries for a file; ``batch`` is "1" if it takes one clip at a time."""
-        trained, recipe = self.trained, self.trained.recipe
-        shape = ", ".join(map(str, (batch, *self.clip_shape)))
-        stride = recipe.frame_stride
-        kept = f", of which one in {stride} is kept, beginning with the first" if stride > 1 else ""
-        part, whole = EVALUATION_CROP
-        seen = f"the centred square of {part}/{whole} of the short side"
-        if recipe.policy.squash:
-            seen = "the whole picture, its aspect ignored"
-        return {
-            "name": trained.name,
-            "class_names": json.dumps(list(trained.class_names)),
-            "input": f"clip: uint8 ({shape}), RGB, 0 to 255, frames in the order of time; "
-            "normalisation is inside",
-            "output": f"logits: float32 ({batch}, {len(trained.class_names)}), before softmax, in "
-            "the order of class_names",
-            "frames": f"the middle frame of each of {recipe.num_frames} equal parts of the video"
-            f"{kept}",
-            "num_parts": str(recipe.num_frames),
-            "frame_stride": str(stride),
-            "picture": f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it "
-            "shrinks, bilinear where it grows",
-            "weights_digest": trained.digest,
-            "root_digest": trained.root_digest,
-        }
+    ``batch`` is "1" for a file that takes one clip at a time.
+    """
+    recipe, stride = trained.recipe, trained.recipe.frame_stride
+    shape = ", ".join(map(str, (batch, *recipe.clip_shape)))
+    kept = f", of which one in {stride} is kept, beginning with the first" if stride > 1 else ""
+    part, whole = EVALUATION_CROP
+    seen = f"the centred square of {part}/{whole} of the short side"
+    if recipe.policy.squash:
+        seen = "the whole picture, its aspect ignored"
+    return {
+        "name": trained.name,
+        "class_names": json.dumps(list(trained.class_names)),
+        "input": f"clip: uint8 ({shape}), RGB, 0 to 255, frames in the order of time; "
+        "normalisation is inside",
+        "output": f"logits: float32 ({batch}, {len(trained.class_names)}), before softmax, in "
+        "the order of class_names",
+        "frames": f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
+        "num_parts": str(recipe.num_frames),
+        "frame_stride": str(stride),
+        "picture": f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it "
+        "shrinks, bilinear where it grows",
+        "weights_digest": trained.digest,
+        "root_digest": trained.root_digest,
+    }
 
 
 @dataclass(frozen=True)
 class Material:
     """The source of the files of all formats."""
 
-    contract: Contract
+    trained: TrainedNetwork
     module: fx.GraphModule  # folded
     program: torch.export.ExportedProgram  # the same, traced
     clips: npt.NDArray[np.uint8]  # (N, T, H, W, 3), of train, to calibrate int8 with
 
 
-def build_material(contract: Contract, clips: npt.NDArray[np.uint8]) -> Material:
+def build_material(trained: TrainedNetwork, clips: npt.NDArray[np.uint8]) -> Material:
     """Trace a trained network and fold it."""
-    trained, shape = contract.trained, contract.clip_shape
+    shape = trained.recipe.clip_shape
     classifier = ClipClassifier(trained.network, motion_only=trained.recipe.motion_only).eval()
     module = folded(trace(classifier, shape))
-    return Material(contract, module, trace(module, shape), clips)
+    return Material(trained, module, trace(module, shape), clips)
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:

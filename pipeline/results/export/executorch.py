@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dvflnet.deployed import trace
-from pipeline.results.export.contract import Contract, Material, Program, as_program
+from pipeline.results.export.contract import Material, Program, as_program, contract_of
 
 _CONTRACT = "contract"  # a method of the file that returns it
 
@@ -29,20 +29,19 @@ def write_files(material: Material, folder: Path) -> dict[str, Path]:
     The contract, as JSON, is what the files' method ``contract`` returns.
     """
     path, int8_path = folder / "student.pte", folder / "student-int8.pte"
-    program = trace(material.module, material.contract.clip_shape, any_batch=False)
-    path.write_bytes(_lowered(program, material.contract))
-    int8_path.write_bytes(_lowered(_quantised(material), material.contract))
+    program = trace(material.module, material.trained.recipe.clip_shape, any_batch=False)
+    contract = json.dumps(contract_of(material.trained, "1"))
+    path.write_bytes(_lowered(program, contract))
+    int8_path.write_bytes(_lowered(_quantised(material), contract))
     return {"executorch float32": path, "executorch int8": int8_path}
 
 
-def _lowered(program: torch.export.ExportedProgram, contract: Contract) -> bytes:
+def _lowered(program: torch.export.ExportedProgram, contract: str) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     lowered = to_edge_transform_and_lower(
-        program,
-        partitioner=[XnnpackPartitioner()],
-        constant_methods={_CONTRACT: json.dumps(contract.metadata("1"))},
+        program, partitioner=[XnnpackPartitioner()], constant_methods={_CONTRACT: contract}
     )
     return bytes(lowered.to_executorch().buffer)
 
@@ -59,7 +58,7 @@ def _quantised(material: Material) -> torch.export.ExportedProgram:
     with torch.inference_mode():
         for clip in material.clips:
             watching(torch.from_numpy(clip[None]))
-    return trace(convert_pt2e(watching), material.contract.clip_shape, any_batch=False)
+    return trace(convert_pt2e(watching), material.trained.recipe.clip_shape, any_batch=False)
 
 
 def load(path: Path) -> Program:

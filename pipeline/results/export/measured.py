@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dvflnet.metrics import agreement, evaluate_logits
+from pipeline.networks.trained import TrainedNetwork
 from pipeline.results.costs import Latency, measure_latency
-from pipeline.results.export.contract import Contract, Program
+from pipeline.results.export.contract import Program, contract_of
 from pipeline.text_table import markdown_table
 
 NETWORK = "network"  # the row of the network itself, in PyTorch; the others are compared with it
@@ -76,10 +77,9 @@ def export_table(files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, 
     return markdown_table(header, lines, align="<<>")
 
 
-def model_card(contract: Contract, facts: Mapping[str, str], table: str) -> str:
+def model_card(trained: TrainedNetwork, facts: Mapping[str, str], table: str) -> str:
     """Write the card of an export, with facts about its data, lineage and quality by name."""
-    said = contract.metadata()
-    class_names = contract.trained.class_names
+    said, class_names = contract_of(trained), trained.class_names
     names = "\n".join(f"{label}. {name}" for label, name in enumerate(class_names))
     lineage = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     return f"""# {said["name"]}

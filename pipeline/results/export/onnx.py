@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.results.export.contract import Material, Program
+from pipeline.results.export.contract import Material, Program, contract_of
 
 QUANTISED = ("Conv", "Gemm", "MatMul")  # The rest costs little and stays in float32.
 
@@ -39,7 +39,7 @@ def write_files(material: Material, folder: Path) -> dict[str, Path]:
         )
     for node in exported.model.graph:
         node.metadata_props.clear()  # stack traces, which name source files of this machine
-    exported.model.metadata_props.update(material.contract.metadata())
+    exported.model.metadata_props.update(contract_of(material.trained))
     exported.save(str(path))
     _quantise(path, int8_path, material.clips)
     return {"onnx float32": path, "onnx int8": int8_path}

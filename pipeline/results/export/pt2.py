@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.results.export.contract import Material, Program, as_program
+from pipeline.results.export.contract import Material, Program, as_program, contract_of
 
 _CONTRACT = "contract.json"  # file inside the archive
 
@@ -18,7 +18,7 @@ _CONTRACT = "contract.json"  # file inside the archive
 def write_files(material: Material, folder: Path) -> dict[str, Path]:
     """Write the program, with its contract as an extra file inside; return its path by name."""
     path = folder / "student.pt2"
-    text = json.dumps(material.contract.metadata(), indent=2)
+    text = json.dumps(contract_of(material.trained), indent=2)
     torch.export.save(material.program, path, extra_files={_CONTRACT: text})
     return {"pt2 float32": path}
 
