@@ -8,24 +8,8 @@ from urllib.parse import quote
 
 from pydantic import model_validator
 
-from pipeline.config.schema import (
-    ClipConfig,
-    ClusterConfig,
-    DatasetConfig,
-    EvaluateConfig,
-    FramesConfig,
-    LossConfig,
-    OptimConfig,
-    Section,
-    StoreConfig,
-    StudentConfig,
-    SweepConfig,
-    TeacherConfig,
-    TrackingConfig,
-    TrainConfig,
-    Uri,
-    ViewsConfig,
-)
+from pipeline.config import schema as sections
+from pipeline.config.schema import Section, Uri
 from pipeline.storage.files import is_local, join_uri
 
 
@@ -33,20 +17,20 @@ class ExperimentConfig(Section):
     """One experiment."""
 
     artefacts: Uri  # URI of the folder that everything of this experiment is written to
-    dataset: DatasetConfig
-    clip: ClipConfig = ClipConfig()
-    views: ViewsConfig = ViewsConfig()
-    frames: FramesConfig = FramesConfig()
-    teacher: TeacherConfig = TeacherConfig()
-    store: StoreConfig = StoreConfig()
-    student: StudentConfig = StudentConfig()
-    loss: LossConfig = LossConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
-    sweep: SweepConfig = SweepConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    dataset: sections.DatasetConfig
+    clip: sections.ClipConfig = sections.ClipConfig()
+    views: sections.ViewsConfig = sections.ViewsConfig()
+    frames: sections.FramesConfig = sections.FramesConfig()
+    teacher: sections.TeacherConfig = sections.TeacherConfig()
+    store: sections.StoreConfig = sections.StoreConfig()
+    student: sections.StudentConfig = sections.StudentConfig()
+    loss: sections.LossConfig = sections.LossConfig()
+    optim: sections.OptimConfig = sections.OptimConfig()
+    train: sections.TrainConfig = sections.TrainConfig()
+    sweep: sections.SweepConfig = sections.SweepConfig()
+    evaluate: sections.EvaluateConfig = sections.EvaluateConfig()
+    cluster: sections.ClusterConfig = sections.ClusterConfig()
+    tracking: sections.TrackingConfig = sections.TrackingConfig()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> ExperimentConfig:
@@ -86,7 +70,7 @@ class ExperimentConfig(Section):
         Its distill loss has weight 0, so the settings of that loss are the defaults.
         """
         smoothing, temperature = self.loss.label_smoothing, self.loss.temperature
-        labels_alone = LossConfig(
+        labels_alone = sections.LossConfig(
             distill_weight=0.0, temperature=temperature, label_smoothing=smoothing
         )
         return self.model_copy(update={"loss": labels_alone})
