@@ -25,28 +25,14 @@ from pipeline.dataset.manifest import (
 from pipeline.errors import StoreCorrupt, StoreIncomplete
 from pipeline.frames.prepared import PreparedVideo, batch_uri, encode_frames, file_name
 from pipeline.storage.files import join_uri, list_files, read_bytes, sha256_of
+from pipeline.storage.sealed import store as sealed
 from pipeline.storage.sealed.garbage import Garbage, judge
 from pipeline.storage.sealed.identity import IDENTITY_NAME, canonical_json, decode_identity
-from pipeline.storage.sealed.store import (
-    JOURNAL_NAME,
-    FileEntry,
-    Seal,
-    SealedStore,
-    Spec,
-    fragment_footer,
-    fragment_name,
-    open_sealed,
-    publish,
-    read_verified,
-    seal_files,
-    sealed_entry,
-)
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
 JOB = "jobs/prepare_frames.py"
 SCHEMA_VERSION = 1  # of the frame store; raise it when a file or the choice of frames changes
 MANIFEST_NAME = "manifest.parquet"
-OUR_FOLDERS = (f"{JOURNAL_NAME}/",)
 FRAGMENT_SCHEMA = pa.schema(
     [
         *RECORD_SCHEMA,
@@ -57,7 +43,7 @@ FRAGMENT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class FrameSpec(Spec):
+class FrameSpec(sealed.Spec):
     """All that a task must know of a frame store: what it is made from, and how it is cut."""
 
     num_rows: int
@@ -84,7 +70,7 @@ class FrameSpec(Spec):
 
 
 @dataclass(frozen=True)
-class FrameStore(SealedStore[FrameSpec]):
+class FrameStore(sealed.SealedStore[FrameSpec]):
     """A sealed frame store; the URIs of ``manifest`` are absolute."""
 
     manifest: Manifest
@@ -94,14 +80,14 @@ class FrameStore(SealedStore[FrameSpec]):
 class GatheredFile:
     """A file of frames, and the rows of the prepared manifest that point into it."""
 
-    entry: FileEntry
+    entry: sealed.FileEntry
     records: tuple[VideoRecord, ...]
 
 
 def open_frame_store(root: str) -> FrameStore:
     """Open a sealed frame store; StoreIncomplete if there is none."""
-    seal, spec = open_sealed(root, _decode_spec, kind="frame store", job=JOB)
-    content = read_verified(root, sealed_entry(root, seal, MANIFEST_NAME))
+    seal, spec = sealed.open_sealed(root, _decode_spec, kind="frame store", job=JOB)
+    content = sealed.read_verified(root, sealed.sealed_entry(root, seal, MANIFEST_NAME))
     manifest = decode_manifest(content, uri=join_uri(root, MANIFEST_NAME), root=root)
     return FrameStore(root, seal, spec, manifest)
 
@@ -126,7 +112,7 @@ def frames_identity(config: ExperimentConfig, videos: Manifest) -> dict[str, Any
 
 def write_fragment(
     root: str, spec: FrameSpec, unit: int, videos: Sequence[PreparedVideo]
-) -> FileEntry:
+) -> sealed.FileEntry:
     """Journal the videos of a unit; StoreCorrupt if a different fragment is there already."""
     if len(videos) != len(spec.unit_rows(unit)):
         raise ValueError(f"unit {unit} has {len(spec.unit_rows(unit))} videos, not {len(videos)}")
@@ -135,12 +121,12 @@ def write_fragment(
         "jpegs": [video.jpegs for video in videos],
     }
     table = pa.table(columns, schema=FRAGMENT_SCHEMA.with_metadata(_footer(videos, unit, spec)))
-    return publish(root, fragment_name(unit), encode_table(table))
+    return sealed.publish(root, sealed.fragment_name(unit), encode_table(table))
 
 
 def read_fragment(root: str, spec: FrameSpec, unit: int) -> list[PreparedVideo]:
     """Read and verify the videos of a unit; FileNotFoundError if it is not in the journal."""
-    uri = join_uri(root, fragment_name(unit))
+    uri = join_uri(root, sealed.fragment_name(unit))
     table = decode_table(read_bytes(uri), FRAGMENT_SCHEMA, uri=uri)
     extra = (table.column(name).to_pylist() for name in ("frame_indices", "jpegs"))
     videos = [
@@ -164,7 +150,7 @@ def gather_file(root: str, spec: FrameSpec, number: int) -> GatheredFile:
             videos += read_fragment(root, spec, unit)
         except FileNotFoundError as error:
             raise StoreIncomplete(f"{root} lacks unit {unit}; run {JOB}") from error
-    entry = publish(root, file_name(number), encode_frames(videos, spec.fingerprint))
+    entry = sealed.publish(root, file_name(number), encode_frames(videos, spec.fingerprint))
     records = [video.record for video in videos]
     for batch, record in enumerate(records):
         if record.good:  # a bad video has no place in the file
@@ -179,7 +165,7 @@ def seal_frames(
     *,
     videos: Manifest,
     provenance: Mapping[str, Any],
-) -> Seal:
+) -> sealed.Seal:
     """Seal a store of all its files in order, made from the manifest ``videos``.
 
     StoreIncomplete if files are missing. ``provenance`` is recorded, and part of no digest.
@@ -193,7 +179,7 @@ def seal_frames(
     prepared = Manifest(videos.dataset, videos.class_names, records)
     shared = {MANIFEST_NAME: encode_manifest(prepared, root="")}
     entries = [file.entry for file in gathered]
-    return seal_files(root, spec, entries, shared=shared, provenance=provenance)
+    return sealed.seal_files(root, spec, entries, shared=shared, provenance=provenance)
 
 
 def find_garbage(root: str, *, written_before: float, journals: bool = False) -> list[Garbage]:
@@ -205,8 +191,9 @@ def find_garbage(root: str, *, written_before: float, journals: bool = False) ->
     files = list_files(root)
     if all(file.name != IDENTITY_NAME for file in files):
         return []  # the folder is not ours
+    folders = (f"{sealed.JOURNAL_NAME}/",)
     return judge(
-        root, files, frozenset(), OUR_FOLDERS, written_before=written_before, journals=journals
+        root, files, frozenset(), folders, written_before=written_before, journals=journals
     )
 
 
@@ -221,4 +208,4 @@ def _decode_spec(content: bytes, uri: str) -> FrameSpec:
 def _footer(videos: Sequence[PreparedVideo], unit: int, spec: FrameSpec) -> dict[bytes, bytes]:
     """Describe a fragment; the bytes of the JPEGs are covered by their records' sha256."""
     content = [[asdict(v.record), v.frame_indices, [len(j) for j in v.jpegs]] for v in videos]
-    return fragment_footer(spec.fingerprint, unit, sha256_of(canonical_json(content)))
+    return sealed.fragment_footer(spec.fingerprint, unit, sha256_of(canonical_json(content)))
