@@ -207,7 +207,8 @@ _REAL = {
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
 }
 # What published checkpoints hold beside the tensors: arguments, paths, numbers, schedules.
-_BUILTIN = {"dict", "float", "int", "list", "set"}
+_BUILTIN = {"bool", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"}
+_BUILTIN |= {"long", "unicode"}  # the names of int and str in pickle protocol 2
 _ARRAY = {"_reconstruct", "scalar"}
 _PATH = {"PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"}
 _INERT = {
@@ -216,12 +217,14 @@ _INERT = {
     "builtins": _BUILTIN,
     "__builtin__": _BUILTIN,  # the name in pickle protocol 2
     "collections": {"Counter", "defaultdict"},
+    "datetime": {"date", "datetime", "timedelta"},
     "numpy": {"dtype", "ndarray"},
     "numpy.core.multiarray": _ARRAY,
     "numpy._core.multiarray": _ARRAY,  # the name since NumPy 2
     "pathlib": _PATH,
     "pathlib._local": _PATH,  # the name in Python 3.13
     "torch": {"Size", "device"},
+    "types": {"SimpleNamespace"},
     "yacs.config": {"CfgNode"},
 }
 

@@ -8,6 +8,7 @@ import types
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -148,9 +149,16 @@ def test_a_published_container(tmp_path, state, yacs_node, monkeypatch):
         Namespace(lr=0.1, output=Path("/tmp"), device=torch.device("cpu"), size=torch.Size([2])),
         [PurePosixPath("a/b"), PureWindowsPath("a\\b")],
         [defaultdict(list, a=[1]), Counter("aab"), {1, 2}],
+        [
+            defaultdict(int, a=1),
+            defaultdict(str),
+            frozenset({1}),
+            timedelta(1),
+            types.SimpleNamespace(a=1),
+        ],
         [np.arange(3.0), np.float32(1.5), np.dtype("int16"), np.array(["text"])],
     ],
-    ids=["arguments", "paths", "collections", "arrays"],
+    ids=["arguments", "paths", "collections", "builtins", "arrays"],
 )
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_what_is_usual_beside_tensors_is_inert(tmp_path, state, beside, protocol):
