@@ -24,6 +24,7 @@ _HEAD, _TEMPORAL = "head.", "_temporal."
 # Keys of a container in order of preference: weights come before their moving average.
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_state", "model_ema")
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")  # DistributedDataParallel, torch.compile
+MAX_NAMED = 8  # tensors of a group in a report; the count is always whole
 _BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
 
 
@@ -39,7 +40,7 @@ class LoadReport:
     stripped: str = ""  # the prefix that all names of the file lost: ``module.`` and the like
 
     def as_text(self) -> str:
-        """Return the counts, and every name but those that were taken."""
+        """Return the counts, and the first names of every group but those that were taken."""
         groups = {
             "new head": self.new_head,
             "missing, fresh values kept": self.missing,
@@ -48,7 +49,9 @@ class LoadReport:
         }
         lines = [f"{len(self.taken)} tensors taken"]
         for title, names in groups.items():
-            lines += [f"{len(names)} {title}", *(f"  {name}" for name in names)]
+            lines += [f"{len(names)} {title}", *(f"  {name}" for name in names[:MAX_NAMED])]
+            if len(names) > MAX_NAMED:
+                lines.append(f"  and {len(names) - MAX_NAMED} more")
         if self.stripped:
             lines.append(f"{self.stripped!r} stripped from all names")
         return "\n".join(lines)

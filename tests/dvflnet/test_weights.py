@@ -11,6 +11,7 @@ from torch import nn
 
 from dvflnet import build_model
 from dvflnet.weights import (
+    LoadReport,
     adopt_state,
     load_image_state,
     load_state,
@@ -121,6 +122,13 @@ def test_keep_the_head(model, state):
     assert report.taken == tuple(state)
     assert report.new_head == report.missing == report.unexpected == report.wrong_shape == ()
     assert report.as_text().startswith("130 tensors taken\n0 new head")
+
+
+def test_a_report_names_the_first_of_many():
+    report = LoadReport((), (), missing=tuple("abcdefghij"), unexpected=(), wrong_shape=())
+    lines = report.as_text().splitlines()
+    named = [f"  {name}" for name in "abcdefgh"]
+    assert lines[2:12] == ["10 missing, fresh values kept", *named, "  and 2 more"]
 
 
 @pytest.mark.parametrize("num_classes", [None, 7, 400])
