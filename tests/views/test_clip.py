@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pipeline.config.schema import VideoLimits, ViewsConfig
-from pipeline.errors import Status, VideoDecodeError
 from pipeline.frames.video import frames_of, probe_video
 from pipeline.views.clip import clips_of
 from pipeline.views.view import Box, View, build_view
@@ -53,16 +52,3 @@ def test_all_views_of_one_pass_equal_views_on_their_own(record):
         (alone,) = clips_of(record, [view], LIMITS, side=32)
         assert np.array_equal(clip.frames, alone.frames)
         assert np.array_equal(clip.frame_crc, alone.frame_crc)
-
-
-def test_unproved_clips_have_the_same_pixels_and_no_crc(record):
-    (proved,) = clips_of(record, [VIEW], LIMITS, side=32)
-    (unproved,) = clips_of(record, [VIEW], LIMITS, side=32, prove=False)
-    assert np.array_equal(unproved.frames, proved.frames)
-    assert unproved.frame_crc.size == 0
-
-
-def test_a_view_beyond_the_end_is_no_shorter_clip(record):
-    with pytest.raises(VideoDecodeError) as caught:
-        clips_of(record, [replace(VIEW, frame_indices=(2, 5, 5, 16))], LIMITS, side=32)
-    assert caught.value.status == Status.TOO_SHORT

@@ -218,14 +218,6 @@ decode_process.serve(theirs)
     assert done.returncode == -signal.SIGALRM, done.stderr.decode()
 
 
-def test_close_ends_the_child(record, decoder):
-    decoder.probe(record, LIMITS)
-    child = child_of(decoder)
-    decoder.close()
-    assert not is_running(child)
-    decoder.close()
-
-
 def test_the_child_ends_with_a_parent_that_is_killed(record):
     code = f"""
 import os, signal, sys

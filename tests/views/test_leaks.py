@@ -18,7 +18,7 @@ from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import ClipLoader, ClipRequest
 from pipeline.views.view import Box, View
 
-NUM_LOOPS = [6, pytest.param(100, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
+NUM_LOOPS = [4, pytest.param(100, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
 LIMITS = VideoLimits()
 pytestmark = pytest.mark.timeout(600)  # a busy machine takes a while to start the processes
 

@@ -87,13 +87,6 @@ def test_an_error_comes_with_its_batch_and_names_the_video(requests, limits, tmp
     assert children() == before
 
 
-def test_processes_end_when_the_reader_stops_early(requests, limits):
-    before = children()
-    with ClipLoader(2, limits, side=32) as loader:
-        next(loader.batches(requests))
-    assert children() == before
-
-
 def test_an_endless_order_is_read_only_a_little_ahead(requests, limits):
     asked = []
 

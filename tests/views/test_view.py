@@ -25,7 +25,7 @@ from pipeline.views.view import (
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPE = json.loads((GOLDEN / "recipe-golden.json").read_text())
-POLICY = ViewsConfig()
+POLICY, SQUASHED = ViewsConfig(), ViewsConfig(squash=True)
 
 VIDEOS = st.builds(
     VideoRecord,
@@ -180,31 +180,18 @@ def test_a_crop_that_never_fits_falls_back_to_the_centre():
     assert build_view(policy, sliver, 0, num_frames=1).box == Box(0, 495, 10, 10)
 
 
-@pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_certain_things_are_certain(probability):
-    policy = ViewsConfig(flip_probability=probability, grey_probability=probability)
-    views = [build_view(policy, video(), index, num_frames=1) for index in range(300)]
-    assert {view.flip for view in views} == {bool(probability)}
-    assert {view.jitters[0].grey for view in views} == {int(probability)}
-
-
 def test_chances_are_about_right():
+    for chance in (0.0, 1.0):
+        policy = ViewsConfig(flip_probability=chance, grey_probability=chance)
+        views = [build_view(policy, video(), index, num_frames=1) for index in range(300)]
+        assert {(view.flip, view.jitters[0].grey) for view in views} == {
+            (bool(chance), int(chance))
+        }
     views = [build_view(POLICY, video(), index, num_frames=1) for index in range(1000)]
     assert sum(view.flip for view in views) == pytest.approx(500, abs=80)
     assert sum(view.jitters[0].grey for view in views) == pytest.approx(200, abs=60)
     plain = sum(view.jitters[0].as_row[:4] == Jitter().as_row[:4] for view in views)
     assert plain == pytest.approx(200, abs=60)
-
-
-@pytest.mark.parametrize("index", [-2, -7])
-def test_unknown_views_are_refused(index):
-    with pytest.raises(ValueError, match=f"{index}"):
-        build_view(POLICY, video(), index, num_frames=8)
-
-
-def test_a_video_of_unknown_size_has_no_views():
-    with pytest.raises(ValueError, match="index it first"):
-        build_view(POLICY, video(num_frames=0), 0, num_frames=8)
 
 
 # --- each draw on its own -----------------------------------------------------------------------
@@ -268,17 +255,6 @@ def test_an_epoch_shows_all_views():
         assert max(shown.values()) < 150
 
 
-@given(st.integers(0, 20), st.sampled_from([1, 2, 4, 8]), st.booleans())
-def test_every_keeps_frames_and_their_jitter_together(index, stride, per_frame):
-    policy = ViewsConfig(jitter_per_frame=per_frame)
-    view = build_view(policy, video(), index, num_frames=8)
-    part = view.every(stride)
-    assert part.frame_indices == view.frame_indices[::stride]
-    assert part.jitters == (view.jitters[::stride] if per_frame else view.jitters)
-    assert (part.box, part.flip, part.view_index) == (view.box, view.flip, index)
-    assert (part == view) == (stride == 1)
-
-
 # --- evaluation protocols -------------------------------------------------------------------------
 
 
@@ -322,12 +298,20 @@ def test_clips_share_a_segment_at_equal_distances():
     assert [view.frame_indices[1] for view in views] == [9, 11, 13, 15]
 
 
-def test_several_crops_of_a_squashed_picture_are_refused():
-    with pytest.raises(ValueError, match="whole picture"):
-        evaluation_views(ViewsConfig(squash=True), video(), Protocol(1, 3), num_frames=4)
-
-
-@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (40, 30)])
-def test_a_protocol_has_a_sensible_number_of_views(numbers):
-    with pytest.raises(ValueError, match="views"):
-        Protocol(*numbers)
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: build_view(POLICY, video(), -2, num_frames=8), "-2"),
+        (lambda: build_view(POLICY, video(num_frames=0), 0, num_frames=8), "index it first"),
+        (
+            lambda: evaluation_views(SQUASHED, video(), Protocol(1, 3), num_frames=4),
+            "whole picture",
+        ),
+        (lambda: Protocol(0, 1), "views; 0 clips x 1 crops"),
+        (lambda: Protocol(1, 0), "views; 1 clips x 0 crops"),
+        (lambda: Protocol(40, 30), "views; 40 clips x 30 crops"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
