@@ -50,9 +50,15 @@ def check(mirror, tiny_config):
     return run
 
 
-@pytest.mark.parametrize("num_loaders", [1, 2, 4])
 @pytest.mark.parametrize(
-    "num_clips", [100, pytest.param(10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
+    ("num_clips", "num_loaders"),
+    [
+        (100, 2),
+        *(
+            pytest.param(10_000, num, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])
+            for num in (1, 2, 4)
+        ),
+    ],
 )
 def test_a_true_student_raises_no_false_alarm(
     num_clips, num_loaders, dataset, request_of, mirror, tiny_config
@@ -186,13 +192,6 @@ def test_another_view_is_caught(fault, inner_request, check):
     other = FAULTS.get(fault, other_jitter)(inner_request.view)
     with pytest.raises(ViewMismatch, match=r"flip or jitter are not those[\s\S]*policy or seed"):
         check(replace(inner_request, view=other))
-
-
-def test_the_frame_that_differs_is_named(inner_request, check):
-    first, *rest = inner_request.view.frame_indices
-    one_off = replace(inner_request.view, frame_indices=(first - 1, *rest))
-    with pytest.raises(ViewMismatch, match=r"frames \[0\] of 4"):
-        check(inner_request, one_off)
 
 
 @pytest.mark.parametrize(
