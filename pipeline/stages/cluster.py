@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -40,8 +41,12 @@ RAY_SETTINGS = {
 # Stages report through the driver; what else workers print stays in Ray's log files.
 QUIET: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
 # Ray Train asks the dashboard about its actors when it ends. A private Ray has none, and looking
-# for it takes 12 s; an address that refuses at once takes none.
-NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+# for it takes 12 s; an address that refuses at once takes none. Its token is in memory alone: Ray
+# would put one into the home folder, which a container's user may not be able to write to.
+PRIVATE_SETTINGS = {
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 
 
 def inside_ray_job() -> bool:
@@ -66,7 +71,7 @@ def ray_session(
             others use the cluster for longer than ``cluster.wait_seconds``.
     """
     private = address == LOCAL and not inside_ray_job()
-    with _environment(RAY_SETTINGS | (NO_DASHBOARD if private else {})):
+    with _environment(RAY_SETTINGS | (PRIVATE_SETTINGS if private else {})):
         import ray
 
         if ray.is_initialized():  # the demo runs all its stages on one
@@ -92,7 +97,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that the user has not set, for this session alone.
 
     A variable that is left behind would mislead what runs next. ``ray job submit``, for example,
-    would look for its server at ``NO_DASHBOARD``'s address.
+    would look for its server at the address in ``PRIVATE_SETTINGS``.
     """
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)

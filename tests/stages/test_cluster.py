@@ -41,6 +41,15 @@ except ClusterUnavailable as error:
     print(error)
 """
 
+HOMELESS = """
+import sys
+from pipeline.config.load import load_config
+from pipeline.stages.cluster import LOCAL, ray_session
+with ray_session(load_config(sys.argv[1]), LOCAL, num_cpus=1):
+    import ray
+    print(ray.get(ray.remote(lambda: 4).remote()))
+"""
+
 
 def run_alone(code: str, *words: str) -> str:
     """Return the last line that a program prints."""
@@ -53,6 +62,12 @@ def test_a_cluster_that_is_not_there_is_named_at_once() -> None:
     started = time.monotonic()
     assert f"there is no Ray cluster at {address}: " in run_alone(NOT_THERE, address)
     assert time.monotonic() - started < 30  # imports take long
+
+
+@pytest.mark.cluster
+def test_a_private_ray_needs_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc")  # where nobody can write
+    assert run_alone(HOMELESS, str(DEMO)) == "4"
 
 
 def test_a_task_s_error_is_said_without_ray_s_traceback() -> None:
