@@ -40,6 +40,8 @@ from pipeline.frames.skipping import (
 )
 from pipeline.storage.files import sha256_of
 
+_VERIFIED: set[int] = set()  # files that this process has read and compared, by their hash
+
 
 def probe_video(record: VideoRecord, limits: VideoLimits) -> VideoRecord:
     """Decode a video to its end and fill in the facts of its manifest row.
@@ -104,15 +106,18 @@ def frames_of(
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order, from one decode pass.
 
-    Only one frame at a time is in memory, however many views want frames. ``verify`` compares the
-    bytes with the manifest's sha256 first. ``colours`` are arguments of PyAV's ``reformat``.
+    Only one frame at a time is in memory, however many views want frames. The bytes are compared
+    with the manifest's sha256 when this process reads the file for the first time, and with
+    ``verify`` always. ``colours`` are arguments of PyAV's ``reformat``.
 
     VideoDecodeError if the file is not the one in the manifest, or lacks a wanted frame.
     """
-    content = read_content(record, limits)
+    content, file = read_content(record, limits), hash((record.uri, record.sha256))
+    verify = verify or file not in _VERIFIED
     if len(content) != record.num_bytes or (verify and sha256_of(content) != record.sha256):
         reason = "is not the file that was indexed; index it again"
         raise video_error(record, Status.CHANGED, reason)
+    _VERIFIED.add(file)
     upright = Upright(record.width, record.height, colours)
     for index, frame in _wanted_frames(record, content, sorted(set(frame_indices)), limits):
         yield index, upright(frame)

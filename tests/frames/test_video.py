@@ -173,10 +173,13 @@ def changed_video(avi: VideoRecord, path: Path, place: int) -> VideoRecord:
     return replace(avi, uri=str(path))
 
 
+@pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("place", [40, -500, -1])
-def test_bytes_that_changed_after_indexing(place, avi, tmp_path):
+def test_bytes_that_changed_after_indexing(place, verify, avi, tmp_path):
+    """They are compared at the first visit in any case."""
+    changed = changed_video(avi, tmp_path / "a.avi", place)
     with pytest.raises(VideoDecodeError) as caught:
-        list(frames_of(changed_video(avi, tmp_path / "a.avi", place), [0], LIMITS))
+        list(frames_of(changed, [0], LIMITS, verify=verify))
     assert caught.value.status == Status.CHANGED
 
 
