@@ -13,7 +13,6 @@ same run and goes on from its last checkpoint; another setting makes another run
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
@@ -29,7 +28,14 @@ from pipeline.stages.cluster import check_importable, ray_session
 from pipeline.stages.workers import Follower, Message, work
 from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.files import is_local, join_uri, read_bytes, write_bytes
+from pipeline.storage.files import (
+    is_local,
+    join_uri,
+    read_bytes,
+    read_record,
+    write_bytes,
+    write_record,
+)
 from pipeline.storage.locks import training_alone
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, open_run
@@ -53,7 +59,7 @@ def run_training(
     with training_alone(plan.folder):
         if files.exists(plan.files.result):
             print("trained already, nothing to do")
-            result = files.read_record(plan.files.result)
+            result = read_record(plan.files.result)
         else:
             num = plan.num_workers
             session = ray_session(plan.config, ray_address, num_cpus=num, num_networks=num)
@@ -63,7 +69,7 @@ def run_training(
                 result = publish_result(plan, checkpoints, open_plan_mirror(plan), run)
                 print(run.link)
             # Last of all: a job that is killed before this publishes again, to MLflow as well.
-            files.write_record(plan.files.result, result)
+            write_record(plan.files.result, result)
     if plan.recipe.role == "teacher":
         write_bytes(plan.config.own_teacher_uri, read_bytes(plan.selected))
         print(f"teacher: {plan.config.own_teacher_uri}")
@@ -147,34 +153,51 @@ def _on_report(plan: TrainPlan, queue: Any) -> Any:
 
 
 def keep_snapshot(run: RunFiles) -> None:
-    """Copy Ray Train's record of a run, whole or not at all. A bucket needs no copy.
+    """Copy Ray Train's record of a run, whole or not at all, and with a digest; not in a bucket.
 
-    Ray writes this snapshot in place, and refuses to start on half of it. A kill or a full disk in
-    the middle would lose a whole run, whose checkpoints are all there. The copy is at most one
-    report behind and names only checkpoints that exist, because Ray deletes those that a snapshot
-    leaves out after writing it.
+    Ray writes this snapshot in place, refuses to start on half of it, and believes what it reads:
+    a changed score would make another epoch the best. The copy is at most one report behind and
+    names only checkpoints that exist, because Ray deletes those that a snapshot leaves out after
+    writing it.
     """
     if is_local(run.folder):
-        write_bytes(run.snapshot_copy, read_bytes(run.snapshot))
+        write_record(run.snapshot_copy, {"snapshot": read_bytes(run.snapshot).decode()})
 
 
 def mend_snapshot(run: RunFiles) -> None:
-    """Replace half a snapshot by its copy, before Ray Train starts.
+    """Replace a snapshot that is cut off or changed by its copy, before Ray Train starts.
 
     Half of the first one has no copy and is deleted; nothing was reported before it.
     """
-    snapshot, copy = Path(run.snapshot), Path(run.snapshot_copy)
-    if not is_local(run.folder) or not snapshot.exists():
+    if not is_local(run.folder) or not files.exists(run.snapshot):
         return
-    try:
-        json.loads(snapshot.read_bytes())
-    except ValueError:
-        if copy.exists():
-            write_bytes(str(snapshot), copy.read_bytes())
-        else:
-            snapshot.unlink()
+    found, copy = read_bytes(run.snapshot), b""
+    if files.exists(run.snapshot_copy):
+        copy = read_record(run.snapshot_copy)["snapshot"].encode()
+    if found == copy:
+        return
+    if _follows(found, copy):
+        keep_snapshot(run)  # a kill came between the snapshot and its copy
+    elif copy:
+        write_bytes(run.snapshot, copy)
     else:
-        keep_snapshot(run)  # a kill may have come between the snapshot and its copy
+        files.delete(run.snapshot)
+
+
+def _follows(found: bytes, copy: bytes) -> bool:
+    """Whether a snapshot is whole, and one report and one checkpoint ahead of its copy."""
+    try:
+        number, name = _last_report(found)
+        copied, copied_name = _last_report(copy) if copy else (number - 1, "")
+    except (ValueError, KeyError, TypeError):
+        return False
+    return number == copied + 1 and name != copied_name
+
+
+def _last_report(snapshot: bytes) -> tuple[int, str]:
+    values = json.loads(snapshot)
+    latest = values["latest_checkpoint_result"]["checkpoint_dir_name"]
+    return values["current_report_index"], latest
 
 
 def _epoch_line(plan: TrainPlan, report: Message) -> str:

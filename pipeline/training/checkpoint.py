@@ -54,7 +54,7 @@ class RunFiles:
         self.last = join_uri(folder, "last.safetensors")
         self.result = join_uri(folder, "result.json")
         self.snapshot = join_uri(folder, "checkpoint_manager_snapshot.json")
-        self.snapshot_copy = join_uri(folder, "snapshot.json")
+        self.snapshot_copy = join_uri(folder, "snapshot_copy.json")
 
     def checkpoint(self, name: str) -> CheckpointFiles:
         """Return the files of a checkpoint, from its name or from Ray's path without a scheme."""
