@@ -1,6 +1,5 @@
 """docs/python.md: its blocks run, in order, and use public names alone."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -29,8 +28,7 @@ def test_the_blocks_of_the_page_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     here = {}
     for block in BLOCKS:
-        if "xarray" not in block or importlib.util.find_spec("xarray"):
-            exec(block, here)
+        exec(block, here)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("[('")
     assert "0.00 s" in printed[1]
@@ -48,7 +46,6 @@ def test_a_store_as_a_table_and_with_named_axes(folder):
     row, slot = np.argwhere(good)[-1]
     key = grid.sample_id[row], grid.label[row], store.spec.view_indices[slot]
     assert np.array_equal(frame.loc[key], grid.logits[row, slot])
-    pytest.importorskip("xarray")
     named = store.to_xarray().sel(sample_id=key[0], view_index=key[2])
     assert np.array_equal(named.logits, grid.logits[row, slot])
     assert (int(named.label), int(named.status)) == (key[1], Status.GOOD)
