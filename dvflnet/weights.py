@@ -24,7 +24,7 @@ _HEAD, _TEMPORAL = "head.", "_temporal."
 # Keys of a container in order of preference: weights come before their moving average.
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "model_state", "model_ema")
 _WRAPPERS = re.compile(r"(module\.|_orig_mod\.)*")  # DistributedDataParallel, torch.compile
-MAX_NAMED = 8  # tensors of a group in a report; the count is always whole
+MAX_NAMED = 8  # tensors of a group, of a file from which none was taken
 _BLOCK = re.compile(r"layers\.[0-3]\.blocks\.\d+\.")
 
 
@@ -40,7 +40,7 @@ class LoadReport:
     stripped: str = ""  # the prefix that all names of the file lost: ``module.`` and the like
 
     def as_text(self) -> str:
-        """Return the counts, and the first names of every group but those that were taken."""
+        """Return the counts, and every name but those that were taken; a few if none was."""
         groups = {
             "new head": self.new_head,
             "missing, fresh values kept": self.missing,
@@ -49,9 +49,10 @@ class LoadReport:
         }
         lines = [f"{len(self.taken)} tensors taken"]
         for title, names in groups.items():
-            lines += [f"{len(names)} {title}", *(f"  {name}" for name in names[:MAX_NAMED])]
-            if len(names) > MAX_NAMED:
-                lines.append(f"  and {len(names) - MAX_NAMED} more")
+            named = names if self.taken else names[:MAX_NAMED]
+            lines += [f"{len(names)} {title}", *(f"  {name}" for name in named)]
+            if left_out := len(names) - len(named):
+                lines.append(f"  and {left_out} more")
         if self.stripped:
             lines.append(f"{self.stripped!r} stripped from all names")
         return "\n".join(lines)

@@ -124,7 +124,7 @@ def test_keep_the_head(model, state):
     assert report.as_text().startswith("130 tensors taken\n0 new head")
 
 
-def test_a_report_names_the_first_of_many():
+def test_a_report_on_a_file_of_other_names_is_short():
     report = LoadReport((), (), missing=tuple("abcdefghij"), unexpected=(), wrong_shape=())
     lines = report.as_text().splitlines()
     named = [f"  {name}" for name in "abcdefgh"]
