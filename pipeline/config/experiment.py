@@ -76,6 +76,20 @@ class ExperimentConfig(Section):
         return self.model_copy(update={"loss": labels_alone})
 
     @property
+    def students(self) -> dict[str, ExperimentConfig]:
+        """The students that are compared, by title, the experiment's own last.
+
+        Where labels are held back there are two more: of all labels, and of labelled videos alone.
+        """
+        few, labelled = self.train, self.train.model_copy(update={"learn_from": "labelled"})
+        whole = few.model_copy(update={"labels_per_class": None})
+        students = {"VFL-Net (labels)": self.baseline}
+        if few.labels_per_class is not None:
+            students["VFL-Net (all labels)"] = self.baseline.model_copy(update={"train": whole})
+            students["DVFL-Net (labelled)"] = self.model_copy(update={"train": labelled})
+        return students | {"DVFL-Net (cache)": self}
+
+    @property
     def student_num_frames(self) -> int:
         return self.student.num_frames or self.clip.num_frames
 

@@ -176,6 +176,11 @@ class TrainConfig(Section):
     # The weights that are evaluated, exported, registered, published: of the last epoch, or of the
     # epoch that is best on val, whose figures on val are then too good.
     selection: Literal["last", "best"] = "last"
+    # What few labels are worth: a draw of the videos of each class keeps its labels, the others are
+    # as if they had none.
+    labels_per_class: Count | None = None  # null: all that there are
+    labels_seed: int | None = None  # of the draw; null: seed
+    learn_from: Literal["all", "labelled"] = "all"  # labelled: no video without a label
 
 
 class ModelConfig(Section):

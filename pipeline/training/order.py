@@ -21,6 +21,7 @@ class Order:
 
     rows: tuple[int, ...]
     epochs: int
+    clips_per_epoch: int  # over len(rows), an epoch shows rows several times
     global_batch_size: int
     seed: int
 
@@ -30,10 +31,10 @@ class Order:
 
     def steps_until(self, epoch: int) -> int:
         """Return the number of steps after which ``epoch`` epochs are complete."""
-        return -(-epoch * len(self.rows) // self.global_batch_size)
+        return -(-epoch * self.clips_per_epoch // self.global_batch_size)
 
     def batch(self, step: int, *, rank: int, num_workers: int) -> list[tuple[int, int]]:
-        """Return the (epoch, row) pairs of one worker's part of a step."""
+        """Return the (pass over the rows, row) pairs of one worker's part of a step."""
         part, rest = divmod(self.global_batch_size, num_workers)
         assert rest == 0, f"{num_workers} workers cannot share {self.global_batch_size} clips"
         first = step * self.global_batch_size + rank * part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from torch import nn
 
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import Section, StudentConfig
-from pipeline.dataset.manifest import UNLABELLED, Manifest, without_label
+from pipeline.dataset.manifest import UNLABELLED, Manifest
 from pipeline.errors import ConfigError, DatasetError, Status, StoreIncomplete
 from pipeline.frames.source import read_source
 from pipeline.logits.generations import open_experiment_store
@@ -30,12 +31,13 @@ from pipeline.training.order import Order
 from pipeline.training.proof import is_audited
 from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
-from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION
+from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION, keyed_hash
 
 # Settings of the loop that change neither its order nor its arithmetic.
 NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 # Settings that came later: at their defaults a run has the name that it had before they existed.
 LATER = {"network", "selection", "standardise", "dkd_alpha", "dkd_beta"}
+LATER |= {"labels_per_class", "labels_seed", "learn_from"}
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,33 @@ class TrainPlan:
     @cached_property
     def learnt_rows(self) -> tuple[int, ...]:
         """The rows that the run learns from: by labels alone only those that have one."""
-        if self.recipe.loss.distill_weight:
+        if self.recipe.loss.distill_weight and self.recipe.train.learn_from == "all":
             return self.train_rows
-        return tuple(row for row in self.train_rows if self.manifest.records[row].label is not None)
+        return tuple(row for row in self.train_rows if row in self._known_labels)
+
+    @cached_property
+    def _known_labels(self) -> dict[int, int]:
+        """Row -> label: of val, and of the videos of train whose label the run may know."""
+        records, train = self.manifest.records, self.recipe.train
+        seed = train.seed if train.labels_seed is None else train.labels_seed
+        rows = [row for row in self.manifest.rows_of("train") if records[row].label is not None]
+        rows.sort(key=lambda row: keyed_hash(seed, "labels", records[row].sample_id))
+        of_class = defaultdict[int, list[int]](list)
+        for row in rows:
+            of_class[records[row].label_number].append(row)
+        drawn = [row for rows in of_class.values() for row in rows[: train.labels_per_class]]
+        return {row: records[row].label_number for row in (*drawn, *self.val_rows)}
 
     @cached_property
     def order(self) -> Order:
         check_labels(self)
         train = self.recipe.train
+        # Students of one set are compared at equal steps, however many videos each learns from.
+        student = self.recipe.role == "student"
         return Order(
             rows=self.learnt_rows,
             epochs=train.epochs,
+            clips_per_epoch=len(self.train_rows if student else self.learnt_rows),
             global_batch_size=train.batch_size * self.num_workers,
             seed=train.seed,
         )
@@ -128,16 +146,19 @@ class TrainPlan:
             "store": self.root_digest,
             "num_workers": self.num_workers,
         }
+        if (clips := self.order.clips_per_epoch) != len(self.learnt_rows):
+            decisive["clips_per_epoch"] = clips
         return sha256_of(canonical_json(decisive))
 
     @property
     def name(self) -> str:
         recipe = self.recipe
         settings = f"{recipe.role}-{recipe.model.title}{recipe.model.embed_dim or ''}"
+        labels = f"-l{count}" if (count := recipe.train.labels_per_class) else ""
         if recipe.role == "student":
             weight, temperature = recipe.loss.distill_weight, recipe.loss.temperature
             settings = f"dvflnet-w{weight:g}-t{temperature:g}" if weight else "vflnet"
-        return f"{settings}-s{recipe.train.seed}-{self.key[:6]}"
+        return f"{settings}{labels}-s{recipe.train.seed}-{self.key[:6]}"
 
     @property
     def folder(self) -> str:
@@ -162,9 +183,10 @@ class TrainPlan:
 
     def as_text(self) -> str:
         order, train = self.order, self.recipe.train
-        without = without_label(self.manifest.records[row] for row in self.learnt_rows)
+        num_unlabelled = self.labels(self.learnt_rows).count(UNLABELLED)
+        without = f", {num_unlabelled} of them without a label" if num_unlabelled else ""
         if left_out := len(self.train_rows) - len(self.learnt_rows):
-            without = f" ({left_out} without a label left out: it learns from labels alone)"
+            without = f" ({left_out} without a label left out)"
         return (
             f"run     {self.name}\n"
             f"videos  {len(self.learnt_rows)} of train{without}, {len(self.val_rows)} of val\n"
@@ -196,7 +218,7 @@ class TrainPlan:
             ]
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        return [self.manifest.records[row].label_number for row in rows]
+        return [self._known_labels.get(row, UNLABELLED) for row in rows]
 
     def _train_request(self, epoch: int, row: int) -> ClipRequest:
         recipe, record = self.recipe, self.manifest.records[row]
@@ -230,13 +252,13 @@ def vary_student(plan: TrainPlan, config: ExperimentConfig) -> TrainPlan:
 
 
 def own_students(config: ExperimentConfig) -> list[str]:
-    """Return the weights of the experiment's students, VFL-Net (if there is one) and DVFL-Net.
+    """Return the weights of the experiment's students that are there, DVFL-Net the last.
 
     ``train.selection`` says of which epoch. StoreIncomplete if the experiment's student was not
     trained to its end.
     """
     student = plan_student(config)
-    plans = (vary_student(student, config.baseline), student)
+    plans = [vary_student(student, arm) for arm in config.students.values()]
     uris = {plan.name: plan.selected for plan in plans}
     *_, (name, uri) = uris.items()
     if not exists(uri):
@@ -295,7 +317,7 @@ def _plan(
 
 def check_labels(plan: TrainPlan) -> None:
     """Refuse a loss that the labels of train do not allow."""
-    labels, loss = plan.labels(plan.train_rows), plan.recipe.loss
+    labels, loss = plan.labels(plan.learnt_rows), plan.recipe.loss
     num_unlabelled = labels.count(UNLABELLED)
     if num_unlabelled == len(labels) and loss.distill_weight < 1.0:
         raise DatasetError(

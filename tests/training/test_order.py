@@ -10,7 +10,7 @@ SEEDS = st.integers(-(2**63), 2**63)
 
 
 def order_of(count: int = 10, **settings) -> Order:
-    values = {"epochs": 3, "global_batch_size": 4, "seed": 7} | settings
+    values = {"epochs": 3, "global_batch_size": 4, "seed": 7, "clips_per_epoch": count} | settings
     return Order(rows=tuple(range(100, 100 + count)), **values)
 
 
@@ -66,7 +66,7 @@ def test_epochs_end_where_their_last_row_is_seen(count, global_batch_size, epoch
 
 def rows_of_epoch(seed: int, epoch: int, count: int) -> list[int]:
     """Take a whole epoch in one step; rows count from 0."""
-    order = Order(tuple(range(count)), epochs=epoch + 1, global_batch_size=count, seed=seed)
+    order = Order(tuple(range(count)), epoch + 1, count, global_batch_size=count, seed=seed)
     return [row for _, row in order.batch(epoch, rank=0, num_workers=1)]
 
 

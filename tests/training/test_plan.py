@@ -64,6 +64,8 @@ def test_what_decides_no_weight_decides_no_name(role: str, settings: dict) -> No
         ("student", {"loss__standardise": True}),
         ("student", {"loss__kind": "dkd", "loss__dkd_beta": 2.0}),
         ("student", {"student__num_frames": 4}),
+        ("student", {"train__labels_per_class": 4}),
+        ("teacher", {"teacher__train__labels_per_class": 4}),
         ("teacher", {"teacher__label_smoothing": 0.0}),
         ("teacher", {"teacher__train__seed": 1}),
         ("teacher", {"teacher__optim__lr": 0.2}),
@@ -98,3 +100,18 @@ def test_labels_alone_have_one_name_whatever_the_distillation_would_be() -> None
         )
     }
     assert len(names) == 1
+
+
+def test_held_back_labels_bring_two_more_students() -> None:
+    assert list(CONFIG.students) == ["VFL-Net (labels)", "DVFL-Net (cache)"]
+    few = plan_of(train__labels_per_class=4).config
+    students = {
+        title: (it.loss.distill_weight, it.train.labels_per_class, it.train.learn_from)
+        for title, it in few.students.items()
+    }
+    assert students == {
+        "VFL-Net (labels)": (0.0, 4, "all"),
+        "VFL-Net (all labels)": (0.0, None, "all"),
+        "DVFL-Net (labelled)": (0.2, 4, "labelled"),
+        "DVFL-Net (cache)": (0.2, 4, "all"),
+    }
