@@ -7,6 +7,7 @@ from torch import nn
 
 from dvflnet.cost import count_parameters
 from dvflnet.weights import state_digest
+from examples.mobile_student import Depthwise
 from pipeline.config.load import resolved_yaml
 from pipeline.errors import ConfigError, WeightsMismatch
 from pipeline.logits.spec import build_identity
@@ -276,3 +277,16 @@ def test_a_run_is_known_by_its_source_too(configure, monkeypatch) -> None:
     key = plan.key
     monkeypatch.setattr("pipeline.training.plan.source_digest", lambda network: "another")
     assert plan_teacher(configure(GOOD)).key != key
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((1, 3, 3), 1), ((3, 1, 1), 1)]
+)
+def test_depthwise_filters_of_the_example_are_those_of_torch(kernel, stride):
+    padding = tuple(size // 2 for size in kernel)
+    ours, theirs = (
+        kind(6, 6, kernel, stride, padding, groups=6, bias=False) for kind in (Depthwise, nn.Conv3d)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(2, 6, 5, 9, 8)
+    torch.testing.assert_close(ours(maps), theirs(maps))
