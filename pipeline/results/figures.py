@@ -18,6 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from dvflnet.metrics import CalibrationBins
+from pipeline.results.intervals import Interval
 from pipeline.text_table import csv_table, text_table
 from pipeline.tracking.progress import duration
 
@@ -168,30 +169,46 @@ def _draw_video(axes: Axes, video: ShownVideo) -> None:
 
 
 def compare_results(
-    teacher: dict[str, Any] | None, vflnet: dict[str, Any], dvflnet: dict[str, Any]
+    teacher: dict[str, Any] | None,
+    students: Mapping[str, dict[str, Any]],
+    evaluation: Mapping[str, Any],
 ) -> str:
-    """Lay the results of three training runs out as a table, with the verdict in a sentence.
+    """Lay the results of training runs out as a table, with the verdict in a sentence.
 
-    The teacher's scores are those of the logits that were distilled, from the student's run. One
-    that was trained elsewhere has no row.
+    ``students`` are by title, VFL-Net first and DVFL-Net last; ``evaluation`` is a summary of them
+    all, for its intervals. The teacher's scores are those of the logits that were distilled, from
+    the student's run. One that was trained elsewhere has no row.
     """
+    (vflnet, *_), (*_, dvflnet) = students.values(), students.values()
     which = dvflnet.get("selection", "last")  # older results name none
     vfl, dvfl = _scores(vflnet, f"{which}/"), _scores(dvflnet, f"{which}/")
+    units = "{num_units} {unit}".format(**evaluation["intervals"])
+    intervals = {
+        name: Interval(scores["top1"], *scores["top1_interval"]).bounds("{:.1%}")
+        for name, scores in evaluation["networks"].items()
+    }
+    header = ("model", "params (M)", "GMAC", "top-1", f"95 % over {units}", "NLL", "ECE")
+    of_teacher = _scores(dvflnet, "teacher/")
     rows = [
-        ("model", "params (M)", "GMAC", "top-1", "top-5", "NLL", "ECE", "agreement", "train time"),
-        *([_row("teacher", teacher["metrics"], _scores(dvflnet, "teacher/"))] if teacher else []),
-        _row("VFL-Net (labels)", vflnet["metrics"], vfl),
-        _row("DVFL-Net (cache)", dvflnet["metrics"], dvfl),
+        (*header, "agreement", "train time"),
+        *([_row("teacher", teacher, of_teacher, intervals["teacher"])] if teacher else []),
+        *(
+            _row(title, result, _scores(result, f"{which}/"), intervals[result["name"]])
+            for title, result in students.items()
+        ),
     ]
-    gain = 100 * (dvfl["top1"] - vfl["top1"])
+    pair = {"network": dvflnet["name"], "against": vflnet["name"]}
+    found = [it["top1"] for it in evaluation["differences"] if pair.items() <= it.items()]
+    gain = Interval(**found[0] if found else {"mean": 0.0}).scaled(100)  # none: it is one network
     return "\n".join(
         [
             "",
             text_table(rows),
             "",
-            f"Distillation changed the student's top-1 on val by {gain:+.1f} points, its negative "
-            f"log-likelihood from {vfl['nll']:.2f} to {dvfl['nll']:.2f} and its calibration "
-            f"error from {vfl['ece']:.1%} to {dvfl['ece']:.1%}. "
+            f"Distillation changed the student's top-1 on val by {gain.mean:+.1f} points "
+            f"({gain.bounds('{:+.1f}')}, 95 % over {units}), its negative log-likelihood "
+            f"from {vfl['nll']:.2f} to {dvfl['nll']:.2f} and its calibration error "
+            f"from {vfl['ece']:.1%} to {dvfl['ece']:.1%}. "
             f"These are the weights of each student's {which} epoch (train.selection).",
             f"Compare the runs: make ui, then {dvflnet['link']}",
         ]
@@ -203,13 +220,16 @@ def _scores(result: dict[str, Any], prefix: str) -> dict[str, float]:
     return {name.removeprefix(prefix): v for name, v in metrics if name.startswith(prefix)}
 
 
-def _row(name: str, cost: dict[str, float], score: dict[str, float]) -> tuple[str, ...]:
+def _row(
+    name: str, result: dict[str, Any], score: dict[str, float], interval: str
+) -> tuple[str, ...]:
+    cost = result["metrics"]
     return (
         name,
         f"{cost['model/params_millions']:.3g}",
         f"{cost['model/gmacs']:.3g}",
         f"{score['top1']:.1%}",
-        f"{score['top5']:.1%}",
+        interval,
         f"{score['nll']:.2f}",
         f"{score['ece']:.1%}",
         f"{score['agreement']:.1%}" if "agreement" in score else "-",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.load import load_config
 from pipeline.dataset.generated.videos import generate_dataset
 from pipeline.dataset.manifest import VideoRecord, read_manifest
 from pipeline.frames.source import read_source
@@ -39,12 +40,23 @@ Stage = tuple[str, Callable[[], Any]]  # what it does, and its function
 
 @dataclass(frozen=True)
 class DistillPlan:
-    """The stages of an experiment. Each makes a plan of its own when it runs."""
+    """The stages of an experiment. Each makes a plan of its own when it runs.
+
+    ``teacher_config`` is the YAML file of an experiment that makes the teacher, on other videos.
+    """
 
     config: ExperimentConfig
+    teacher_config: str | None = None
+
+    def stages(self, ray_address: str, results: dict[str, dict[str, Any]]) -> list[Stage]:
+        stages = list(_stages(self.config, ray_address, results))
+        if self.teacher_config is not None:
+            teacher = load_config(self.teacher_config)
+            stages[:0] = _teacher_stages(teacher, ray_address, results)
+        return stages
 
     def as_text(self) -> str:
-        stages = enumerate(_stages(self.config, "", {}), start=1)
+        stages = enumerate(self.stages("", {}), start=1)
         return "\n".join(f"  {number}. {title}" for number, (title, _) in stages)
 
 
@@ -57,49 +69,62 @@ def run_distill(plan: DistillPlan, ray_address: str) -> None:
     print(plan.as_text())
     config, cluster = plan.config, plan.config.cluster
     results: dict[str, dict[str, Any]] = {}
-    stages = list(_stages(config, ray_address, results))
+    stages = plan.stages(ray_address, results)
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
     num_networks = max(cluster.num_teachers, cluster.num_workers)
     with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):
         for number, (title, run) in enumerate(stages, start=1):
             print(f"\n=== {number}/{len(stages)}  {title}", flush=True)
             run()
-    print(compare_results(results.get("teacher"), results["vflnet"], results["dvflnet"]))
+    students = {title: results[title] for title in config.students}
+    print(compare_results(results.get("teacher"), students, results["evaluation"]))
     *_, student = own_students(config)
     print(f"\nNext: python jobs/predict.py {student} VIDEO")
 
 
-def _stages(
-    config: ExperimentConfig, ray_address: str, results: dict[str, dict[str, Any]]
-) -> Iterator[Stage]:
-    def train(name: str, plan: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            results[name] = run_training(plan(), ray_address)
-
-        return run
-
+def _video_stages(config: ExperimentConfig, ray_address: str) -> Iterator[Stage]:
     if config.dataset.generated:
         yield "videos, drawn", lambda: generate_dataset(config.dataset)
     yield "index: which videos are good", lambda: _index(config, ray_address)
     if config.frames.source == "prepared":
         yield ("frames, decoded once", lambda: run_prepare_frames(plan_frames(config), ray_address))
+
+
+def _teacher_stages(
+    config: ExperimentConfig, ray_address: str, results: dict[str, dict[str, Any]]
+) -> Iterator[Stage]:
+    def train() -> None:
+        results["teacher"] = run_training(plan_teacher(config), ray_address)
+
+    name = config.dataset.name
+    yield from ((f"{name}: {title}", run) for title, run in _video_stages(config, ray_address))
+    yield f"{name}: teacher, from labels", train
+
+
+def _stages(
+    config: ExperimentConfig, ray_address: str, results: dict[str, dict[str, Any]]
+) -> Iterator[Stage]:
+    def train(title: str, arm: ExperimentConfig) -> Stage:
+        def run() -> None:
+            results[title] = run_training(plan_student(arm), ray_address)
+
+        return f"student: {title}", run
+
+    def evaluate() -> None:
+        results["evaluation"] = run_evaluate(plan_evaluation(config), ray_address)
+
+    yield from _video_stages(config, ray_address)
     yield "the time that it will take", lambda: _estimate(config)
     if _trains_teacher(config):
-        yield "teacher, from labels", train("teacher", lambda: plan_teacher(config))
+        *_, teacher = _teacher_stages(config, ray_address, results)
+        yield teacher
     yield (
         "cache: the teacher's logits for every view",
         lambda: run_cache_teacher(plan_cache(config), ray_address),
     )
     yield "doctor: is the cache sound", lambda: run_doctor(config, num_verified=0, json_uri=None)
-    yield (
-        "VFL-Net: the student from labels alone",
-        train("vflnet", lambda: plan_student(config.baseline)),
-    )
-    yield (
-        "DVFL-Net: the same student, from labels and the cache",
-        train("dvflnet", lambda: plan_student(config)),
-    )
-    yield "evaluation", lambda: run_evaluate(plan_evaluation(config), ray_address)
+    yield from (train(title, arm) for title, arm in config.students.items())
+    yield "evaluation", evaluate
     yield "export, for the device", lambda: run_export(plan_export(config))
     yield "report", lambda: print(f"One page about all of it: {write_report(config)}")
 
@@ -147,6 +172,8 @@ def _estimate(config: ExperimentConfig) -> None:
         decode, forward = costs.decode_seconds, costs.teacher_seconds
         of_student = costs.student_decode_seconds, costs.student_step_seconds
     parts["cache"] = seconds(decode, forward, num_videos * config.views.num_views)
-    parts["two students"] = 2 * seconds(*of_student, num_videos * config.train.epochs)
+    num_students = len(config.students)
+    one = seconds(*of_student, num_videos * config.train.epochs)
+    parts[f"{num_students} students"] = num_students * one
     each = ", ".join(f"{name} {duration(value)}" for name, value in parts.items())
     print(f"about {duration(sum(parts.values()))} on this machine: {each}", flush=True)

@@ -17,6 +17,7 @@ from pipeline.results.figures import (
     predictions_figure,
     reliability_figure,
 )
+from pipeline.results.intervals import Interval
 
 
 def texts_of(figure: Figure) -> list[str]:
@@ -76,26 +77,38 @@ def test_predictions_show_what_each_network_saw(num_videos: int) -> None:
 
 def test_the_comparison_shows_each_network_s_own_numbers() -> None:
     scores = {"top1": 0.712, "top5": 0.9, "nll": 1.02, "ece": 0.113}
-    student = {"model/params_millions": 22.214723, "model/gmacs": 27.14, "train/seconds": 95.0}
-    student |= {f"last/{name}": value for name, value in scores.items()}
-    taught = student | {"last/top1": 0.75, "last/agreement": 0.82, "teacher/top1": 0.941}
-    taught |= {f"teacher/{name}": scores[name] for name in ("top5", "nll", "ece")}
-    large = student | {"model/params_millions": 157.08, "model/gmacs": 220.6}
-    text = compare_results(*({"metrics": each, "link": "x"} for each in (large, student, taught)))
-    rows = [line.split("  ") for line in text.splitlines()[2:5]]
-    assert [[word.strip() for word in row if word] for row in rows] == [
-        ["teacher", "157", "221", "94.1%", "90.0%", "1.02", "11.3%", "-", "1 min 35 s"],
-        ["VFL-Net (labels)", "22.2", "27.1", "71.2%", "90.0%", "1.02", "11.3%", "-", "1 min 35 s"],
-        [
-            "DVFL-Net (cache)",
-            "22.2",
-            "27.1",
-            "75.0%",
-            "90.0%",
-            "1.02",
-            "11.3%",
-            "82.0%",
-            "1 min 35 s",
+    cost = {"model/params_millions": 22.214723, "model/gmacs": 27.14, "train/seconds": 95.0}
+    large = cost | {"model/params_millions": 157.08, "model/gmacs": 220.6}
+    last = {f"last/{name}": value for name, value in scores.items()}
+    taught = cost | last | {"last/top1": 0.75, "last/agreement": 0.82}
+    taught |= {f"teacher/{name}": value for name, value in scores.items()} | {"teacher/top1": 0.941}
+    large, vfl, dvfl = (
+        {"name": name, "metrics": metrics, "link": "here"}
+        for name, metrics in (("teacher", large), ("v", cost | last), ("d", taught))
+    )
+    evaluation = {
+        "intervals": {"num_units": 24, "unit": "groups"},
+        "networks": {
+            name: {"top1": 0.7, "top1_interval": [0.6, 0.8]} for name in ("teacher", "v", "d")
+        },
+        "differences": [
+            {"network": "d", "against": name, "top1": Interval(0.038, low, 0.1)._asdict()}
+            for name, low in (("teacher", -0.3), ("v", 0.01))
         ],
+    }
+    students = {"VFL-Net (labels)": vfl, "DVFL-Net (cache)": dvfl}
+    text = compare_results(large, students, evaluation)
+    assert text.splitlines()[1:5] == [
+        f"model             params (M)  GMAC  top-1  {'95 % over 24 groups':>19}"
+        "   NLL    ECE  agreement  train time",
+        *(
+            f"{start}  {'60.0% to 80.0%':>19}  1.02  11.3%  {agreement:>9}  1 min 35 s"
+            for start, agreement in (
+                ("teacher                  157   221  94.1%", "-"),
+                ("VFL-Net (labels)        22.2  27.1  71.2%", "-"),
+                ("DVFL-Net (cache)        22.2  27.1  75.0%", "82.0%"),
+            )
+        ),
     ]
-    assert "top-1 on val by +3.8 points" in text
+    assert "top-1 on val by +3.8 points (+1.0 to +10.0, 95 % over 24 groups), its neg" in text
+    assert "weights of each student's last epoch" in text
