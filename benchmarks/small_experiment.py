@@ -33,7 +33,9 @@ def build_experiment(folder: str, *settings: str) -> ExperimentConfig:
             f"dataset.root={folder}/videos",
             f"dataset.annotations={folder}/videos/splits",
             f"tracking.uri=sqlite:///{folder}/mlflow.db",
+            "teacher.weights=null",
             "teacher.min_top1=null",
+            "train.labels_per_class=null",
             *settings,
         ],
     )
