@@ -1,6 +1,7 @@
 """A small generated data set and an experiment on it, for the tests that run whole stages."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,8 @@ def cached(
 @pytest.fixture(scope="session")
 def start_job() -> Callable[..., subprocess.Popen[str]]:
     """Start a job as a user would, in a process group of its own."""
+    # Tests that run in the background of a shell ignore Ctrl-C, and so would their jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(name: str, experiment: Path, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
