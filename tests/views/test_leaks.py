@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,13 @@ def shared_memory() -> int:
 
 def assert_nothing_grows(act: Callable[[], object], folder: Path, num_loops: int) -> None:
     act()  # the first time may load libraries and fill caches
-    before, shared = holdings(folder), shared_memory()
+    before, shared = holdings(folder), [shared_memory()]
     for _ in range(num_loops):
         act()
+        shared.append(shared_memory())
     after = holdings(folder)  # what ends meanwhile, such as a thread of an earlier test, is no leak
     assert not {name: count for name, count in after.items() if count > before[name]}
-    assert shared_memory() - shared < num_loops  # one a loop would be a leak
+    assert any(now <= last for last, now in pairwise(shared))  # a leak would grow in every loop
 
 
 @pytest.mark.parametrize("num_loops", NUM_LOOPS)
