@@ -27,8 +27,9 @@ def frames_of(
 ) -> Iterator[tuple[int, Frame]]:
     """Yield ``(index, frame)`` for each wanted index, in increasing order.
 
-    ``record`` and ``frame_indices`` are those of the manifest of the source. The bytes are
-    compared with the record's sha256 at this process's first visit, and with ``verify`` always.
+    ``record`` and ``frame_indices`` are those of the manifest of the source. With ``verify`` the
+    bytes are compared with the record's sha256. Without it a video file still is at this process's
+    first visit, and a file of prepared frames is held to its seal once a job.
 
     VideoDecodeError if the bytes are not those of the manifest, or a wanted frame is missing;
     StoreCorrupt if a file of prepared frames, or the seal of its store, is damaged.

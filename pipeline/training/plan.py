@@ -95,16 +95,19 @@ class TrainPlan:
         drawn = [row for rows in of_class.values() for row in rows[: train.labels_per_class]]
         return {row: records[row].label_number for row in (*drawn, *self.val_rows)}
 
+    @property
+    def clips_per_epoch(self) -> int:
+        """Equal for all students of a data set, however many videos each of them learns from."""
+        return len(self.train_rows if self.recipe.role == "student" else self.learnt_rows)
+
     @cached_property
     def order(self) -> Order:
         check_labels(self)
         train = self.recipe.train
-        # Students of one set are compared at equal steps, however many videos each learns from.
-        student = self.recipe.role == "student"
         return Order(
             rows=self.learnt_rows,
             epochs=train.epochs,
-            clips_per_epoch=len(self.train_rows if student else self.learnt_rows),
+            clips_per_epoch=self.clips_per_epoch,
             global_batch_size=train.batch_size * self.num_workers,
             seed=train.seed,
         )
@@ -146,8 +149,8 @@ class TrainPlan:
             "store": self.root_digest,
             "num_workers": self.num_workers,
         }
-        if (clips := self.order.clips_per_epoch) != len(self.learnt_rows):
-            decisive["clips_per_epoch"] = clips
+        if self.clips_per_epoch != len(self.learnt_rows):
+            decisive["clips_per_epoch"] = self.clips_per_epoch
         return sha256_of(canonical_json(decisive))
 
     @property

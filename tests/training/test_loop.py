@@ -13,7 +13,7 @@ import torch
 from dvflnet.metrics import evaluate_logits
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.dataset.manifest import UNLABELLED
-from pipeline.errors import PipelineError, TrainingDiverged, ViewMismatch
+from pipeline.errors import DatasetError, PipelineError, TrainingDiverged, ViewMismatch
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.training.loop import EpochResult, Worker, evaluate, mean_points, points_of, train
@@ -279,6 +279,14 @@ def test_a_loss_that_needs_more_labels_is_refused(plan, share, loss, message):
 def test_all_unlabelled_learn_from_the_teacher(plan, mirror):
     alone = with_loss(without_labels(plan, plan.train_rows), distill_weight=1.0)
     assert run(alone, mirror).reports[-1].points[-1][1]["train/label_loss"] == 0.0
+
+
+def test_the_baseline_of_videos_without_labels_has_a_name_and_is_not_trained(plan):
+    """Evaluation looks for it by its name, and leaves it out."""
+    baseline = with_loss(without_labels(plan, plan.train_rows), distill_weight=0.0)
+    assert baseline.name.startswith("vflnet")
+    with pytest.raises(DatasetError, match="no video of train has a label"):
+        run(baseline, None)
 
 
 def test_a_student_of_other_views_is_stopped(dataset, tiny_config, mirror):
