@@ -1,7 +1,7 @@
 """The manifest: the Parquet table of input videos that every later stage starts from.
 
-One row a video, sorted by (split, sample_id); the position of a video is its ``row`` in the logit
-store. Bad videos keep their row, with a status and a reason. The footer holds the class names in
+One row a video, by split and then by a hash of its ``sample_id``, so that neighbouring rows are of
+any class; the position of a video is its ``row`` in the logit store. Bad videos keep their row, with a status and a reason. The footer holds the class names in
 order, the root that URIs are relative to, and the digest.
 """
 
@@ -129,7 +129,7 @@ def _digested(record: VideoRecord) -> list[object]:
 def build_manifest(
     dataset: str, class_names: Sequence[str], records: Sequence[VideoRecord]
 ) -> Manifest:
-    """Sort records by split and sample_id; DatasetError if two have the same sample_id."""
+    """Put records in the order of rows; DatasetError if two have the same sample_id."""
     files: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
         files[record.sample_id].append(f"{record.split} {record.uri}".rstrip())
@@ -140,8 +140,13 @@ def build_manifest(
             f"videos listed more than once: {first} ({len(repeated)} in all). A video is known by"
             " its path without suffix, so keep one line, and one file, of each."
         )
-    ordered = sorted(records, key=lambda record: (record.split, record.sample_id))
-    return Manifest(dataset, tuple(class_names), tuple(ordered))
+    return Manifest(dataset, tuple(class_names), tuple(sorted(records, key=_place)))
+
+
+def _place(record: VideoRecord) -> tuple[str, bytes]:
+    # Names begin with their class: by name, neighbours would be of one class, and so would the
+    # clips that are mixed with each other (pipeline.views.mix).
+    return record.split, hashlib.sha256(record.sample_id.encode()).digest()
 
 
 def decode_digested(content: bytes) -> Manifest:

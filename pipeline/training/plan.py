@@ -281,7 +281,11 @@ def _plan(
     config: ExperimentConfig, recipe: Recipe, manifest: Manifest, store: LogitStore | None
 ) -> TrainPlan:
     """Choose the rows that can be trained and evaluated on."""
-    train_rows, val_rows = manifest.rows_of("train"), manifest.rows_of("val")
+    # By name, so that a run does not depend on where its videos stand in the manifest.
+    train_rows, val_rows = (
+        sorted(manifest.rows_of(split), key=lambda row: manifest.records[row].sample_id)
+        for split in ("train", "val")
+    )
     reference = None
     if store is not None:
         reference = StoreReference(
