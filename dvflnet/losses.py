@@ -60,8 +60,9 @@ def weighted_loss(
 
     With ``distill_weight`` 0 the loss is the label part itself and the distill part is only for the
     log, so that a teacher's NaN reaches neither the loss nor a gradient. Without ``teacher_logits``
-    the distill part is zero. With ``some_unlabelled`` the rows whose label is ``UNLABELLED`` have
-    weight 1, the loss is the mean of all rows' losses, and the label part that of labelled rows.
+    the distill part is zero. With ``some_unlabelled`` the rows whose label is ``UNLABELLED``, or of
+    soft labels nothing but zeros, have weight 1, the loss is the mean of all rows' losses, and the
+    label part that of labelled rows.
     """
     if not 0.0 <= distill_weight <= 1.0:
         raise ValueError(f"distill_weight must be in [0, 1], got {distill_weight}")
@@ -82,12 +83,13 @@ def weighted_loss(
         by_teacher = temperature**2 * terms.sum(dim=1)
         by_label = F.cross_entropy(
             _checked("student_logits", student_logits),
-            labels.long(),
+            labels,
             ignore_index=UNLABELLED,
             label_smoothing=label_smoothing,
             reduction="none",
         )
-        labelled = labels != UNLABELLED
+        labelled = ~without_label(labels)
+        by_label = torch.where(labelled, by_label, 0.0)  # smoothing gives zeros a loss
         weight = torch.where(labelled, distill_weight, 1.0)
         loss = (weight * by_teacher + (1.0 - weight) * by_label).mean()
         return LossParts(loss, by_teacher.mean(), by_label.sum() / labelled.sum().clamp(min=1))
@@ -109,6 +111,11 @@ def weighted_loss(
         return LossParts(label_part, distill_part, label_part)
     loss = distill_weight * distill_part + (1.0 - distill_weight) * label_part
     return LossParts(loss, distill_part, label_part)
+
+
+def without_label(labels: Tensor) -> Tensor:
+    """Return which rows have no label, bool ``(B,)``."""
+    return ~labels.any(dim=1) if labels.is_floating_point() else labels == UNLABELLED
 
 
 def distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -111,6 +111,10 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
     if config.loss.kind != "dkd" and (config.loss.dkd_alpha, config.loss.dkd_beta) != (None, None):
         yield f"loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with {config.loss.kind}"
+    if views.mix is not None and config.loss.kind == "dkd":
+        yield "loss.kind: dkd needs one label a clip; with views.mix a clip has two"
+    if views.mix is not None and config.cluster.teacher_batch_size % 2:
+        yield "cluster.teacher_batch_size: is even where views.mix mixes pairs of clips"
     if config.tracking.uri is None and not is_local(config.artefacts):
         yield f"tracking.uri: is required, there can be no database beside {config.artefacts}"
     for role, model in (("teacher", config.teacher), ("student", config.student)):

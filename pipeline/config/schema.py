@@ -111,6 +111,18 @@ class ClipConfig(Section):
     motion_only: bool = False  # subtract each pixel's mean over the frames
 
 
+class MixConfig(Section):
+    """Mixed views: clips of train are mixed in pairs; the settings are the published ones."""
+
+    probability: Fraction = 1.0  # that a pair is mixed; else both clips stay as they are
+    cutmix_probability: Fraction = 0.5  # of CutMix for a pair that is mixed; else mixup
+    mixup_alpha: Positive = 0.8  # the share of a clip is from Beta(alpha, alpha)
+    cutmix_alpha: Positive = 1.0
+    # Neighbouring videos that meet each other. A unit of stage one holds whole groups with all
+    # their views, so memory grows with it.
+    group_size: Annotated[int, Field(ge=2, le=1024)] = 32
+
+
 class ViewsConfig(Section):
     """The view policy, which decides the views of a video, hence logits and fingerprint."""
 
@@ -128,6 +140,12 @@ class ViewsConfig(Section):
     jitter_hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1  # in turns
     jitter_per_frame: bool = False  # as published: new jitter for every frame, which flickers
     grey_probability: Fraction = 0.2
+    mix: MixConfig | None = None  # mix: {} mixes as published; null: not at all
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The settings as they stand in identities and keys, which are older than ``mix``."""
+        return self.model_dump(mode="json", exclude=None if self.mix else {"mix"})
 
 
 class FramesConfig(Section):

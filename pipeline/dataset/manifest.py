@@ -1,8 +1,9 @@
 """The manifest: the Parquet table of input videos that every later stage starts from.
 
 One row a video, by split and then by a hash of its ``sample_id``, so that neighbouring rows are of
-any class; the position of a video is its ``row`` in the logit store. Bad videos keep their row, with a status and a reason. The footer holds the class names in
-order, the root that URIs are relative to, and the digest.
+any class; the position of a video is its ``row`` in the logit store. Bad videos keep their row,
+with a status and a reason. The footer holds the class names in order, the root that URIs are
+relative to, and the digest.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from pipeline.logits.store import LogitStore
 from pipeline.storage.files import is_temporary, list_tree
 from pipeline.storage.sealed.store import SealedStore, finished_units, fragment_name
 from pipeline.tracking.progress import Progress
-from pipeline.views.view import build_view
+from pipeline.views.mix import MixGroups, rows_to_mix
 
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
 # In standard deviations of a shard's top-1: a shard is wrong if it is less than CHANCE_DEVIATIONS
@@ -185,12 +185,14 @@ def _check_views(
     shard: Shard, cells: Cells, records: Sequence[VideoRecord], policy: ViewsConfig, spec: StoreSpec
 ) -> Iterator[StoreFinding]:
     """Compute the digest of every view again, from the manifest and the policy."""
+    by_row = dict(zip(shard.rows, records, strict=True))
+    undecoded = ~np.isin(cells.status, [Status.GOOD, Status.BAD_LOGITS])
+    groups = MixGroups(policy, by_row, rows_to_mix(by_row), {*cells.row[undecoded].tolist()})
     wrong = []
     for place, (row, view_index) in enumerate(cells.coordinates):
         if cells.status[place] != Status.GOOD:
             continue
-        record = records[row - shard.rows.start]
-        view = build_view(policy, record, view_index, num_frames=spec.num_frames)
+        view = groups.view(row, view_index, num_frames=spec.num_frames)
         if view.digest != cells.view_digest[place]:
             wrong.append((row, view_index))
     message = "under the digest of another view, so rows or views are out of place"

@@ -11,6 +11,7 @@ any kill or at the same time, runs the same rest, and the other generations may 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ def find_donors(root: str, home: str, spec: StoreSpec, manifest: Manifest) -> li
         if there is None or cell_identity(there.identity) != cell_identity(spec.identity):
             continue
         same = there.identity["dataset"] == spec.identity["dataset"]
+        if spec.mixes and not same:
+            continue  # among other videos the partners are others
         if videos := manifest if same else find_videos(other, there):
             store = None if find_seal(other) is None else open_store(other)
             donor = Donor(
@@ -107,6 +110,8 @@ def inherit_units(
     remaining = {}
     for unit in todo:
         mine = chosen(found, _among(found, unit.coordinates))
+        if spec.mixes:
+            mine = chosen(mine, _whole(mine, unit, spec))
         if len(mine) == len(unit.coordinates):
             write_fragment(home, spec, unit, mine)
         else:
@@ -120,6 +125,15 @@ def _among(cells: Cells, places: Iterable[tuple[int, int]]) -> NDArray[np.bool_]
     """Return which cells, (n,), are at one of these places."""
     wanted = set(places)
     return np.array([place in wanted for place in cells.coordinates], bool)
+
+
+def _whole(cells: Cells, unit: Unit, spec: StoreSpec) -> NDArray[np.bool_]:
+    """Return which cells, (n,), are of views that all videos of the unit have here.
+
+    Of a view that is run in part, clips could be mixed with others than those that are known.
+    """
+    wanted, there = (Counter(view for _, view in it.coordinates) for it in (unit, cells))
+    return np.array([there[view] == wanted[view] for view in cells.view_index.tolist()], bool)
 
 
 def _rows_of(videos: Manifest, manifest: Manifest) -> NDArray[np.int32]:

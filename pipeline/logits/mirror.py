@@ -68,6 +68,11 @@ class Mirror:
         slot = self._good_slots([row], [view_index])[0]
         return int(self.view_digest[row, slot]), self.frame_crc[row, slot]
 
+    def pixels_of(self, row: int, view_index: int) -> NDArray[np.uint32]:
+        """Return the CRC-32 of the frames that the teacher saw, ``(T,)``, good logits or not."""
+        crc: NDArray[np.uint32] = self.frame_crc[row, self.spec.slots(view_index)]
+        return crc
+
     def cell_of_digest(self, view_digest: int) -> tuple[int, int] | None:
         """Return row and view index of the cell whose view has this digest, if there is one."""
         return self._first_good(self.view_digest == np.uint64(view_digest))

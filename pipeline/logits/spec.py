@@ -88,13 +88,20 @@ class StoreSpec(Spec):
         return "blend" in self.identity["teacher"]
 
     @property
+    def mixes(self) -> bool:
+        """Whether clips of train are mixed with each other (``pipeline.views.mix``)."""
+        return "mix" in self.identity["views"]
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
     def rows_per_unit(self) -> int:
-        """Rows of a unit; the last one may be shorter."""
-        return max(1, self.clips_per_unit // (len(self.view_indices) - 1))
+        """Rows of a unit, whole mix groups if there are any; the last unit may be shorter."""
+        rows = max(1, self.clips_per_unit // (len(self.view_indices) - 1))
+        group = self.identity["views"]["mix"]["group_size"] if self.mixes else 1
+        return int(max(rows // group, 1) * group)
 
     @property
     def rows_per_shard(self) -> int:
@@ -217,7 +224,7 @@ def build_identity(
             # The manifest's digest covers the names. They stand here so that a mismatch names them.
             "class_names_sha256": sha256_of(canonical_json(manifest.class_names)),
         },
-        "views": {"policy_version": POLICY_VERSION, **config.views.model_dump(mode="json")},
+        "views": {"policy_version": POLICY_VERSION, **config.views.content},
         "clip": config.clip.model_dump(mode="json"),
         "logits": {"dtype": "float16", "centred": True},
         **prepared,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dvflnet.mixing import Mixing, mix_clips
 from dvflnet.photometric import normalise, photometric, subtract_mean_frame
 from dvflnet.videofocalnet import VideoFocalNet
 
@@ -35,25 +36,31 @@ class ClipNetwork:
     precision: str
     motion_only: bool
 
-    def logits(self, frames: Frames, jitter: Jitter | None) -> Tensor:
+    def logits(self, frames: Frames, jitter: Jitter | None, mixing: Mixing | None = None) -> Tensor:
         """Return logits ``(B, K)``; the head's product is in float32 whatever the precision."""
-        clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
+        clips = self._clips(frames, jitter, mixing)
         with autocast(self.device, self.precision):
             logits: Tensor = self.network(clips)
         return logits
 
-    def exact_logits(self, frames: Frames, jitter: Jitter | None) -> Tensor:
+    def exact_logits(
+        self, frames: Frames, jitter: Jitter | None, mixing: Mixing | None = None
+    ) -> Tensor:
         """Return float32 logits ``(B, K)``; the head runs in float32 and sees one clip at a time.
 
         With few classes the rows of a larger product differ in their last bits by their position.
         """
         network = self.network
         if not isinstance(network, VideoFocalNet):  # its head is not known
-            return self.logits(frames, jitter).float()
-        clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
+            return self.logits(frames, jitter, mixing).float()
+        clips = self._clips(frames, jitter, mixing)
         with autocast(self.device, self.precision):
             features = network.forward_features(clips)
         return torch.cat([network.head(row) for row in features.float().split(1)])
+
+    def _clips(self, frames: Frames, jitter: Jitter | None, mixing: Mixing | None) -> Tensor:
+        clips = prepare_clips(frames, jitter, self.device, motion_only=self.motion_only)
+        return clips if mixing is None else mix_clips(clips, mixing)
 
     def probabilities(self, frames: Frames, *, batch_size: int) -> npt.NDArray[np.float64]:
         """Return float64 ``(B, K)``, rows that sum to one, from ``batch_size`` clips at once."""

@@ -43,12 +43,15 @@ class Recipe:
     def clip_shape(self) -> tuple[int, int, int, int]:  # (T, H, W, 3)
         return self.clip_num_frames, self.side, self.side, 3
 
-    def view(self, record: VideoRecord, epoch: int) -> View:
-        index = view_for_epoch(epoch, record.sample_id, self.num_views, seed=self.policy.seed)
-        return build_view(self.policy, record, index, num_frames=self.num_frames)
+    def view_index(self, name: str, epoch: int) -> int:
+        """Return the view that a video, or a mix group, shows in an epoch."""
+        return view_for_epoch(epoch, name, self.num_views, seed=self.policy.seed)
+
+    def view(self, record: VideoRecord, view_index: int) -> View:
+        return build_view(self.policy, record, view_index, num_frames=self.num_frames)
 
     def evaluation_view(self, record: VideoRecord) -> View:
-        return build_view(self.policy, record, EVALUATION_VIEW, num_frames=self.num_frames)
+        return self.view(record, EVALUATION_VIEW)
 
 
 def student_recipe(config: ExperimentConfig) -> Recipe:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dvflnet.mixing import Mixing
 from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import WeightsMismatch
@@ -17,7 +18,7 @@ from pipeline.networks.foreign import examine
 from pipeline.networks.forward import ClipNetwork, autocast, round_weights
 from pipeline.networks.weight_files import WeightFile
 from pipeline.storage.files import exists
-from pipeline.views.loader import clip_shapes
+from pipeline.views.loader import UNMIXED, ClipMixing, clip_shapes
 
 
 def check_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> str:
@@ -84,17 +85,40 @@ class TeacherPredictor:
                 examine(network, teacher.network, len(class_names), shape, device)
 
     def logits(
-        self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]
+        self,
+        frames: npt.NDArray[np.uint8],
+        jitter: npt.NDArray[np.int16],
+        mixing: ClipMixing | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the logits of a unit's clips, float32 ``(n, K)``; the head runs in float32."""
         size, parts = len(self._batches[0].frames), []
+        order = np.arange(len(frames)) if mixing is None else _pairs_first(mixing.partners)
         with torch.inference_mode():
-            for start in range(0, len(frames), size):
-                batch = self._batches[start // size % 2]
-                batch.fill(frames[start : start + size], jitter[start : start + size])
-                parts.append(self._network.exact_logits(batch.frames, batch.jitter))
+            for start in range(0, len(order), size):
+                batch, places = self._batches[start // size % 2], order[start : start + size]
+                batch.fill(frames, jitter, places)
+                mixed = None if mixing is None else _mixing_of(mixing, places, size)
+                parts.append(self._network.exact_logits(batch.frames, batch.jitter, mixed))
                 batch.mark_as_read()
-            return torch.cat(parts)[: len(frames)].cpu().numpy()
+            logits = np.empty((len(order), parts[0].shape[1]), np.float32)
+            logits[order] = torch.cat(parts)[: len(order)].cpu().numpy()
+            return logits
+
+
+def _pairs_first(partners: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Order clips so that a batch of even size holds both of each pair, single ones last."""
+    own = np.arange(len(partners))
+    return np.lexsort((own, np.minimum(own, partners), own == partners))
+
+
+def _mixing_of(mixing: ClipMixing, places: npt.NDArray[np.int64], size: int) -> Mixing:
+    """Return the mixing of a batch that holds the clips at these places, then zeros."""
+    partners, parameters = torch.arange(size), torch.tensor([UNMIXED] * size, dtype=torch.int16)
+    place_in_batch = {place: number for number, place in enumerate(places.tolist())}
+    there = [place_in_batch[partner] for partner in mixing.partners[places].tolist()]
+    partners[: len(places)] = torch.tensor(there)
+    parameters[: len(places)] = torch.from_numpy(mixing.parameters[places])
+    return Mixing(partners, parameters)
 
 
 class Batch:
@@ -113,13 +137,20 @@ class Batch:
         self.jitter = torch.zeros((size, *jitter), dtype=torch.int16, pin_memory=on_gpu)
         self._read = torch.cuda.Event() if on_gpu else None
 
-    def fill(self, frames: npt.NDArray[np.uint8], jitter: npt.NDArray[np.int16]) -> None:
-        """Copy at most ``size`` clips in: the only copy of a clip on its way to the device."""
+    def fill(
+        self,
+        frames: npt.NDArray[np.uint8],
+        jitter: npt.NDArray[np.int16],
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        """Copy the clips at ``places`` in: the only copy of a clip on its way to the device."""
         if self._read is not None:
             self._read.synchronize()  # a GPU works behind; it may not have read the last ones yet
+        count = len(places)
         for target, values in ((self.frames, frames), (self.jitter, jitter)):
-            target.numpy()[: len(values)] = values
-            target[len(values) :].zero_()
+            # Any other mode than clip makes a copy in between.
+            np.take(values, places, axis=0, out=target.numpy()[:count], mode="clip")
+            target[count:].zero_()
 
     def mark_as_read(self) -> None:
         """Say that all work on these clips is given to the device."""

@@ -44,6 +44,7 @@ from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, is_unfinished, open_run
+from pipeline.views.mix import MixGroups, rows_to_mix
 
 STAGE = "cache_teacher"
 JOURNAL_CPU_SHARE = 0.25
@@ -271,12 +272,27 @@ def _check_failures(plan: CachePlan) -> None:
         bad = cells.status != Status.GOOD
         status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
     records = plan.manifest.records
+    _say_unmixed(plan, status_of_row)
     no_logits = [
         replace(records[row], status=status, reason=records[row].reason or "has no logits")
         for row, status in sorted(status_of_row.items())
     ]
     show_bad(no_logits, join_uri(plan.config.artefacts, "no_logits.csv"))
     check_failed_fraction(len(no_logits), records, plan.config.dataset)
+
+
+def _say_unmixed(plan: CachePlan, status_of_row: Mapping[int, int]) -> None:
+    """Say how many clips stayed unmixed because their partner could not be decoded."""
+    records = dict(enumerate(plan.manifest.records))
+    groups = MixGroups(plan.config.views, records, rows_to_mix(records))
+    lost = [
+        (row, view_index)
+        for row, status in status_of_row.items()
+        if records[row].good and records[row].split == "train" and status != Status.BAD_LOGITS
+        for view_index in range(plan.config.views.num_views)
+    ]
+    if count := sum(groups.partner(*cell) is not None for cell in lost):
+        print(f"{count} clips are not mixed: their partners could not be decoded", flush=True)
 
 
 def _open_run(plan: CachePlan) -> TrackedRun:

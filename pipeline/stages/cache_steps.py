@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from pipeline.logits.journal import read_inherited, write_fragment
 from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.loader import clip_shapes, jitter_rows
+from pipeline.views.loader import UNMIXED, ClipMixing, clip_shapes, jitter_rows
+from pipeline.views.mix import MixGroups, rows_to_mix
 from pipeline.views.view import View, build_view
 
 # Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
@@ -36,6 +37,7 @@ FACTS_SCHEMA = pa.schema(
         ("status", pa.uint8()),
         ("reason", pa.string()),
         ("view_digest", pa.uint64()),
+        ("partner", pa.int32()),  # place in the unit of the cell that this one is mixed with
     ]
 )
 
@@ -93,11 +95,15 @@ class UnitDecoder:
         columns = (block.column(name).to_pylist() for name in ("unit", "row", "view_indices"))
         facts: list[dict[str, Any]] = []
         cut: list[tuple[View, Clip] | None] = []
+        records = {}
         for record, unit, row, view_indices in zip(records_of(block), *columns, strict=True):
+            records[row] = record
             place = {"unit": unit, "row": row, "label": record.label_number}
             for cell, view_and_clip in self._cells(record, view_indices):
                 facts.append(place | cell)
                 cut.append(view_and_clip)
+        if self._config.views.mix is not None:
+            _mix(records, facts, cut, self._config)
         return pixels_added(pa.Table.from_pylist(facts, schema=FACTS_SCHEMA), cut, self._config)
 
     def close(self) -> None:
@@ -141,7 +147,7 @@ class TeacherActor:
             raise self._failure
         started = time.monotonic()
         # A bad clip stays in its batch as zeros, so that all others keep their place in it.
-        logits = self._teacher.logits(*stack_clips(block, self._config))
+        logits = self._teacher.logits(*stack_clips(block, self._config), mixing_of(block))
         seconds = (time.monotonic() - started) / len(logits)
         status, reason = _judge(block, logits)
         logits[status != Status.GOOD] = 0.0
@@ -189,6 +195,30 @@ def _good_cell(view: View, clip: Clip) -> Cell:
     return facts, (view, clip)
 
 
+def _mix(
+    records: Mapping[int, VideoRecord],
+    facts: Sequence[dict[str, Any]],
+    cut: list[tuple[View, Clip] | None],
+    config: ExperimentConfig,
+) -> None:
+    """Replace the views of mixed clips, in place, once it is known which videos can be decoded."""
+    places = {(cell["row"], cell["view_index"]): place for place, cell in enumerate(facts)}
+    failed = {cell["row"] for cell, pair in zip(facts, cut, strict=True) if pair is None}
+    groups = MixGroups(config.views, records, rows_to_mix(records), failed)
+    plain = list(cut)
+    for (row, view_index), place in places.items():
+        if (pair := plain[place]) is None:
+            continue
+        partner = groups.partner(row, view_index)
+        if partner is not None:
+            there = places[partner, view_index]
+            other = plain[there]
+            assert other is not None, "a partner that is not left out has a clip"
+            view = groups.mixed(pair[0], row, other[0], partner)
+            cut[place] = view, pair[1]
+            facts[place].update(view_digest=view.digest, partner=there)
+
+
 def pixels_added(
     facts: pa.Table, cut: Sequence[tuple[View, Clip] | None], config: ExperimentConfig
 ) -> pa.Table:
@@ -201,12 +231,15 @@ def pixels_added(
         "frames": np.zeros((len(cut), *frames), np.uint8),
         "jitter": np.zeros((len(cut), *jitter), np.int16),
         "frame_crc": np.zeros((len(cut), config.clip.num_frames), np.uint32),
+        "mix": np.tile(np.array(UNMIXED, np.int16), (len(cut), 1)),
     }
     for place, view_and_clip in enumerate(cut):
         if view_and_clip is not None:
             view, clip = view_and_clip
             arrays["frames"][place], arrays["frame_crc"][place] = clip.frames, clip.frame_crc
             arrays["jitter"][place] = jitter_rows([view])[0]
+            if view.mix is not None:
+                arrays["mix"][place] = view.mix.as_row
     for name, values in arrays.items():
         size = values.itemsize * math.prod(values.shape[1:])
         column = pa.Array.from_buffers(pa.binary(size), len(values), [None, pa.py_buffer(values)])
@@ -220,6 +253,18 @@ def stack_clips(
     """Return a block's frames ``(n, T, side, side, 3)`` and jitter ``(n, 1 or T, 5)``."""
     frames, jitter = clip_shapes(config)
     return _stack(block, "frames", np.uint8, frames), _stack(block, "jitter", np.int16, jitter)
+
+
+def mixing_of(block: pa.Table) -> ClipMixing | None:
+    """Return how the clips of a block are mixed; None if none of them is."""
+    partners = _numpy(block, "partner")
+    if block.column("partner").null_count == block.num_rows:
+        return None
+    own = np.arange(block.num_rows)
+    return ClipMixing(
+        np.where(np.isnan(partners), own, partners).astype(np.int64),
+        _stack(block, "mix", np.int16, (len(UNMIXED),)),
+    )
 
 
 def _stack(block: pa.Table, name: str, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -8,6 +8,7 @@ were computed in; a wrong view or another teacher differs far more.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -28,10 +29,11 @@ from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.spec import Unit
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
-from pipeline.stages.cache_steps import UnitDecoder, stack_clips, unit_block
+from pipeline.stages.cache_steps import UnitDecoder, mixing_of, stack_clips, unit_block
 from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
+from pipeline.views.mix import MixGroups, rows_to_mix
 from pipeline.views.view import keyed_hash
 
 MAX_CLASSES_SHOWN = 5
@@ -126,34 +128,55 @@ def _ask_teacher(
     config, grid = for_this_machine(config), store.read_all()
     good = [(int(row), int(slot)) for row, slot in np.argwhere(grid.status == Status.GOOD)]
     chosen = sorted(sorted(good, key=lambda cell: keyed_hash("live check", *cell))[:num_cells])
-    units = [Unit(0, row, ((store.spec.view_indices[slot],),)) for row, slot in chosen]
+    cells = [(row, store.spec.view_indices[slot]) for row, slot in chosen]
     with closing(UnitDecoder(config)) as decoder:
-        clips = pa.concat_tables(
-            [decoder(unit_block(unit, [manifest.records[unit.first_row]])) for unit in units]
-        )
+        clips = decoder(_block_of(cells, config, manifest))
     teacher = TeacherPredictor(config, manifest.class_names)
-    live, _ = centre(teacher.logits(*stack_clips(clips, config)))
+    there = zip(*(clips.column(name).to_pylist() for name in ("row", "view_index")), strict=True)
+    place = {cell: number for number, cell in enumerate(there)}
+    places = [place[cell] for cell in cells]
+    live, _ = centre(teacher.logits(*stack_clips(clips, config), mixing_of(clips))[places])
     cached = np.stack([grid.logits[cell] for cell in chosen]).astype(np.float64)
     kl, difference = _kl(cached, live.astype(np.float64)), np.abs(cached - live).max(axis=1)
-    reasons = clips.column("reason").to_pylist()  # of the videos that cannot be decoded any more
+    # Of the videos that cannot be decoded any more.
+    reasons = clips.column("reason").take(places).to_pylist()
     findings = [
         StoreFinding(
             "live teacher",
-            f"row {unit.first_row}, view {unit.views[0][0]}",
+            f"row {row}, view {view_index}",
             reasons[number]
             or f"KL {kl[number]:.3g} nats between store and teacher, logits up to "
             f"{difference[number]:.3g} apart",
         )
-        for number, unit in enumerate(units)
+        for number, (row, view_index) in enumerate(cells)
         if reasons[number] or not kl[number] <= MAX_KL
     ]
     figures = {
-        "cells": len(units),
+        "cells": len(cells),
         "max_kl": float(kl.max()),
         "mean_kl": float(kl.mean()),
         "max_difference": float(difference.max()),
     }
     return findings, figures
+
+
+def _block_of(
+    cells: Sequence[tuple[int, int]], config: ExperimentConfig, manifest: Manifest
+) -> pa.Table:
+    """Return the block of cells and of those that they are mixed with, in whole mix groups."""
+    records = dict(enumerate(manifest.records))
+    groups = MixGroups(config.views, records, rows_to_mix(records))
+    wanted = defaultdict[int, set[int]](set)
+    for row, view_index in cells:
+        for member in (row, groups.partner(row, view_index)):
+            if member is not None:
+                wanted[member].add(view_index)
+    blocks = []
+    for group in sorted({groups.group(row) for row in wanted}):
+        rows = [row for row in groups.rows_of(group) if row in records]
+        views = tuple(tuple(sorted(wanted[row])) for row in rows)
+        blocks.append(unit_block(Unit(0, rows[0], views), [records[row] for row in rows]))
+    return pa.concat_tables(blocks)
 
 
 def _kl(cached: NDArray[np.float64], live: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -149,7 +149,9 @@ def training_costs(
     size = recipe.train.batch_size
     records = [manifest.records[row] for row in manifest.rows_of("train")]
     requests = (
-        ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
+        ClipRequest(
+            0, record, recipe.view(record, 0), recipe.frame_stride
+        )  # not mixed: a pair shares
         for record in itertools.cycle(records)
     )
     wanted = [list(itertools.islice(requests, size)) for _ in range(NUM_STEPS + 1)]

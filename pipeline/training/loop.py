@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from dvflnet.metrics import evaluate_logits
+from dvflnet.mixing import own_shares
 from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import start_network
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.plan import TrainPlan, open_plan_mirror
 from pipeline.training.proof import audit
-from pipeline.training.step import StepResult, Training, mean_results
+from pipeline.training.step import StepResult, Training, mean_results, soft_labels
 from pipeline.views.loader import ClipBatch, ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 
@@ -136,6 +137,7 @@ def train(
     or gradient is not finite, VideoDecodeError if a video cannot be decoded any more.
     """
     settings, limits = plan.recipe.train, plan.config.dataset.limits
+    targets = mirror if plan.replays else None
     step, results = first_step, list[tuple[int, StepResult]]()
     with ClipLoader(settings.num_loaders, limits, side=plan.recipe.side) as loader:
         batches = loader.batches(plan.train_requests(first_step, worker.rank))
@@ -143,8 +145,8 @@ def train(
             started = time.monotonic()
             while step < plan.order.steps_until(epoch):
                 batch = next(batches)
-                labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
-                teacher_logits = None if mirror is None else proven_targets(batch, mirror, limits)
+                labels = labels_of(plan, batch)
+                teacher_logits = None if targets is None else proven_targets(batch, targets, limits)
                 result = training.step(step, batch, labels, teacher_logits, rank=worker.rank)
                 step += 1
                 results.append((step, result))
@@ -160,6 +162,17 @@ def train(
                 results.clear()
                 points = mean_points(worker.gather(mine))
                 worker.report(EpochResult(epoch, step, seconds, points, val, val_logits), training)
+
+
+def labels_of(plan: TrainPlan, batch: ClipBatch) -> Tensor:
+    """Return the labels of a batch, int64 ``(B,)``, or of mixed clips float32 ``(B, K)``."""
+    labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
+    if batch.mixing is None:
+        return labels
+    partners = [(request.partner or request).row for request in batch.requests]
+    share = own_shares(torch.from_numpy(batch.mixing.parameters), plan.recipe.side)
+    num_classes = len(plan.manifest.class_names)
+    return soft_labels(labels, torch.tensor(plan.labels(partners)), share, num_classes)
 
 
 def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Tensor:

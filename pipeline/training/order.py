@@ -8,6 +8,7 @@ an epoch: no video is dropped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,15 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
-    """The positions of a run over a set of rows."""
+    """The positions of a run over a set of rows.
+
+    ``partner`` names the row that a row is mixed with in a pass over the rows. It comes right
+    behind, so that a batch holds both and each clip is decoded once.
+    """
 
     rows: tuple[int, ...]
     epochs: int
     clips_per_epoch: int  # over len(rows), an epoch shows rows several times
     global_batch_size: int
     seed: int
+    partner: Callable[[int, int], int | None] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -42,7 +48,22 @@ class Order:
 
     def _at(self, position: int) -> tuple[int, int]:
         epoch, index = divmod(position, len(self.rows))
+        if self.partner is not None:
+            return epoch, _paired(self, epoch)[index]
         return epoch, self.rows[_permutation(self.seed, epoch, len(self.rows))[index]]
+
+
+@lru_cache(maxsize=2)
+def _paired(order: Order, epoch: int) -> list[int]:
+    """Return the rows of an epoch, each with its partner behind it."""
+    assert order.partner is not None
+    rows, waiting = list[int](), set(order.rows)
+    for row in (order.rows[i] for i in _permutation(order.seed, epoch, len(order.rows))):
+        if row in waiting:
+            pair = {row, order.partner(epoch, row)} & waiting
+            rows += sorted(pair, key=lambda member: member != row)
+            waiting -= pair
+    return rows
 
 
 @lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from pipeline.config.experiment import ExperimentConfig
@@ -31,6 +32,7 @@ from pipeline.training.order import Order
 from pipeline.training.proof import is_audited
 from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
+from pipeline.views.mix import MixGroups, rows_to_mix
 from pipeline.views.view import EVALUATION_VIEW, POLICY_VERSION, keyed_hash
 
 # Settings of the loop that change neither its order nor its arithmetic.
@@ -70,6 +72,7 @@ class TrainPlan:
     val_rows: tuple[int, ...]
     store: StoreReference | None
     init_digest: str
+    without_pixels: frozenset[int] = frozenset()  # rows that stage one could not decode
 
     @property
     def num_workers(self) -> int:
@@ -101,10 +104,30 @@ class TrainPlan:
         return len(self.train_rows if self.recipe.role == "student" else self.learnt_rows)
 
     @cached_property
+    def mixes(self) -> MixGroups | None:
+        """The pairs that are mixed: those of the store, or live ones among the learnt rows."""
+        policy, records = self.recipe.policy, dict(enumerate(self.manifest.records))
+        if policy.mix is None:
+            return None
+        rows = rows_to_mix(records) if self.replays else self.learnt_rows
+        return MixGroups(policy, records, rows, self.without_pixels)
+
+    @cached_property
+    def replays(self) -> bool:
+        """Whether the clips are those of the store.
+
+        Clips that are mixed are not if some rows are not learnt and labels alone are: a clip that
+        is mixed with one without a label has none.
+        """
+        everything = self.recipe.policy.mix is None or self.recipe.loss.distill_weight > 0
+        return self.store is not None and (everything or self.learnt_rows == self.train_rows)
+
+    @cached_property
     def order(self) -> Order:
         check_labels(self)
         train = self.recipe.train
         return Order(
+            partner=self._partner if self.mixes else None,
             rows=self.learnt_rows,
             epochs=train.epochs,
             clips_per_epoch=self.clips_per_epoch,
@@ -142,7 +165,7 @@ class TrainPlan:
             "loss": _decisive(recipe.loss),
             "optim": _decisive(recipe.optim),
             "train": _decisive(recipe.train),
-            "views": [recipe.policy.model_dump(mode="json"), recipe.num_views, POLICY_VERSION],
+            "views": [recipe.policy.content, recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
             "transform": TRANSFORM_VERSION,
             "manifest": self.manifest.digest,
@@ -224,10 +247,32 @@ class TrainPlan:
         return [self._known_labels.get(row, UNLABELLED) for row in rows]
 
     def _train_request(self, epoch: int, row: int) -> ClipRequest:
-        recipe, record = self.recipe, self.manifest.records[row]
-        train, view = recipe.train, recipe.view(record, epoch)
-        proved = self.store is not None and is_audited(train.seed, epoch, row, train.audit_rate)
-        return ClipRequest(row, record, view, recipe.frame_stride, prove=proved)
+        recipe, view_index = self.recipe, self._view_index(epoch, row)
+        partner = self._partner(epoch, row) if self.mixes else None
+        # Both of a pair are audited, or none.
+        first, rate = min(row, row if partner is None else partner), recipe.train.audit_rate
+        proved = self.replays and is_audited(recipe.train.seed, epoch, first, rate)
+
+        def request(row: int) -> ClipRequest:
+            record = self.manifest.records[row]
+            view = recipe.view(record, view_index)
+            return ClipRequest(row, record, view, recipe.frame_stride, prove=proved)
+
+        own = request(row)
+        if partner is None or self.mixes is None:
+            return own
+        other = request(partner)
+        view = self.mixes.mixed(own.view, row, other.view, partner)
+        return replace(own, view=view, partner=other)
+
+    def _view_index(self, epoch: int, row: int) -> int:
+        # A pair shows the same view of both.
+        name = self.manifest.records[row].sample_id
+        return self.recipe.view_index(self.mixes.group_name(row) if self.mixes else name, epoch)
+
+    def _partner(self, epoch: int, row: int) -> int | None:
+        assert self.mixes is not None
+        return self.mixes.partner(row, self._view_index(epoch, row))
 
 
 def plan_student(config: ExperimentConfig) -> TrainPlan:
@@ -286,7 +331,7 @@ def _plan(
         sorted(manifest.rows_of(split), key=lambda row: manifest.records[row].sample_id)
         for split in ("train", "val")
     )
-    reference = None
+    reference, without_pixels = None, frozenset[int]()
     if store is not None:
         reference = StoreReference(
             uri=store.root,
@@ -296,6 +341,7 @@ def _plan(
             run_id=str(store.seal.provenance.get("run_id", "")),
         )
         mirror = open_mirror(store.root, MIRRORS)
+        without_pixels = _without_pixels(mirror, train_rows)
         train_rows = _with_logits(mirror, train_rows, list(range(recipe.num_views)))
         val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
     for split, rows in (("train", train_rows), ("val", val_rows)):
@@ -312,6 +358,7 @@ def _plan(
         val_rows=tuple(val_rows),
         store=reference,
         init_digest=init_digest(recipe.model),
+        without_pixels=without_pixels,
     )
     check_labels(plan)
     if recipe.model.foreign:
@@ -345,6 +392,12 @@ def _decisive(section: Section) -> dict[str, Any]:
         if name not in NOT_PART_OF_KEY
         and not (name in LATER and value == type(section).model_fields[name].default)
     }
+
+
+def _without_pixels(mirror: Mirror, rows: list[int]) -> frozenset[int]:
+    """Return the rows that stage one could not decode: their partners stayed unmixed."""
+    status = mirror.status[rows, 0]
+    return frozenset(np.array(rows)[~np.isin(status, [Status.GOOD, Status.BAD_LOGITS])].tolist())
 
 
 def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:

@@ -52,16 +52,25 @@ def audit(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> int:
     A ViewMismatch names the sample, the frames that differ and the likely cause. ``limits`` guard
     the decoder, which runs again to find it.
     """
-    proved = [pair for pair in zip(batch.requests, batch.clips, strict=True) if pair[0].prove]
-    for request, clip in proved:
-        _compare(request, clip, mirror, limits)
+    proved = [place for place, request in enumerate(batch.requests) if request.prove]
+    for place in proved:
+        request = batch.requests[place]
+        _compare_views(request, mirror)
+        _compare_pixels(request, batch.clips[place], mirror, limits)
+        if request.partner is not None and batch.mixing is not None:
+            clip = batch.clips[batch.mixing.partners[place]]
+            _compare_pixels(request.partner, clip, mirror, limits)
     return len(proved)
 
 
-def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimits) -> None:
+def _subject(request: ClipRequest) -> str:
+    record = request.record
+    return f"{record.sample_id} ({record.uri}), view {request.view.view_index}"
+
+
+def _compare_views(request: ClipRequest, mirror: Mirror) -> None:
     view = request.view
-    subject = f"{request.record.sample_id} ({request.record.uri}), view {view.view_index}"
-    digest, frame_crc = mirror.proof_of(request.row, view.view_index)
+    digest, _ = mirror.proof_of(*request.cell)
     if view.digest != digest:
         digests = (replace(view, view_index=index).digest for index in mirror.spec.view_indices)
         cells = [cell for digest in digests if (cell := mirror.cell_of_digest(digest))]
@@ -73,16 +82,20 @@ def _compare(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimi
             "count or size of the video."
         )
         raise ViewMismatch(
-            f"{subject}: frames, crop, flip or jitter are not those of the teacher's view.\n"
-            f"  {cause}"
+            f"{_subject(request)}: frames, crop, flip, jitter or mixing are not those of the "
+            f"teacher's view.\n  {cause}"
         )
+
+
+def _compare_pixels(request: ClipRequest, clip: Clip, mirror: Mirror, limits: VideoLimits) -> None:
+    frame_crc = mirror.pixels_of(*request.cell)
     expected = frame_crc[:: request.frame_stride]
     differing = [t for t in range(len(expected)) if expected[t] != clip.frame_crc[t]]
     if differing:
         cause = diagnose(request, expected.tolist(), clip.frame_crc.tolist(), mirror, limits)
         raise ViewMismatch(
-            f"{subject}: the pixels of frames {differing} of {len(expected)} are not those that "
-            "the teacher saw, although file and view are the same.\n"
+            f"{_subject(request)}: the pixels of frames {differing} of {len(expected)} are not "
+            "those that the teacher saw, although file and view are the same.\n"
             f"  {cause}"
         )
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from dvflnet.losses import UNLABELLED, LossParts, weighted_loss
+from dvflnet.losses import UNLABELLED, LossParts, weighted_loss, without_label
+from dvflnet.mixing import Mixing
 from pipeline.config.schema import OptimConfig
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
@@ -102,8 +104,9 @@ class Training:
     ) -> StepResult:
         """Take one optimiser step; seed, step (from 0) and rank decide every random draw in it.
 
-        Labels are int64 ``(B,)``, -1 for none, and the teacher's logits float32 ``(B, K)``; without
-        these the network learns from labels alone. TrainingDiverged if loss or gradient is not
+        Labels are int64 ``(B,)``, -1 for none, or of mixed clips float32 ``(B, K)``, zeros for
+        none; the teacher's logits are float32 ``(B, K)``, and without these the network learns from
+        labels alone. TrainingDiverged if loss or gradient is not
         finite, before the weights change.
         """
         # For drop path.
@@ -133,7 +136,7 @@ class Training:
     ) -> LossParts:
         loss = self._recipe.loss
         return weighted_loss(
-            self._clips.logits(batch.frames, batch.jitter),
+            self._clips.logits(batch.frames, batch.jitter, mixing_of(batch)),
             None if teacher_logits is None else teacher_logits.to(self._device),
             labels.to(self._device),
             distill_weight=loss.distill_weight,
@@ -143,7 +146,7 @@ class Training:
             standardise=loss.standardise,
             dkd_alpha=1.0 if loss.dkd_alpha is None else loss.dkd_alpha,
             dkd_beta=8.0 if loss.dkd_beta is None else loss.dkd_beta,
-            some_unlabelled=bool((labels == UNLABELLED).any()),  # on the CPU still
+            some_unlabelled=bool(without_label(labels).any()),  # on the CPU still
         )
 
     def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:
@@ -153,6 +156,23 @@ class Training:
                 f"the {name} of step {step} is {float(value.detach())}; nothing was updated.\n"
                 f"  Its batch: {samples}\n  Lower optim.lr, or train in float32."
             )
+
+
+def mixing_of(batch: ClipBatch) -> Mixing | None:
+    if batch.mixing is None:
+        return None
+    return Mixing(*map(torch.from_numpy, (batch.mixing.partners, batch.mixing.parameters)))
+
+
+def soft_labels(labels: Tensor, partner_labels: Tensor, share: Tensor, num_classes: int) -> Tensor:
+    """Mix labels ``(B,)`` as their clips are, by their own ``share``; float32 ``(B, K)``.
+
+    A mixture with a clip that has no label has none itself: zeros.
+    """
+    known = (labels != UNLABELLED) & ((partner_labels != UNLABELLED) | (share == 1.0))
+    own, other = (F.one_hot(part.clamp(min=0), num_classes) for part in (labels, partner_labels))
+    mixed = share[:, None] * own + (1.0 - share[:, None]) * other
+    return torch.where(known[:, None], mixed, 0.0)
 
 
 def set_training_mode(network: nn.Module) -> None:

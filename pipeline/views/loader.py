@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,16 +20,18 @@ from pipeline.config.schema import VideoLimits
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
-from pipeline.views.view import View
+from pipeline.views.view import SHARE_STEPS, View
 
 BATCHES_AHEAD = 3
+UNMIXED = (SHARE_STEPS, 0, 0, 0, 0)  # parameters of a clip that stays as it is
 
 
 @dataclass(frozen=True)
 class ClipRequest:
     """A clip to load: a view of a video, with or without the CRCs of its pixels.
 
-    ``view`` is the teacher's; the clip has every ``frame_stride``-th of its frames.
+    ``view`` is the teacher's; the clip has every ``frame_stride``-th of its frames. A view that is
+    mixed comes with the request of its partner's clip, as that is without mixing.
     """
 
     row: int
@@ -37,6 +39,11 @@ class ClipRequest:
     view: View
     frame_stride: int = 1
     prove: bool = False
+    partner: ClipRequest | None = None
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        return self.row, self.view.view_index
 
     @property
     def seen(self) -> View:
@@ -44,16 +51,28 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
-class ClipBatch:
-    """Clips of equal size, stacked for the device.
+class ClipMixing:
+    """How B of N clips are mixed, as ``dvflnet.mixing.Mixing`` says.
 
-    ``frames`` is uint8 ``(B, T, H, W, 3)``, ``jitter`` int16 ``(B, 1 or T, 5)``.
+    ``partners`` is int64 ``(B,)``, ``parameters`` int16 ``(B, 5)``.
+    """
+
+    partners: npt.NDArray[np.int64]
+    parameters: npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal size, stacked for the device: those of B requests, then other partners.
+
+    ``frames`` is uint8 ``(N, T, H, W, 3)``, ``jitter`` int16 ``(N, 1 or T, 5)``.
     """
 
     requests: tuple[ClipRequest, ...]
     clips: tuple[Clip, ...]
     frames: npt.NDArray[np.uint8]
     jitter: npt.NDArray[np.int16]
+    mixing: ClipMixing | None = None
 
 
 class ClipLoader:
@@ -78,9 +97,8 @@ class ClipLoader:
         ahead: deque[tuple[tuple[ClipRequest, ...], list[Future[Clip]]]] = deque()
         try:
             for requests in wanted:
-                ahead.append(
-                    (tuple(requests), [self._threads.submit(self._load, r) for r in requests])
-                )
+                clips = [self._threads.submit(self._load, one) for one in _with_partners(requests)]
+                ahead.append((tuple(requests), clips))
                 if len(ahead) > BATCHES_AHEAD:
                     yield _collate(*ahead.popleft())
             while ahead:
@@ -101,14 +119,33 @@ class ClipLoader:
         return clip
 
 
+def _with_partners(requests: Sequence[ClipRequest]) -> list[ClipRequest]:
+    """Add the partners that are not themselves in the batch."""
+    there = {request.cell for request in requests}
+    partners = [request.partner for request in requests if request.partner is not None]
+    return [*requests, *(partner for partner in partners if partner.cell not in there)]
+
+
 def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]]) -> ClipBatch:
-    clips = tuple(future.result() for future in futures)
+    clips, loaded = tuple(future.result() for future in futures), _with_partners(requests)
     return ClipBatch(
         requests=requests,
         clips=clips,
         frames=np.stack([clip.frames for clip in clips]),
-        jitter=jitter_rows([request.seen for request in requests]),
+        jitter=jitter_rows([request.seen for request in loaded]),
+        mixing=_mixing(requests, {request.cell: place for place, request in enumerate(loaded)}),
     )
+
+
+def _mixing(
+    requests: Sequence[ClipRequest], places: Mapping[tuple[int, int], int]
+) -> ClipMixing | None:
+    """Return how the clips of requests are mixed, given the places of all; None if none is."""
+    if not any(request.partner for request in requests):
+        return None
+    partners = [places[(request.partner or request).cell] for request in requests]
+    parameters = [view.mix.as_row if (view := r.view).mix else UNMIXED for r in requests]
+    return ClipMixing(np.array(partners, np.int64), np.array(parameters, np.int16))
 
 
 def clip_shapes(config: ExperimentConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:

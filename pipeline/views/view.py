@@ -5,8 +5,9 @@ count and size. No process state, epoch, rank or batch enters, so a cached targe
 student step exactly when both ask for the same view.
 
 Every draw is a keyed hash of its coordinates. Draws come from named streams (``time``, ``crop``,
-``flip``, ``photo``), so that a new draw in one operation never shifts another's numbers, and
-all results are integers: library distributions and ``libm`` differ between versions and machines.
+``flip``, ``photo``, ``mix``), so that a new draw in one operation never shifts another's numbers,
+and all results are integers: library distributions and ``libm`` differ between versions and
+machines.
 
 The policy is that of the published code: T equal segments with a random frame in each, a random
 resized crop, flip, colour jitter, grey. It differs in two points. The crop's aspect is uniform in
@@ -41,6 +42,8 @@ JITTER_STEPS = 256
 # The published evaluation resizes the short side to 256 and crops 224 from its centre.
 EVALUATION_CROP = (224, 256)
 MAX_PROTOCOL_VIEWS = 999
+SHARE_STEPS = 2048  # of a clip's share in a mixed one; both as in dvflnet.mixing
+MIX_GRID = 224  # edges of a CutMix box, in steps of the clip's side
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,23 @@ class Jitter:
 
 
 @dataclass(frozen=True)
+class Mix:
+    """How a clip is mixed with its partner's, as ``dvflnet.mixing`` does it.
+
+    ``share`` is the clip's own outside the box ``(top, left, bottom, right)``. ``partner_digest``
+    is a digest of the partner's name and view.
+    """
+
+    share: int
+    box: tuple[int, int, int, int]
+    partner_digest: int
+
+    @property
+    def as_row(self) -> tuple[int, int, int, int, int]:
+        return self.share, *self.box
+
+
+@dataclass(frozen=True)
 class View:
     """One look at a video.
 
@@ -81,17 +101,20 @@ class View:
     box: Box
     flip: bool
     jitters: tuple[Jitter, ...] = (Jitter(),)
+    mix: Mix | None = None
 
     @property
     def digest(self) -> int:
         """64-bit digest of all parameters, the same on every machine."""
         box = self.box
+        mixed = () if self.mix is None else (self.mix.as_row, self.mix.partner_digest)
         return keyed_hash(
             self.view_index,
             self.frame_indices,
             (box.top, box.left, box.height, box.width),
             int(self.flip),
             tuple(jitter.as_row for jitter in self.jitters),
+            *mixed,
         )
 
     def every(self, stride: int) -> View:
@@ -114,7 +137,7 @@ def build_view(
         )
     if view_index < 0:
         raise ValueError(f"no evaluation view has the index {view_index}")
-    draws, tail = _Draws(policy.seed, record.sample_id, view_index), _unused_tail(record)
+    draws, tail = Draws(policy.seed, record.sample_id, view_index), _unused_tail(record)
     return View(
         view_index=view_index,
         frame_indices=_random_frames(draws, record.num_frames, tail, num_frames),
@@ -179,13 +202,13 @@ def evaluation_views(
     )
 
 
-def view_for_epoch(epoch: int, sample_id: str, num_views: int, *, seed: int) -> int:
-    """Return the view that a video shows in an epoch.
+def view_for_epoch(epoch: int, name: str, num_views: int, *, seed: int) -> int:
+    """Return the view that the video, or the mix group, of this name shows in an epoch.
 
     Every cycle of ``num_views`` epochs shows each view once, in an order of its own; the start is
-    shifted from video to video, so that no epoch shows the same view of all videos.
+    shifted from name to name, so that no epoch shows the same view of all videos.
     """
-    position = (epoch + keyed_hash(seed, "rotation", sample_id)) % num_views
+    position = (epoch + keyed_hash(seed, "rotation", name)) % num_views
     return _order_of_cycle(seed, epoch // num_views, num_views)[position]
 
 
@@ -195,8 +218,8 @@ def _order_of_cycle(seed: int, cycle: int, num_views: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """All random numbers of one view, addressed by stream and position."""
+class Draws:
+    """All random numbers of one view, or of a pair of them, addressed by stream and position."""
 
     seed: int
     sample_id: str
@@ -230,7 +253,7 @@ def _unused_tail(record: VideoRecord) -> int:
     return 0 if record.prepared else UNUSED_TAIL_FRAMES
 
 
-def _random_frames(draws: _Draws, available: int, tail: int, num_frames: int) -> tuple[int, ...]:
+def _random_frames(draws: Draws, available: int, tail: int, num_frames: int) -> tuple[int, ...]:
     """Draw one frame from each of ``num_frames`` equal segments, as published."""
     span = available - tail
     segment = span // num_frames
@@ -254,7 +277,7 @@ def _centred_frames(
     return tuple(place * span // (steps * num_frames) for place in places)
 
 
-def _random_box(draws: _Draws, policy: ViewsConfig, width: int, height: int) -> Box:
+def _random_box(draws: Draws, policy: ViewsConfig, width: int, height: int) -> Box:
     low, high = round(policy.min_area * AREA_STEPS), round(policy.max_area * AREA_STEPS)
     steepest = round(policy.max_aspect * ASPECT_STEPS)
     for attempt in range(CROP_TRIES):
@@ -278,7 +301,7 @@ def _centre_square(width: int, height: int, numerator: int, denominator: int) ->
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
-def _random_jitter(draws: _Draws, policy: ViewsConfig, frame: int) -> Jitter:
+def _random_jitter(draws: Draws, policy: ViewsConfig, frame: int) -> Jitter:
     """Draw the jitter of one frame; whether there is any is drawn once for the clip."""
 
     def factor(position: int, strength: float) -> int:

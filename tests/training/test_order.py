@@ -86,3 +86,19 @@ def test_epochs_and_seeds_differ():
 def test_the_permutation_is_pinned(seed, epoch, expected):
     """A numpy or a machine that gives another order would break every resumed run, unseen."""
     assert rows_of_epoch(seed, epoch, 12) == expected
+
+
+@given(st.integers(2, 60), st.integers(1, 9), SEEDS)
+def test_partners_stand_side_by_side(count, fours, seed):
+    def partner(epoch: int, row: int) -> int | None:
+        other = 100 + (row - 100 ^ 1 + epoch % 2)  # some of them are not in the order
+        return other if epoch % 2 == 0 else None
+
+    order = order_of(count, epochs=2, global_batch_size=4 * fours, seed=seed, partner=partner)
+    rows = [row for step in run(order) for _, row in step][: 2 * count]
+    assert sorted(rows[:count]) == sorted(rows[count:]) == list(order.rows)
+    places = {row: place for place, row in enumerate(rows[:count])}
+    for row, place in places.items():
+        if (other := partner(0, row)) in places:
+            assert abs(places[other] - place) == 1
+    assert run(order, 1) == run(order, 2) == run(order, 4)
