@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import VideoLimits
-from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
+from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.errors import Status
 from pipeline.frames import store
 from pipeline.frames.prepared import PreparedVideo, prepare_video
@@ -81,7 +81,7 @@ def example(
         else:
             record = replace(make_record(path), status=Status.NOT_FOUND, reason="not there")
         records.append(replace(record, label=place % 2))
-    return Example(build_manifest("toy", ["jump", "run"], records))
+    return Example(Manifest("toy", ("jump", "run"), tuple(records)))  # rows in that order
 
 
 @pytest.fixture(scope="package")

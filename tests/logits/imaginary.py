@@ -82,6 +82,9 @@ class Plan:
         names = [f"class {label}" for label in range(K)]
         return build_manifest("imaginary", names, [video.record for video in self.videos])
 
+    def row_of(self, name: str) -> int:
+        return [record.sample_id for record in self.manifest.records].index(name)
+
     @cached_property
     def spec(self) -> StoreSpec:
         return plan_store(self.config, manifest=self.manifest, teacher_digest="ab" * 32)
@@ -262,11 +265,11 @@ def write_store(
 
 
 # 24 videos of train, 5 of val, one of them bad; three rows a unit, twelve a shard.
-BAD_VIDEO = 7
+BAD_VIDEO = "v_007_ü"
 EXAMPLE = Plan(
     tuple(
-        Video(f"v_{n:03d}_ü", "train" if n < 24 else "val", good=n != BAD_VIDEO, label=n % K)
-        for n in range(29)
+        Video(name, "train" if n < 24 else "val", good=name != BAD_VIDEO, label=n % K)
+        for n, name in enumerate(f"v_{n:03d}_ü" for n in range(29))
     ),
     num_views=3,
     clips_per_unit=10,

@@ -14,7 +14,7 @@ from pipeline.logits.cells import centre
 from pipeline.logits.examine import examine
 from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.store import open_store
-from tests.logits.imaginary import EXAMPLE, Plan, Teacher, write_store
+from tests.logits.imaginary import BAD_VIDEO, EXAMPLE, Plan, Teacher, write_store
 
 
 def write_other(root: str, plan: Plan, lost: frozenset[object] = frozenset()) -> None:
@@ -78,8 +78,9 @@ def test_it_goes_on_after_a_kill(tmp_path):
     (tmp_path / "c" / "logits.parquet" / "shard-00001.parquet").unlink()
     assert run_blend([a, b], [1, 1], out).seal == seal
     status = open_store(out).read_all().status
-    assert status[3].tolist() == [1, Status.TIMED_OUT, 1, 0]  # good only where all are
-    assert (status[7, :-1] == Status.UNREADABLE).all()
+    lost = status[EXAMPLE.row_of("v_003_ü")]
+    assert lost.tolist() == [1, Status.TIMED_OUT, 1, 0]  # good only where all are
+    assert (status[EXAMPLE.row_of(BAD_VIDEO), :-1] == Status.UNREADABLE).all()
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 1, 1], [1, -1], [0, 0], [1, float("nan")]])
@@ -102,7 +103,9 @@ def test_other_views_videos_and_pixels_are_refused_by_name(store_uri, tmp_path):
         cells = EXAMPLE.compute(unit)
         return replace(cells, frame_crc=cells.frame_crc + np.uint32(unit.number == 1))
 
-    write_store(other, EXAMPLE.spec, EXAMPLE.manifest.records, shifted)
-    with pytest.raises(StoreCorrupt, match=r"v_003_ü(?s:.*)same views and pixels"):
+    records = EXAMPLE.manifest.records
+    write_store(other, EXAMPLE.spec, records, shifted)
+    first = records[EXAMPLE.units[1].first_row].sample_id
+    with pytest.raises(StoreCorrupt, match=rf"{first}(?s:.*)same views and pixels"):
         run_blend([store_uri, other], [1, 1], out)
     assert not Path(out, "seal.json").exists()

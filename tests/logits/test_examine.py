@@ -147,7 +147,7 @@ def test_finds_the_shard_of_another_teacher(root: Path, diagnose: Any) -> None:
     forge(root, {0: know_labels, 1: know_labels, 2: know_labels})
     (root / JOURNAL_NAME).mkdir()
     assert not diagnose(root).findings
-    forge(root, {1: swap_classes})  # the other shards hold one class each
+    forge(root, {1: swap_classes})
     (finding,) = diagnose(root).findings
     assert (finding.kind, finding.where) == ("labels", "shard 1")
 

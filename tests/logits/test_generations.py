@@ -22,7 +22,7 @@ from tests.logits.imaginary import Plan, Teacher, Video, Writer, cache
 
 TRAIN = tuple(Video(f"v{n}", good=n != 4) for n in range(9))
 VAL = tuple(Video(f"w{n}", split="val") for n in range(3))
-NEW = (Video("v00"), Video("v55"), Video("w00", split="val"))  # they sort between the others
+NEW = (Video("v00"), Video("v55"), Video("w00", split="val"))  # rows between the others
 SMALL = Plan(TRAIN + VAL, num_views=1)
 GROWN = {
     "views": replace(SMALL, num_views=3),
@@ -104,7 +104,7 @@ def test_labels_and_bad_videos_may_be_mended(root):
     teacher = Teacher()
     job = cache(root, plan, teacher)
     assert teacher.forwards == Counter([("v4", "v4 1", 0)])
-    assert open_store(job.home).read_all().label[2] == 3
+    assert open_store(job.home).read_all().label[plan.row_of("v2")] == 3
 
 
 def test_videos_that_are_gone_or_changed_are_named(root):

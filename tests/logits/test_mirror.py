@@ -12,6 +12,7 @@ from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.logits.store import open_store
 from pipeline.storage.files import sha256_of
 from pipeline.storage.locks import JOB_VARIABLE
+from tests.logits.imaginary import BAD_VIDEO
 
 ARRAYS = ("status", "logits", "logit_offset", "view_digest", "frame_crc", "label")
 
@@ -21,30 +22,33 @@ def content_of(mirror: Mirror) -> str:
 
 
 def test_mirror_equals_store(sealed, tmp_path):
-    _, root = sealed
+    example, root = sealed
     store = open_store(root)
     grid, mirror = store.read_all(), open_mirror(root, tmp_path)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(mirror, name), getattr(grid, name))
         assert isinstance(getattr(mirror, name), np.memmap)
-    rows, views = np.array([0, 3, 3, 25]), np.array([2, 0, 1, -1])
+    names, views = ("v_000_ü", "v_003_ü", "v_003_ü", "v_025_ü"), np.array([2, 0, 1, -1])
+    rows = np.array([example.row_of(name) for name in names])
     logits = mirror.teacher_logits(rows, views)
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits, grid.logits[rows, [2, 0, 1, 3]])
     assert mirror.root_digest == store.root_digest
-    digest, frame_crc = mirror.proof_of(25, -1)
-    assert digest == grid.view_digest[25, 3]
-    np.testing.assert_array_equal(frame_crc, grid.frame_crc[25, 3])
+    digest, frame_crc = mirror.proof_of(rows[3], -1)
+    assert digest == grid.view_digest[rows[3], 3]
+    np.testing.assert_array_equal(frame_crc, grid.frame_crc[rows[3], 3])
 
 
 def test_cells_without_logits_are_an_error(sealed, tmp_path):
-    mirror = open_mirror(sealed[1], tmp_path)
-    with pytest.raises(StoreIncomplete, match="row 7, view 1 holds no logits: UNREADABLE"):
-        mirror.teacher_logits([0, 7], [0, 1])
-    with pytest.raises(StoreIncomplete, match="row 25, view 0 holds no logits: MISSING"):
-        mirror.teacher_logits([25], [0])
+    example, root = sealed
+    mirror = open_mirror(root, tmp_path)
+    good, bad, val = (example.row_of(name) for name in ("v_000_ü", BAD_VIDEO, "v_025_ü"))
+    with pytest.raises(StoreIncomplete, match=f"row {bad}, view 1 holds no logits: UNREADABLE"):
+        mirror.teacher_logits([good, bad], [0, 1])
+    with pytest.raises(StoreIncomplete, match=f"row {val}, view 0 holds no logits: MISSING"):
+        mirror.teacher_logits([val], [0])
     with pytest.raises(StoreIncomplete, match="MISSING"):
-        mirror.proof_of(25, 0)
+        mirror.proof_of(val, 0)
 
 
 def test_two_processes_share_one_mirror(store_uri, tmp_path):

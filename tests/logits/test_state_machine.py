@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.plan.videos) < MAX_VIDEOS)
     @rule(split=st.sampled_from(["train", "val"]), good=st.booleans())
     def grow_videos(self, split: str, good: bool) -> None:
-        name = f"v{len(self.plan.videos) * 7 % 10}{len(self.plan.videos)}"  # sorts anywhere
+        name = f"v{len(self.plan.videos) * 7 % 10}{len(self.plan.videos)}"  # a row anywhere
         videos = (*self.plan.videos, Video(name, split=split, good=good))
         self._want(Plan(videos, self.plan.num_views, self.plan.format))
 
