@@ -39,9 +39,10 @@ from pipeline.stages.cache import plan_cache
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.storage.sealed.store import open_for_writing
 from pipeline.training.loop import Worker, proven_targets, train
-from pipeline.training.plan import TrainPlan, open_plan_mirror, plan_student
+from pipeline.training.plan import open_plan_mirror, plan_student
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training
+from pipeline.training.train_plan import TrainPlan
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipBatch, ClipLoader
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from pipeline.dataset.manifest import Manifest, VideoRecord, without_label
+from pipeline.dataset.manifest import Manifest, VideoRecord, by_name, without_label
 from pipeline.errors import Status
 from pipeline.text_table import csv_table, text_table
 
@@ -78,14 +78,16 @@ class IndexReport:
 
 
 def bad_csv(bad: Iterable[VideoRecord]) -> bytes:
-    rows = ((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in bad)
+    rows = ((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in by_name(bad))
     return csv_table(("split", "sample_id", "status", "reason"), rows).encode()
 
 
 def bad_lines(bad: Iterable[VideoRecord]) -> list[str]:
     """Return a few lines of each status: the first videos, and how many more."""
     shown = []
-    for status, videos in _gathered((status_in_words(it.status), it) for it in bad).items():
+    for status, videos in _gathered(
+        (status_in_words(it.status), it) for it in by_name(bad)
+    ).items():
         num_named = len(videos) if len(videos) <= MAX_BAD_LINES else MAX_BAD_LINES - 1
         shown += [
             f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]"
@@ -104,6 +106,7 @@ def index_report(
     ``left_out`` are files that are no videos of the data set, with the reason; ``groups`` is
     ``dataset.groups``, for what is said where groups are not known.
     """
+    manifest = replace(manifest, records=by_name(manifest.records))
     num_classes = len(manifest.class_names)
     good = [record for record in manifest.records if record.good]
     bad = [record for record in manifest.records if not record.good]

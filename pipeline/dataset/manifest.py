@@ -144,6 +144,20 @@ def build_manifest(
     return Manifest(dataset, tuple(class_names), tuple(sorted(records, key=_place)))
 
 
+def by_name(records: Iterable[VideoRecord]) -> tuple[VideoRecord, ...]:
+    """Sort records for people to read; rows stand in another order."""
+    return tuple(sorted(records, key=lambda record: (record.split, record.sample_id)))
+
+
+def check_order(manifest: Manifest, uri: str) -> None:
+    """Refuse a manifest of an older version, whose neighbours are of one class."""
+    if tuple(sorted(manifest.records, key=_place)) != manifest.records:
+        raise DatasetError(
+            f"{uri} has its videos in alphabetical order, and views.mix would mix videos of one"
+            " class with each other. Index the videos again, with jobs/index_videos.py."
+        )
+
+
 def _place(record: VideoRecord) -> tuple[str, bytes]:
     # Names begin with their class: by name, neighbours would be of one class, and so would the
     # clips that are mixed with each other (pipeline.views.mix).

@@ -90,7 +90,7 @@ class StoreSpec(Spec):
     @property
     def mixes(self) -> bool:
         """Whether clips of train are mixed with each other (``pipeline.views.mix``)."""
-        return "mix" in self.identity["views"]
+        return "mix" in self.identity.get("views", {})
 
     @property
     def num_classes(self) -> int:

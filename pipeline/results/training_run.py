@@ -26,7 +26,7 @@ from pipeline.storage.files import read_bytes, write_bytes
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.checkpoint import TrainingState, read_checkpoint
 from pipeline.training.loop import SCORE, val_teacher_logits
-from pipeline.training.plan import TrainPlan
+from pipeline.training.train_plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 
 NUM_SHOWN = 12  # videos on the sheet of predictions

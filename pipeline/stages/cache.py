@@ -24,7 +24,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.dataset.manifest import Manifest, VideoRecord, check_failed_fraction, without_label
+from pipeline.dataset.manifest import (
+    Manifest,
+    VideoRecord,
+    check_failed_fraction,
+    check_order,
+    without_label,
+)
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
@@ -101,6 +107,8 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
     FingerprintMismatch if there is another store at its place, or a larger one.
     """
     manifest = read_source(config)
+    if config.views.mix is not None:
+        check_order(manifest, config.manifest_uri)
     digest = check_teacher(config, manifest.class_names)
     spec = plan_store(config, manifest=manifest, teacher_digest=digest)
     root = place_generation(config.store_uri, spec, manifest)

@@ -34,9 +34,9 @@ from pipeline.storage.files import exists, join_uri, read_record, write_record
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.loop import EpochResult, run_worker
-from pipeline.training.plan import TrainPlan
 from pipeline.training.step import Training
 from pipeline.training.sweep import SweepPlan, Trial
+from pipeline.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid

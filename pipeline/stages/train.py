@@ -42,7 +42,8 @@ from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.tracking.server import register_model
 from pipeline.training.checkpoint import RunFiles
 from pipeline.training.loop import SCORE
-from pipeline.training.plan import TrainPlan, open_plan_mirror
+from pipeline.training.plan import open_plan_mirror
+from pipeline.training.train_plan import TrainPlan
 
 
 def run_training(

@@ -29,8 +29,8 @@ from pipeline.training.checkpoint import (
     write_checkpoint,
 )
 from pipeline.training.loop import EpochResult, Worker, run_worker
-from pipeline.training.plan import TrainPlan
 from pipeline.training.step import Training
+from pipeline.training.train_plan import TrainPlan
 
 STEP_SECONDS = 2.0  # between two messages of finished steps
 Message = dict[str, Any]

@@ -20,9 +20,10 @@ from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import start_network
 from pipeline.training.checkpoint import TrainingState
-from pipeline.training.plan import TrainPlan, open_plan_mirror
+from pipeline.training.plan import open_plan_mirror
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training, mean_results, soft_labels
+from pipeline.training.train_plan import TrainPlan
 from pipeline.views.loader import ClipBatch, ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 

@@ -19,7 +19,8 @@ from pipeline.config.schema import DistillKind
 from pipeline.errors import ConfigError
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
-from pipeline.training.plan import TrainPlan, check_labels, plan_student, vary_student
+from pipeline.training.plan import plan_student, vary_student
+from pipeline.training.train_plan import TrainPlan, check_labels
 
 
 class Point(NamedTuple):

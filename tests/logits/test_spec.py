@@ -45,7 +45,7 @@ def another(value: object) -> object:
 
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("views", key, another(value)) for key, value in ViewsConfig()]
+    [("views", key, another(value)) for key, value in ViewsConfig() if key != "mix"]
     + [("clip", "num_frames", 16), ("clip", "side", 112)]
     + [("teacher", "variant", "tiny"), ("teacher", "embed_dim", 32)]
     + [("teacher", "depths", (1, 1, 1, 1)), ("teacher", "precision", "bfloat16")],
@@ -57,6 +57,16 @@ def test_settings_that_decide_a_logit_are_named(section, key, value):
     )
     assert fingerprint(before) != fingerprint(after)
     assert list(differences(before, after)) == [f"{section}.{key}"]
+
+
+def test_mixing_is_named_setting_by_setting():
+    plain, mixed, other = (
+        identity_of(example_config(views={"mix": mix}))
+        for mix in (None, {"group_size": 32}, {"group_size": 16})
+    )
+    assert "mix" not in plain["views"], "identities are older than mixing"
+    assert len(list(differences(plain, mixed))) == 5
+    assert list(differences(mixed, other)) == ["views.mix.group_size"]
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_a_run_is_known_by_its_source_too(configure, monkeypatch) -> None:
     plan = plan_teacher(configure(GOOD))
     assert plan.name.startswith("teacher-good-s0-")
     key = plan.key
-    monkeypatch.setattr("pipeline.training.plan.source_digest", lambda network: "another")
+    monkeypatch.setattr("pipeline.training.train_plan.source_digest", lambda network: "another")
     assert plan_teacher(configure(GOOD)).key != key
 
 

@@ -17,8 +17,9 @@ from pipeline.errors import DatasetError, PipelineError, TrainingDiverged, ViewM
 from pipeline.logits.mirror import Mirror, open_mirror
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.training.loop import EpochResult, Worker, evaluate, mean_points, points_of, train
-from pipeline.training.plan import StoreReference, TrainPlan, vary_student
+from pipeline.training.plan import vary_student
 from pipeline.training.step import StepResult, Training
+from pipeline.training.train_plan import StoreReference, TrainPlan
 from pipeline.views.loader import ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
 

@@ -8,7 +8,7 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord
 from pipeline.networks.recipe import student_recipe, teacher_recipe
-from pipeline.training.plan import TrainPlan
+from pipeline.training.train_plan import TrainPlan
 
 VIDEOS = (VideoRecord("a/1", "a/1.avi", 0, "train"), VideoRecord("a/2", "a/2.avi", 0, "val"))
 CONFIG = ExperimentConfig(

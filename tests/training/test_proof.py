@@ -190,7 +190,7 @@ def other_jitter(view: View) -> View:
 @pytest.mark.parametrize("fault", [*FAULTS, "jitter"])
 def test_another_view_is_caught(fault, inner_request, check):
     other = FAULTS.get(fault, other_jitter)(inner_request.view)
-    with pytest.raises(ViewMismatch, match=r"flip or jitter are not those[\s\S]*policy or seed"):
+    with pytest.raises(ViewMismatch, match=r"jitter or mixing are not those[\s\S]*policy or seed"):
         check(replace(inner_request, view=other))
 
 

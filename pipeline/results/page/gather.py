@@ -33,13 +33,8 @@ from pipeline.storage.files import exists, read_record
 from pipeline.tracking.server import read_curves
 from pipeline.training.checkpoint import checkpoint_name
 from pipeline.training.loop import val_teacher_logits
-from pipeline.training.plan import (
-    TrainPlan,
-    open_plan_mirror,
-    plan_student,
-    plan_teacher,
-    vary_student,
-)
+from pipeline.training.plan import open_plan_mirror, plan_student, plan_teacher, vary_student
+from pipeline.training.train_plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
 
