@@ -30,7 +30,8 @@ class Student:
         said: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.class_names: list[str] = json.loads(said["class_names"])
         self._whole_picture = said["picture"].startswith("the whole picture")
-        self._num_parts, self._stride = int(said["num_parts"]), int(said["frame_stride"])
+        self._num_parts = int(said["num_parts"])
+        self._parts: list[int] = json.loads(said["parts"])
         self._side: int = self._session.get_inputs()[0].shape[2]
 
     def small(self, picture: Any) -> Any:
@@ -46,8 +47,8 @@ class Student:
 
     def classify(self, frames: list[Any]) -> Any:
         """Return the probabilities ``(K,)`` of the classes, from small frames in their order."""
-        parts = range(0, self._num_parts, self._stride)
-        chosen = [frames[(2 * part + 1) * len(frames) // (2 * self._num_parts)] for part in parts]
+        doubled = 2 * self._num_parts
+        chosen = [frames[(2 * part + 1) * len(frames) // doubled] for part in self._parts]
         (logits,) = self._session.run(["logits"], {"clip": np.stack(chosen)[None]})
         exponentials = np.exp(logits[0] - logits[0].max())
         return exponentials / exponentials.sum()

@@ -29,6 +29,7 @@ from pipeline.logits.store import LogitStore, open_store
 from pipeline.storage.files import read_json, sha256_of_file, write_json, writing_to
 from pipeline.storage.locks import making, verify_once
 from pipeline.storage.sealed.store import find_seal
+from pipeline.views.view import kept_places
 
 RECORD_NAME = "mirror.json"
 BUILDING = ".building"  # suffix of a mirror that is not whole yet
@@ -80,10 +81,11 @@ class Mirror:
     def cell_of_pixels(self, frame_crc: ArrayLike, stride: int) -> tuple[int, int] | None:
         """Return row and view index of the cell that holds these CRCs, if there is one.
 
-        ``frame_crc`` is uint32, of every ``stride``-th frame of a view.
+        ``frame_crc`` is uint32, of the frames of a view that are kept, one in ``stride``.
         """
         crc = np.asarray(frame_crc, np.uint32)
-        return self._first_good((self.frame_crc[:, :, ::stride] == crc).all(axis=2))
+        places = kept_places(self.spec.num_frames, stride)
+        return self._first_good((self.frame_crc[:, :, places] == crc).all(axis=2))
 
     def _first_good(self, wanted: NDArray[np.bool_]) -> tuple[int, int] | None:
         for row, slot in np.argwhere(wanted & (self.status == Status.GOOD)):

@@ -20,7 +20,7 @@ from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, v
 class Recipe:
     """A training run without its videos and targets.
 
-    ``num_frames`` counts the frames of a view; the network sees every ``frame_stride``-th of them.
+    ``num_frames`` counts the frames of a view; the network sees one in ``frame_stride`` of them.
     """
 
     role: Literal["teacher", "student"]

@@ -31,7 +31,7 @@ class Look:
 
     policy: ViewsConfig
     num_frames: int  # of the view
-    frame_stride: int  # the clip has every frame_stride-th of them
+    frame_stride: int  # the clip has one in frame_stride of them
     side: int
 
     @classmethod

@@ -160,6 +160,7 @@ class TrainPlan:
             "train": _decisive(recipe.train),
             "views": [recipe.policy.content, recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
+            **({"frames": "spread"} if recipe.frame_stride > 1 else {}),  # older runs saw others
             "transform": TRANSFORM_VERSION,
             "manifest": self.manifest.digest,
             "store": self.root_digest,

@@ -30,7 +30,7 @@ UNMIXED = (SHARE_STEPS, 0, 0, 0, 0)  # parameters of a clip that stays as it is
 class ClipRequest:
     """A clip to load: a view of a video, with or without the CRCs of its pixels.
 
-    ``view`` is the teacher's; the clip has every ``frame_stride``-th of its frames. A view that is
+    ``view`` is the teacher's; the clip has one in ``frame_stride`` of its frames. A view that is
     mixed comes with the request of its partner's clip, as that is without mixing.
     """
 

@@ -118,9 +118,22 @@ class View:
         )
 
     def every(self, stride: int) -> View:
-        """Keep every ``stride``-th frame: the clip of a student that sees fewer frames."""
-        jitters = self.jitters if len(self.jitters) == 1 else self.jitters[::stride]
-        return replace(self, frame_indices=self.frame_indices[::stride], jitters=jitters)
+        """Keep one frame in ``stride``: the clip of a student that sees fewer frames."""
+        places = kept_places(len(self.frame_indices), stride)
+        jitters = self.jitters if len(self.jitters) == 1 else [self.jitters[i] for i in places]
+        frames = tuple(self.frame_indices[place] for place in places)
+        return replace(self, frame_indices=frames, jitters=tuple(jitters))
+
+
+def kept_places(num_frames: int, stride: int) -> list[int]:
+    """Return the places of the frames that are kept of a clip, one in ``stride``.
+
+    They are spread evenly from the first frame to the last, so that the end of a video is seen.
+    """
+    gaps = num_frames // stride - 1
+    if gaps == 0:
+        return [(num_frames - 1) // 2]
+    return [(2 * i * (num_frames - 1) + gaps) // (2 * gaps) for i in range(gaps + 1)]
 
 
 def build_view(

@@ -148,7 +148,7 @@ def test_files_explain_themselves_and_say_nothing_of_this_machine(each):
         assert {**metadata, **contract_of(each.plan.trained, batch)} == metadata
         assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
         assert metadata["input"].startswith(f"clip: uint8 ({batch}, 4, 32, 32, 3), RGB")
-        assert "8 equal parts of the video, of which one in 2 is kept" in metadata["frames"]
+        assert "8 equal parts of the video, of these parts [0, 2, 5, 7]" in metadata["frames"]
         assert str(ROOT).encode() not in path.read_bytes()
 
 

@@ -20,6 +20,7 @@ from pipeline.views.view import (
     View,
     build_view,
     evaluation_views,
+    kept_places,
     view_for_epoch,
 )
 
@@ -315,3 +316,23 @@ def test_clips_share_a_segment_at_equal_distances():
 def test_views_that_cannot_be_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "stride", "places"),
+    [
+        (8, 1, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (8, 2, [0, 2, 5, 7]),
+        (16, 2, [0, 2, 4, 6, 9, 11, 13, 15]),
+        (8, 4, [0, 7]),
+        (8, 8, [3]),
+        (1, 1, [0]),
+    ],
+)
+def test_fewer_frames_are_spread_from_the_first_to_the_last(num_frames, stride, places):
+    assert kept_places(num_frames, stride) == places
+
+
+def test_a_half_rate_student_sees_the_end_of_a_video():
+    view = build_view(ViewsConfig(), video(num_frames=300), EVALUATION_VIEW, num_frames=8)
+    assert view.every(2).frame_indices == (18, 92, 204, 278)

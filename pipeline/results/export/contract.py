@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from dvflnet.deployed import ClipClassifier, folded, trace
 from pipeline.errors import ConfigError
 from pipeline.networks.trained import TrainedNetwork
-from pipeline.views.view import EVALUATION_CROP
+from pipeline.views.view import EVALUATION_CROP, kept_places
 
 Format = Literal["pt2", "onnx", "executorch"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -34,9 +34,10 @@ def contract_of(trained: TrainedNetwork, batch: str = "batch") -> dict[str, str]
 
     ``batch`` is "1" for a file that takes one clip at a time.
     """
-    recipe, stride = trained.recipe, trained.recipe.frame_stride
+    recipe = trained.recipe
+    parts = kept_places(recipe.num_frames, recipe.frame_stride)
     shape = ", ".join(map(str, (batch, *recipe.clip_shape)))
-    kept = f", of which one in {stride} is kept, beginning with the first" if stride > 1 else ""
+    kept = f", of these parts {parts}, from 0" if len(parts) < recipe.num_frames else ""
     part, whole = EVALUATION_CROP
     seen = f"the centred square of {part}/{whole} of the short side"
     if recipe.policy.squash:
@@ -50,7 +51,7 @@ def contract_of(trained: TrainedNetwork, batch: str = "batch") -> dict[str, str]
         "the order of class_names",
         "frames": f"the middle frame of each of {recipe.num_frames} equal parts of the video{kept}",
         "num_parts": str(recipe.num_frames),
-        "frame_stride": str(stride),
+        "parts": json.dumps(parts),
         "picture": f"{seen}, resized to {recipe.side} x {recipe.side}: by area mean where it "
         "shrinks, bilinear where it grows",
         "weights_digest": trained.digest,
