@@ -185,6 +185,7 @@ class TrainConfig(Section):
     seed: int = 0
     epochs: Count = 120
     batch_size: Count = 8  # a worker
+    accumulate: Count = 1  # batches of a worker whose gradients make one step
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast, fp32 weights
     evaluate_every_epochs: Count = 1  # and writes a checkpoint
     log_every_steps: Count = 10

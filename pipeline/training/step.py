@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +108,7 @@ class Training:
 
         Labels are int64 ``(B,)``, -1 for none, or of mixed clips float32 ``(B, K)``, zeros for
         none; the teacher's logits are float32 ``(B, K)``, and without these the network learns from
-        labels alone. TrainingDiverged if loss or gradient is not
-        finite, before the weights change.
+        labels alone. TrainingDiverged if loss or gradient is not finite, before the weights change.
         """
         # For drop path.
         torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)
@@ -115,15 +116,29 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         set_training_mode(self.network)
-        parts = self._forward(batch, labels, teacher_logits)
-        self._check_finite("loss", parts.loss, step, batch)
         self.optimiser.zero_grad(set_to_none=True)
-        parts.loss.backward()
+        count = self._recipe.train.accumulate
+        done = []
+        for number, part in enumerate(batch.parts(count) if count > 1 else (batch,), start=1):
+            rows = slice((number - 1) * len(part.requests), number * len(part.requests))
+            of_teacher = None if teacher_logits is None else teacher_logits[rows]
+            with self._gathering_gradients(number == count):
+                parts = self._forward(part, labels[rows], of_teacher)
+                self._check_finite("loss", parts.loss, step, part)
+                (parts.loss / count).backward()
+            done.append([float(value.detach()) for value in parts])
         grad_norm = clip_grad_norm_(self.network.parameters(), self._recipe.optim.max_grad_norm)
         self._check_finite("gradient", grad_norm, step, batch)
         self.optimiser.step()
-        loss, distill_loss, label_loss = (float(part.detach()) for part in parts)
+        loss, distill_loss, label_loss = (fmean(values) for values in zip(*done, strict=True))
         return StepResult(loss, distill_loss, label_loss, float(grad_norm), lr)
+
+    def _gathering_gradients(self, last: bool) -> AbstractContextManager[None]:
+        """Let several workers exchange gradients in the last batch of a step alone."""
+        network = self.network
+        if last or not isinstance(network, DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
 
     def predict(self, batch: ClipBatch) -> Tensor:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""

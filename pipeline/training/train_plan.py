@@ -32,7 +32,7 @@ from pipeline.views.view import POLICY_VERSION, keyed_hash
 NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 # Settings that came later: at their defaults a run has the name that it had before they existed.
 LATER = {"network", "selection", "standardise", "dkd_alpha", "dkd_beta"}
-LATER |= {"labels_per_class", "labels_seed", "learn_from"}
+LATER |= {"labels_per_class", "labels_seed", "learn_from", "accumulate"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class TrainPlan:
             rows=self.learnt_rows,
             epochs=train.epochs,
             clips_per_epoch=self.clips_per_epoch,
-            global_batch_size=train.batch_size * self.num_workers,
+            global_batch_size=train.batch_size * train.accumulate * self.num_workers,
             seed=train.seed,
         )
 
@@ -204,6 +204,7 @@ class TrainPlan:
     def as_text(self) -> str:
         order, train = self.order, self.recipe.train
         num_unlabelled = self.labels(self.learnt_rows).count(UNLABELLED)
+        times = f" x {train.accumulate}" if train.accumulate > 1 else ""
         without = f", {num_unlabelled} of them without a label" if num_unlabelled else ""
         if left_out := len(self.train_rows) - len(self.learnt_rows):
             without = f" ({left_out} without a label left out)"
@@ -211,7 +212,7 @@ class TrainPlan:
             f"run     {self.name}\n"
             f"videos  {len(self.learnt_rows)} of train{without}, {len(self.val_rows)} of val\n"
             f"steps   {order.num_steps} of {order.global_batch_size} clips "
-            f"({self.num_workers} workers x {train.batch_size}), {train.epochs} epochs\n"
+            f"({self.num_workers} workers x {train.batch_size}{times}), {train.epochs} epochs\n"
             f"rate    up to {self.schedule.peak:.3g}, {self.recipe.optim.kind}"
         )
 

@@ -74,6 +74,20 @@ class ClipBatch:
     jitter: npt.NDArray[np.int16]
     mixing: ClipMixing | None = None
 
+    def parts(self, count: int) -> Iterator[ClipBatch]:
+        """Cut the batch into ``count`` batches of equal size, each with the partners it needs."""
+        size = len(self.requests) // count
+        for start in range(0, len(self.requests), size):
+            requests = self.requests[start : start + size]
+            places, mixing = list(range(start, start + size)), None
+            if self.mixing is not None:
+                partners = self.mixing.partners[start : start + size].tolist()
+                places += sorted({*partners} - {*places})
+                there = np.array([places.index(partner) for partner in partners], np.int64)
+                mixing = ClipMixing(there, self.mixing.parameters[start : start + size])
+            clips = tuple(self.clips[place] for place in places)
+            yield ClipBatch(requests, clips, self.frames[places], self.jitter[places], mixing)
+
 
 class ClipLoader:
     """Decodes batches ahead, inside a ``with``."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.errors import TrainingDiverged
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import Recipe
 from pipeline.training.step import Schedule, StepResult, Training, build_schedule
-from pipeline.views.loader import ClipBatch, ClipRequest, jitter_rows
+from pipeline.views.loader import ClipBatch, ClipMixing, ClipRequest, jitter_rows
 from pipeline.views.view import build_view
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,15 +30,20 @@ def one_thread():
 
 
 def start_training(
-    seed: int = 0, schedule: Schedule = SCHEDULE, distill_weight: float = 0.5, **optim
+    seed: int = 0,
+    schedule: Schedule = SCHEDULE,
+    distill_weight: float = 0.5,
+    accumulate: int = 1,
+    model: ModelConfig = MODEL,
+    **optim,
 ) -> Training:
     torch.manual_seed(seed)
     recipe = Recipe(
         role="student",
-        model=MODEL,
+        model=model,
         loss=LossConfig(distill_weight=distill_weight, temperature=4.0),
         optim=OptimConfig(**optim),
-        train=TrainConfig(),
+        train=TrainConfig(accumulate=accumulate),
         policy=ViewsConfig(),
         num_views=8,
         num_frames=4,
@@ -46,7 +51,7 @@ def start_training(
         side=32,
         motion_only=False,
     )
-    network = build_network(MODEL, num_classes=NUM_CLASSES, num_frames=4)
+    network = build_network(model, num_classes=NUM_CLASSES, num_frames=4)
     return Training(network, recipe, schedule, torch.device("cpu"))
 
 
@@ -111,6 +116,25 @@ def test_the_rate_is_the_published_one():
 def test_steps_use_the_rate_of_their_number():
     results = take(start_training(), range(7))
     assert [result.lr for result in results] == [SCHEDULE.at(step) for step in range(7)]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_accumulated_batches_make_the_step_of_one(mixed):
+    model = MODEL.model_copy(update={"drop_path_rate": 0.0})  # whose draws are by batch
+    whole, parts = (start_training(accumulate=count, model=model) for count in (1, 2))
+    for step in range(3):
+        batch, labels, teacher_logits = batch_of(step)
+        batch = replace(batch, clips=(None, None))
+        if mixed:  # each part needs the other's clip
+            rows = np.array([[700, 0, 0, 0, 0], [2048, 30, 30, 90, 90]], np.int16)
+            batch = replace(batch, mixing=ClipMixing(np.array([1, 0]), rows))
+        first, second = (
+            training.step(step, batch, labels, teacher_logits, rank=0)
+            for training in (whole, parts)
+        )
+        assert astuple(first) == pytest.approx(astuple(second), rel=1e-4)
+    for name, tensor in weights_of(whole).items():
+        torch.testing.assert_close(tensor, weights_of(parts)[name], rtol=1e-4, atol=1e-6)
 
 
 # --- optimiser ----------------------------------------------------------------------------------
