@@ -28,7 +28,7 @@ from benchmarks.section import options, print_section, say
 from benchmarks.timing import device_clock, paired_ratio, take_turns
 from dvflnet import build_model
 from dvflnet.cost import FLOPS_PER_MAC, count_macs
-from pipeline.config.schema import TeacherConfig
+from pipeline.config.learning import TeacherConfig
 from pipeline.networks.build import load_network
 from pipeline.networks.forward import PRECISIONS, autocast, round_weights
 from pipeline.networks.weight_files import read_weights, write_weights

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import model_validator
 
+from pipeline.config import learning
 from pipeline.config import schema as sections
 from pipeline.config.schema import Section, Uri
 from pipeline.storage.files import is_local, join_uri
@@ -16,18 +17,19 @@ from pipeline.storage.files import is_local, join_uri
 class ExperimentConfig(Section):
     """One experiment."""
 
-    artefacts: Uri  # URI of the folder that everything of this experiment is written to
+    artefacts: Uri
+    """URI of the folder that everything of this experiment is written to."""
     dataset: sections.DatasetConfig
     clip: sections.ClipConfig = sections.ClipConfig()
     views: sections.ViewsConfig = sections.ViewsConfig()
     frames: sections.FramesConfig = sections.FramesConfig()
-    teacher: sections.TeacherConfig = sections.TeacherConfig()
+    teacher: learning.TeacherConfig = learning.TeacherConfig()
     store: sections.StoreConfig = sections.StoreConfig()
-    student: sections.StudentConfig = sections.StudentConfig()
-    loss: sections.LossConfig = sections.LossConfig()
-    optim: sections.OptimConfig = sections.OptimConfig()
-    train: sections.TrainConfig = sections.TrainConfig()
-    sweep: sections.SweepConfig = sections.SweepConfig()
+    student: learning.StudentConfig = learning.StudentConfig()
+    loss: learning.LossConfig = learning.LossConfig()
+    optim: learning.OptimConfig = learning.OptimConfig()
+    train: learning.TrainConfig = learning.TrainConfig()
+    sweep: learning.SweepConfig = learning.SweepConfig()
     evaluate: sections.EvaluateConfig = sections.EvaluateConfig()
     cluster: sections.ClusterConfig = sections.ClusterConfig()
     tracking: sections.TrackingConfig = sections.TrackingConfig()
@@ -70,7 +72,7 @@ class ExperimentConfig(Section):
         Its distill loss has weight 0, so the settings of that loss are the defaults.
         """
         smoothing, temperature = self.loss.label_smoothing, self.loss.temperature
-        labels_alone = sections.LossConfig(
+        labels_alone = learning.LossConfig(
             distill_weight=0.0, temperature=temperature, label_smoothing=smoothing
         )
         return self.model_copy(update={"loss": labels_alone})

@@ -10,7 +10,7 @@ from torch import nn
 
 from dvflnet.videofocalnet import VARIANTS, VideoFocalNet
 from dvflnet.weights import LoadReport, adopt_state, load_image_state, load_state, state_digest
-from pipeline.config.schema import ModelConfig
+from pipeline.config.learning import ModelConfig
 from pipeline.errors import WeightsMismatch
 from pipeline.networks.class_order import head_rows
 from pipeline.networks.foreign import InOrder, build_foreign, source_digest

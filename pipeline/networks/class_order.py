@@ -15,7 +15,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import AS_DATASET, ModelConfig
+from pipeline.config.learning import AS_DATASET, ModelConfig
 from pipeline.dataset.classes import read_classes
 from pipeline.errors import ConfigError, WeightsMismatch
 from pipeline.networks.foreign import own_state

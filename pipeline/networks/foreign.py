@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from dvflnet.weights import state_digest
-from pipeline.config.schema import PROGRAMS
+from pipeline.config.learning import PROGRAMS
 from pipeline.errors import ConfigError
 from pipeline.storage.files import exists, read_bytes, sha256_of
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.config.learning import ModelConfig
 from pipeline.config.load import leaves
-from pipeline.config.schema import ModelConfig
 
 # The values that are built here; the published code has others, which no published config uses.
 _BUILT = {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import LossConfig, ModelConfig, OptimConfig, TrainConfig, ViewsConfig
+from pipeline.config.learning import LossConfig, ModelConfig, OptimConfig, TrainConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, view_for_epoch
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from dvflnet.cost import FLOPS_PER_MAC, count_macs, count_parameters
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import ModelConfig
+from pipeline.config.learning import ModelConfig
 from pipeline.dataset.manifest import num_classes_of
 from pipeline.networks.build import build_network
 from pipeline.storage.files import write_json

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import DistillKind
+from pipeline.config.learning import DistillKind
 from pipeline.results.figures import DPI, QUIET
 from pipeline.results.intervals import CONFIDENCE, Interval, Units, seeds_interval, units_of
 from pipeline.text_table import csv_table, text_table

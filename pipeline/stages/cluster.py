@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import ModelConfig
+from pipeline.config.learning import ModelConfig
 from pipeline.errors import ClusterUnavailable, ConfigError, PipelineError
 from pipeline.storage.files import is_local
 from pipeline.storage.locks import JOB_VARIABLE

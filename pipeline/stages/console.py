@@ -29,6 +29,7 @@ JOBS = {
     "report": "report",
     "costs": "model_costs",
     "plan": "plan_run",
+    "schema": "schema",
     "gc": "gc",
     "demo": "demo",
 }

@@ -31,7 +31,7 @@ HEADER = """\
 #
 #   python jobs/distill.py {file}
 #
-# again, which does only what is new. All settings: pipeline/config/schema.py
+# again, which does only what is new. All settings: docs/settings.md
 artefacts: {artefacts}
 dataset:
   name: {name}

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from dvflnet.losses import UNLABELLED, LossParts, weighted_loss, without_label
 from dvflnet.mixing import Mixing
-from pipeline.config.schema import OptimConfig
+from pipeline.config.learning import OptimConfig
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe

@@ -15,7 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import DistillKind
+from pipeline.config.learning import DistillKind
 from pipeline.errors import ConfigError
 from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import Section, StudentConfig
+from pipeline.config.learning import StudentConfig
+from pipeline.config.schema import Section
 from pipeline.dataset.manifest import UNLABELLED, Manifest
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.logits.spec import TRANSFORM_VERSION

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.schema import DatasetConfig, LossConfig, TrackingConfig
+from pipeline.config.learning import LossConfig
+from pipeline.config.schema import DatasetConfig, TrackingConfig
 from pipeline.tracking.run import TrackedRun, open_run
 from tests.browser.mlflow_pages import Page, runs_page, visit
 from tests.loopback import free_port

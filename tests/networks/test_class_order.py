@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dvflnet.weights import state_digest
-from pipeline.config.schema import AS_DATASET
+from pipeline.config.learning import AS_DATASET
 from pipeline.dataset.classes import read_classes
 from pipeline.errors import ConfigError, WeightsMismatch
 from pipeline.networks.build import build_network

@@ -15,7 +15,7 @@ import yaml
 from pipeline.stages import command_line, console
 
 FOLDER = Path(__file__).parents[2] / "jobs"
-OWN_PARSERS = {"blend_stores.py", "predict.py"}  # they read no experiment
+OWN_PARSERS = {"blend_stores.py", "predict.py", "schema.py"}  # they read no experiment
 JOBS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in OWN_PARSERS)
 SHARED = {"ray_address", "dry_run"}
 

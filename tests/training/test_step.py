@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.schema import LossConfig, ModelConfig, OptimConfig, TrainConfig, ViewsConfig
+from pipeline.config.learning import LossConfig, ModelConfig, OptimConfig, TrainConfig
+from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import TrainingDiverged
 from pipeline.networks.build import build_network
