@@ -39,7 +39,7 @@ class Nothing:
     def __init__(self, num_classes: int) -> None:
         self._num_classes = num_classes
 
-    def exact_logits(self, frames: Tensor, _: Tensor) -> Tensor:
+    def exact_logits(self, frames: Tensor, *_: object) -> Tensor:
         return torch.arange(float(self._num_classes)).expand(len(frames), -1)
 
 

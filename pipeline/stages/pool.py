@@ -88,7 +88,9 @@ class _Crew:
         if in_a_step and not isinstance(error.cause, ray.exceptions.RayError):
             raise error
         lost = block or self
-        lost.num_losses += 1
+        # An actor runs its calls in order: the first that is found lost was running when it died.
+        # The blocks behind it have no part in that.
+        lost.num_losses += in_a_step or block is None or actor in self.num_calls
         if lost.num_losses == MAX_LOSSES:
             name = self.step.work.__name__
             raise ClusterUnavailable(f"{name} was lost {MAX_LOSSES} times: {error}") from error
