@@ -30,6 +30,7 @@ QUESTIONS = (
     "stage_memory",
     "driver",
     "host_path",
+    "mixing",
     "epoch_rate",
     "sweep_cost",
     "run_model",
