@@ -54,6 +54,8 @@ class TrainConfig(Section):
     """Seed of weights, order, drop path and audit."""
     epochs: Count = 120
     """Passes over the videos of train."""
+    fresh_views: bool = False
+    """A student of labels alone sees new views in each epoch, and not those of the store again."""
     batch_size: Count = 8
     """Clips of a worker's batch."""
     accumulate: Count = 1

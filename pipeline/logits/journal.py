@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,21 +15,45 @@ from pipeline.storage.files import create_bytes, join_uri, read_bytes
 from pipeline.storage.sealed.store import (
     JOURNAL_NAME,
     FileEntry,
+    entry_of,
     fragment_footer,
     fragment_name,
-    publish,
 )
 from pipeline.storage.sealed.tables import check_footer, decode_table, encode_table
 
+# The most by which a logit may differ when a unit is run again. Another kind of GPU changes last
+# bits; another view or other weights change far more.
+MAX_REDO_DIFFERENCE = 0.05
 
-def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> FileEntry:
-    """Journal the cells of a unit; harmless if the same fragment is there already.
 
-    StoreCorrupt if a different fragment is there; ValueError if these are not the cells of the
-    unit, in order, or one holds values that may never be stored.
+class Written(NamedTuple):
+    """A fragment of the journal, and by how much a second run of its unit differed from it."""
+
+    entry: FileEntry
+    redo_difference: float
+
+
+def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Written:
+    """Journal the cells of a unit; if a fragment is there already, the first one stays.
+
+    StoreCorrupt if that differs by more than the rounding of logits; ValueError if these are not
+    the cells of the unit, in order, or one holds values that may never be stored.
     """
     _check(cells, unit, spec)
-    return publish(root, fragment_name(unit.number), _encode(spec, unit.number, cells))
+    name, content = fragment_name(unit.number), _encode(spec, unit.number, cells)
+    if create_bytes(join_uri(root, name), content):
+        return Written(entry_of(name, content), 0.0)
+    there = read_bytes(join_uri(root, name))
+    if there == content:
+        return Written(entry_of(name, content), 0.0)
+    difference = _difference(read_fragment(root, spec, unit), cells)
+    if not difference <= MAX_REDO_DIFFERENCE:
+        raise StoreCorrupt(
+            join_uri(root, name),
+            expected="what the unit gives when it is run again",
+            found="other cells" if difference == math.inf else f"logits {difference:.3g} apart",
+        )
+    return Written(entry_of(name, there), difference)
 
 
 def read_fragment(root: str, spec: StoreSpec, unit: Unit) -> Cells:
@@ -56,6 +82,17 @@ def create_inherited(root: str, spec: StoreSpec, unit: int, cells: Cells) -> boo
 def read_inherited(root: str, spec: StoreSpec, unit: int) -> Cells:
     """Read and verify the cells that a unit inherits; raises as ``read_fragment``."""
     return _read(root, spec, unit, inherited_name(unit))
+
+
+def _difference(first: Cells, second: Cells) -> float:
+    """Return the largest difference between logits; infinity if anything else differs."""
+    for name in ("status", "view_digest", "frame_crc"):
+        if not np.array_equal(getattr(first, name), getattr(second, name)):
+            return math.inf
+    one, other = (
+        cells.logits.astype(np.float64) + cells.logit_offset[:, None] for cells in (first, second)
+    )
+    return float(np.abs(one - other).max(initial=0.0))
 
 
 def _encode(spec: StoreSpec, unit: int, cells: Cells) -> bytes:

@@ -57,14 +57,17 @@ class Recipe:
 
 def student_recipe(config: ExperimentConfig) -> Recipe:
     """Describe the student's training; ``loss.distill_weight`` 0 makes it the VFL-Net baseline."""
+    policy, num_views = config.views, config.views.num_views
+    if config.train.fresh_views and not config.loss.distill_weight:
+        policy, num_views = _own_views(policy, "student"), config.train.epochs + 1
     return Recipe(
         role="student",
         model=config.student,
         loss=config.loss,
         optim=config.optim,
         train=config.train,
-        policy=config.views,
-        num_views=config.views.num_views,
+        policy=policy,
+        num_views=num_views,
         num_frames=config.clip.num_frames,
         frame_stride=config.clip.num_frames // config.student_num_frames,
         side=config.student_side,
@@ -79,17 +82,21 @@ def teacher_recipe(config: ExperimentConfig) -> Recipe:
     that the teacher was trained on.
     """
     teacher = config.teacher
-    own_seed = keyed_hash(config.views.seed, "teacher") % 2**31
     return Recipe(
         role="teacher",
         model=teacher,
         loss=LossConfig(distill_weight=0.0, label_smoothing=teacher.label_smoothing),
         optim=teacher.optim,
         train=teacher.train,
-        policy=config.views.model_copy(update={"seed": own_seed}),
+        policy=_own_views(config.views, "teacher"),
         num_views=teacher.train.epochs + 1,
         num_frames=config.clip.num_frames,
         frame_stride=1,
         side=config.clip.side,
         motion_only=config.clip.motion_only,
     )
+
+
+def _own_views(policy: ViewsConfig, role: str) -> ViewsConfig:
+    """Return the policy with a seed of its own, so that no view is one of the store."""
+    return policy.model_copy(update={"seed": keyed_hash(policy.seed, role) % 2**31})

@@ -215,6 +215,7 @@ class Meter:
         self._started, self._num_teachers = time.monotonic(), num_teachers
         self._first_seen, self._num_first = 0.0, 0
         self._totals: Counter[str] = Counter()
+        self._redo_max_difference = 0.0
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished unit."""
@@ -222,6 +223,8 @@ class Meter:
             self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
         for name in ("num_cells", "num_good", "num_labelled", "num_hits", "teacher_seconds"):
             self._totals[name] += summary[name]
+        difference = summary["redo_difference"]
+        self._redo_max_difference = max(self._redo_max_difference, difference)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -234,6 +237,7 @@ class Meter:
             "cache/clips_per_second": (total["num_cells"] - self._num_first) / streaming,
             "cache/teacher_share": total["teacher_seconds"] / seconds / self._num_teachers,
             "cache/failed_clips": total["num_cells"] - total["num_good"],
+            "cache/redo_max_difference": self._redo_max_difference,
             "cache/top1": total["num_hits"] / max(total["num_labelled"], 1),
         }
 

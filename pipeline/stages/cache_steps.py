@@ -56,6 +56,7 @@ SUMMARY_SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("num_hits", pa.int32()),
         ("teacher_seconds", pa.float64()),
+        ("redo_difference", pa.float64()),
         ("failures", pa.list_(pa.string())),
     ]
 )
@@ -168,7 +169,7 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
     number, cells = block.column("unit")[0].as_py(), _to_cells(block, spec)
     if inheriting:
         cells = joined([cells, read_inherited(root, spec, number)], spec)
-    entry = write_fragment(root, spec, unit_of(spec, number, cells), cells)
+    entry, redo_difference = write_fragment(root, spec, unit_of(spec, number, cells), cells)
     good = _numpy(block, "status") == Status.GOOD
     hits = _logits(block).argmax(axis=1) == _numpy(block, "label")
     summary = {
@@ -179,6 +180,7 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
         "sha256": entry.sha256,
         "num_labelled": int((good & (_numpy(block, "label") != UNLABELLED)).sum()),
         "num_hits": int(hits[good].sum()),
+        "redo_difference": redo_difference,
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
     }

@@ -93,7 +93,7 @@ def _plan(
         )
         mirror = open_mirror(store.root, MIRRORS)
         without_pixels = _without_pixels(mirror, train_rows)
-        train_rows = _with_logits(mirror, train_rows, list(range(recipe.num_views)))
+        train_rows = _with_logits(mirror, train_rows, list(range(config.views.num_views)))
         val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
     for split, rows in (("train", train_rows), ("val", val_rows)):
         if not rows:

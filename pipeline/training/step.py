@@ -7,8 +7,8 @@ forward KL, gradients are clipped once before each step, every video of val is e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from dvflnet.losses import UNLABELLED, LossParts, weighted_loss, without_label
 from dvflnet.mixing import Mixing
 from pipeline.config.learning import OptimConfig
-from pipeline.errors import TrainingDiverged
+from pipeline.errors import ConfigError, TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe
 from pipeline.views.loader import ClipBatch
@@ -122,7 +122,7 @@ class Training:
         for number, part in enumerate(batch.parts(count) if count > 1 else (batch,), start=1):
             rows = slice((number - 1) * len(part.requests), number * len(part.requests))
             of_teacher = None if teacher_logits is None else teacher_logits[rows]
-            with self._gathering_gradients(number == count):
+            with self._gathering_gradients(number == count), _memory_of(len(part.clips)):
                 parts = self._forward(part, labels[rows], of_teacher)
                 self._check_finite("loss", parts.loss, step, part)
                 (parts.loss / count).backward()
@@ -171,6 +171,19 @@ class Training:
                 f"the {name} of step {step} is {float(value.detach())}; nothing was updated.\n"
                 f"  Its batch: {samples}\n  Lower optim.lr, or train in float32."
             )
+
+
+@contextmanager
+def _memory_of(num_clips: int) -> Iterator[None]:
+    """Say what to set when a GPU's memory does not suffice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"a step of {num_clips} clips needs more memory than the GPU has: {error}\n  Halve "
+            "train.batch_size and double train.accumulate, which is the same step, or set "
+            "train.precision=bfloat16."
+        ) from error
 
 
 def mixing_of(batch: ClipBatch) -> Mixing | None:

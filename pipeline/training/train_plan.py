@@ -33,7 +33,7 @@ from pipeline.views.view import POLICY_VERSION, keyed_hash
 NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
 # Settings that came later: at their defaults a run has the name that it had before they existed.
 LATER = {"network", "selection", "standardise", "dkd_alpha", "dkd_beta"}
-LATER |= {"labels_per_class", "labels_seed", "learn_from", "accumulate"}
+LATER |= {"labels_per_class", "labels_seed", "learn_from", "accumulate", "fresh_views"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,10 @@ class TrainPlan:
 
         From labels alone mixed clips are not, if not all videos of train have a label: a clip that
         is mixed with one without a label has none itself. So the labelled ones mix on their own.
+        Nor are fresh views.
         """
+        if self.recipe.policy.seed != self.config.views.seed:
+            return False
         as_cached = self.recipe.policy.mix is None or self.recipe.loss.distill_weight > 0
         return self.store is not None and (as_cached or self.learnt_rows == self.train_rows)
 

@@ -17,10 +17,17 @@ def test_a_fragment_is_written_once(example, root):
     cells = example.compute(unit)
     first = journal.write_fragment(root, example.spec, unit, cells)
     assert journal.write_fragment(root, example.spec, unit, cells) == first
-    assert first.name == "journal/unit-000000.parquet"
+    assert first.entry.name == "journal/unit-000000.parquet"
     other = replace(cells, logit_offset=cells.logit_offset + 1)
-    with pytest.raises(StoreCorrupt, match=r"unit-000000\.parquet"):
+    with pytest.raises(StoreCorrupt, match=r"unit-000000\.parquet[\s\S]*logits 1 apart"):
         journal.write_fragment(root, example.spec, unit, other)
+    other = replace(cells, frame_crc=cells.frame_crc + 1)
+    with pytest.raises(StoreCorrupt, match="other cells"):
+        journal.write_fragment(root, example.spec, unit, other)
+    rounded = replace(cells, logit_offset=cells.logit_offset + np.float32(0.01))
+    again = journal.write_fragment(root, example.spec, unit, rounded)
+    assert again.entry == first.entry, "the first one stays"
+    assert again.redo_difference == pytest.approx(0.01, abs=1e-5)
     found = journal.read_fragment(root, example.spec, unit)
     assert all((vars(found)[name] == value).all() for name, value in vars(cells).items())
 

@@ -12,7 +12,7 @@ import torch
 from pipeline.config.learning import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
-from pipeline.errors import TrainingDiverged
+from pipeline.errors import ConfigError, TrainingDiverged
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import Recipe
 from pipeline.training.step import Schedule, StepResult, Training, build_schedule
@@ -136,6 +136,19 @@ def test_accumulated_batches_make_the_step_of_one(mixed):
         assert astuple(first) == pytest.approx(astuple(second), rel=1e-4)
     for name, tensor in weights_of(whole).items():
         torch.testing.assert_close(tensor, weights_of(parts)[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_full_gpu_says_what_to_set(monkeypatch):
+    training = start_training()
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(training._clips.network, "forward", fail)
+    batch, labels, teacher_logits = batch_of(0)
+    batch = replace(batch, clips=(None, None))
+    with pytest.raises(ConfigError, match=r"2 clips.*2 GiB[\s\S]*double train.accumulate"):
+        training.step(0, batch, labels, teacher_logits, rank=0)
 
 
 # --- optimiser ----------------------------------------------------------------------------------

@@ -279,9 +279,9 @@ def sealed_entry(root: str, seal: Seal, name: str) -> FileEntry:
 
 def publish(root: str, name: str, content: bytes) -> FileEntry:
     """Create a file below ``root``; StoreCorrupt if it is there with other content."""
-    uri, entry = join_uri(root, name), _entry_of(name, content)
+    uri, entry = join_uri(root, name), entry_of(name, content)
     if not create_bytes(uri, content):
-        _check(uri, entry, _entry_of(name, read_bytes(uri)))
+        _check(uri, entry, entry_of(name, read_bytes(uri)))
     return entry
 
 
@@ -294,7 +294,7 @@ def read_verified(root: str, entry: FileEntry) -> bytes:
         content = read_bytes(uri)
     except FileNotFoundError as error:
         raise StoreCorrupt(uri, str(entry), "no file") from error
-    _check(uri, entry, _entry_of(entry.name, content))
+    _check(uri, entry, entry_of(entry.name, content))
     return content
 
 
@@ -306,7 +306,7 @@ def check_file(path: Path, entry: FileEntry) -> None:
     _check(str(path), entry, FileEntry(entry.name, path.stat().st_size, sha256_of_file(path)))
 
 
-def _entry_of(name: str, content: bytes) -> FileEntry:
+def entry_of(name: str, content: bytes) -> FileEntry:
     return FileEntry(name, len(content), sha256_of(content))
 
 
