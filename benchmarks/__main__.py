@@ -29,6 +29,7 @@ QUESTIONS = (
     "stage_one",
     "stage_memory",
     "driver",
+    "manifest",
     "host_path",
     "mixing",
     "epoch_rate",

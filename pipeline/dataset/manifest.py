@@ -12,11 +12,13 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.experiment import ExperimentConfig
@@ -24,6 +26,8 @@ from pipeline.config.schema import DatasetConfig
 from pipeline.errors import DatasetError, Status, StoreIncomplete, TooManyFailedVideos
 from pipeline.storage.files import exists, join_uri, read_bytes, write_bytes
 
+RECORDS_PER_PART = 10_000  # of the JSON that is digested
+REPEATED = {"split", "group", "codec", "reason", "notes"}  # columns whose texts many videos share
 UNLABELLED = -1  # the label of a video without one, in arrays
 # The codec of a record whose frames were prepared: its URI names a row of a frame store's file.
 PREPARED = "prepared"
@@ -32,7 +36,7 @@ PREPARED = "prepared"
 DIGESTED = ("sample_id", "label", "split", "num_frames", "width", "height", "sha256", "status")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoRecord:
     """One row of the manifest.
 
@@ -97,16 +101,27 @@ class Manifest:
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
 
-    @cached_property
+    @property
     def digested(self) -> bytes:
         """Everything in the manifest that a logit can depend on, as JSON."""
-        records = [_digested(record) for record in self.records]
-        content = {"class_names": self.class_names, "records": records}
-        return json.dumps(content, separators=(",", ":")).encode()
+        return b"".join(self._digested_parts())
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.digested).hexdigest()
+        content = hashlib.sha256()
+        for part in self._digested_parts():
+            content.update(part)
+        return content.hexdigest()
+
+    def _digested_parts(self) -> Iterator[bytes]:
+        def in_json(value: object) -> str:
+            return json.dumps(value, separators=(",", ":"))
+
+        yield f'{{"class_names":{in_json(self.class_names)},"records":['.encode()
+        for start in range(0, len(self.records), RECORDS_PER_PART):
+            part = [_digested(record) for record in self.records[start : start + RECORDS_PER_PART]]
+            yield ("," * bool(start) + in_json(part)[1:-1]).encode()
+        yield b"]}"
 
     def rows_of(self, split: str, *, good: bool = True) -> list[int]:
         """Return the rows of a split, by default only those of good videos."""
@@ -173,13 +188,25 @@ def decode_digested(content: bytes) -> Manifest:
 
 
 def records_table(records: Sequence[VideoRecord]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+    columns = {name: [getattr(record, name) for record in records] for name in SCHEMA.names}
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
 
 
-def records_of(table: pa.Table) -> list[VideoRecord]:
-    """Read the records of a table; columns that are not of ``SCHEMA`` are left alone."""
-    names = [name for name in SCHEMA.names if name in table.column_names]
-    return [VideoRecord(**row) for row in table.select(names).to_pylist()]
+def records_of(table: pa.Table, root: str | None = None) -> list[VideoRecord]:
+    """Read the records of a table; columns that are not of ``SCHEMA`` are left alone.
+
+    With ``root`` the URIs, which are relative to it, become absolute.
+    """
+    columns = [
+        table.column(name).to_pylist() for name in SCHEMA.names if name in table.schema.names
+    ]
+    for place, name in enumerate(SCHEMA.names[: len(columns)]):
+        if name in REPEATED:  # one text in memory for all records that have it
+            known: dict[str, str] = {}
+            columns[place] = [known.setdefault(text, text) for text in columns[place]]
+        if name == "uri" and root is not None:
+            columns[place] = [join_uri(root, uri) for uri in columns[place]]
+    return [VideoRecord(*values) for values in zip(*columns, strict=True)]
 
 
 def located(records: Sequence[VideoRecord], root: str) -> tuple[VideoRecord, ...]:
@@ -195,7 +222,7 @@ def encode_manifest(manifest: Manifest, *, root: str) -> bytes:
     table = records_table(manifest.records)
     class_names = json.dumps(manifest.class_names)
     facts = {"dataset": manifest.dataset, "class_names": class_names, "root": root}
-    table = table.replace_schema_metadata(facts | {"content_sha256": _content_sha256(table, facts)})
+    table = table.replace_schema_metadata(facts | {"columns_sha256": _columns_sha256(table, facts)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
@@ -223,7 +250,9 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
         footer = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
         facts = {name: footer[name] for name in ("dataset", "class_names", "root")}
         # Page checksums do not cover the footer, which holds the class names.
-        found, expected = _content_sha256(table, facts), footer["content_sha256"]
+        by_columns = "columns_sha256" in footer
+        found = (_columns_sha256 if by_columns else _older_sha256)(table, facts)
+        expected = footer["columns_sha256" if by_columns else "content_sha256"]
         if found != expected:
             raise ValueError(
                 f"it was changed after it was written (expected content {expected}, found {found})"
@@ -232,15 +261,33 @@ def decode_manifest(content: bytes, *, uri: str, root: str | None) -> Manifest:
         raise DatasetError(
             f"{uri} is not a sound manifest: {error}. Index the videos again."
         ) from error
-    relative = records_of(table)
-    if outside := [record for record in relative if ".." in record.uri.split("/")]:
-        first = f"{outside[0].sample_id} is at {outside[0].uri}"
-        raise DatasetError(f"{uri} names videos that are not below its root: {first}")
-    records = located(relative, root or facts["root"])
+    suspects = table.filter(pc.match_substring(table.column("uri"), ".."))
+    for record in records_of(suspects):
+        if ".." in record.uri.split("/"):
+            first = f"{record.sample_id} is at {record.uri}"
+            raise DatasetError(f"{uri} names videos that are not below its root: {first}")
+    records = tuple(records_of(table, root or facts["root"]))
     return Manifest(facts["dataset"], tuple(json.loads(facts["class_names"])), records)
 
 
-def _content_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
+def _columns_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
+    """Return a digest of the values of all columns, and of the facts."""
+    content = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in table.schema.names:
+        array = pa.concat_arrays(table.column(name).chunks) if len(table) else pa.array([], "int8")
+        content.update(f"{name} {table.schema.field(name).type} {len(array)}".encode())
+        content.update(np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        if pa.types.is_string(array.type):
+            content.update(pc.binary_length(array).to_numpy().tobytes())
+            offsets = np.frombuffer(array.buffers()[1], np.int32)[: len(array) + 1]
+            content.update(array.buffers()[2][offsets[0] : offsets[-1]])
+        else:
+            filled = array.fill_null(UNLABELLED) if array.null_count else array
+            content.update(filled.to_numpy(zero_copy_only=False).tobytes())
+    return content.hexdigest()
+
+
+def _older_sha256(table: pa.Table, facts: Mapping[str, str]) -> str:
     content = json.dumps([table.to_pylist(), facts], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -143,11 +143,11 @@ def test_round_trip(uri):
     assert moved.digest == again.digest == manifest.digest
 
 
-def test_a_manifest_from_before_there_were_notes(uri):
+def test_a_manifest_of_an_older_version(uri):
     write_manifest(demo(), uri, root="/videos")
     table = pq.read_table(uri).drop_columns("notes")
     facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    del facts["content_sha256"]
+    del facts["columns_sha256"]
     content = json.dumps([table.to_pylist(), facts], sort_keys=True).encode()
     facts["content_sha256"] = hashlib.sha256(content).hexdigest()
     pq.write_table(table.replace_schema_metadata(facts), uri, write_page_checksum=True)
