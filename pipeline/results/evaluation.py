@@ -137,6 +137,14 @@ class Evaluation:
         verdicts = [f"{_verdict(it)}; {self.units.interval}" for it in self.summary["differences"]]
         return "\n".join([title, table, *verdicts, *filter(None, [self.units.note]), *self.seen])
 
+    def note(self, name: str) -> str:
+        """Return what is said of one network, in Markdown: its line, and how it differs."""
+        found = [it for it in self.summary["differences"] if name in (it["network"], it["against"])]
+        lines = [f"- {_verdict(it)}" for it in found]
+        top1 = self.top1(name)
+        head = f"**{name}**: top-1 {top1.mean:.1%} ({top1.bounds('{:.1%}')}) on {self.split}"
+        return "\n".join([f"{head}; {self.units.interval}.", "", *lines])
+
     def _correct(self, name: str) -> NDArray[np.float64]:
         return np.asarray(self.probabilities[name].argmax(axis=1) == self.labels, np.float64)
 

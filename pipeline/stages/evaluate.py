@@ -307,4 +307,9 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         run.log_text(f"{folder}/evaluation.txt", evaluation.text)
         summary = files.readable_json(evaluation.summary).decode()
         run.log_text(f"{folder}/evaluation.json", summary)
+        note = f"{evaluation.note(name)}\n\nWeights: `{network.uri}`"
+        newest = (
+            f"The newest evaluation:\n\n```\n{evaluation.text}\n```\n\nResults: `{plan.folder}`"
+        )
+        run.describe(note, experiment=newest)
         return run.link

@@ -40,6 +40,7 @@ IDLE_SECONDS = 20.0  # at the end the rest is given up after so long without a s
 HEAD_START_SECONDS = 60.0
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 REMEDY = """\
   A deleted experiment is restored, or tracking.experiment set to another name; an older database
@@ -201,6 +202,17 @@ class TrackedRun:
 
     def log_text(self, path: str, text: str) -> None:
         self.log_artifact(path, text.encode())
+
+    def describe(self, text: str, experiment: str | None = None) -> None:
+        """Show a text in Markdown on the run's page, and another on the experiment's first page."""
+
+        def send(client: MlflowClient, run_id: str) -> None:
+            client.set_tag(run_id, NOTE, text)
+            if experiment is not None:
+                found = client.get_run(run_id).info.experiment_id
+                client.set_experiment_tag(found, NOTE, experiment)
+
+        self._put(send)
 
     def log_figure(self, path: str, figure: Figure) -> None:
         self.log_artifact(path, figure_png(figure))

@@ -29,6 +29,7 @@ from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.storage.files import read_bytes
+from pipeline.tracking.server import connect
 from pipeline.training.plan import plan_student, plan_teacher
 from tests.html_page import Page
 from tests.mlflow_server import find_runs
@@ -99,6 +100,14 @@ def test_teacher_and_students_are_evaluated_side_by_side(
     assert summary["num_videos"] == 8
     runs = find_runs(config.tracking_uri, "tiny", "tags.stage = 'evaluate'")
     assert {run.data.tags["evaluated"] for run in runs} == {"teacher", vflnet, dvflnet}
+    for run in runs:
+        note, name = run.data.tags["mlflow.note.content"], run.data.tags["evaluated"]
+        assert note.startswith(f"**{name}**: top-1 ")
+        assert note.count(" against ") == 2
+        assert "Weights: `" in note
+    client = connect(config.tracking_uri)
+    shown = client.get_experiment(runs[0].info.experiment_id).tags["mlflow.note.content"]
+    assert summary["text"] in shown
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
     again = run_evaluate(plan_evaluation(config), LOCAL, register="evaluated")
     assert again["networks"] == summary["networks"]
