@@ -88,7 +88,8 @@ class ExperimentConfig(Section):
         students = {"VFL-Net (labels)": self.baseline}
         if few.labels_per_class is not None:
             students["VFL-Net (all labels)"] = self.baseline.model_copy(update={"train": whole})
-            students["DVFL-Net (labelled)"] = self.model_copy(update={"train": labelled})
+            if self.views.mix is None:  # else their clips are mixed with those of the others
+                students["DVFL-Net (labelled)"] = self.model_copy(update={"train": labelled})
         return students | {"DVFL-Net (cache)": self}
 
     @property
@@ -113,7 +114,7 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         yield f"dataset.annotations: is required for layout {config.dataset.layout}"
     if config.loss.kind != "dkd" and (config.loss.dkd_alpha, config.loss.dkd_beta) != (None, None):
         yield f"loss.dkd_alpha, loss.dkd_beta: go with kind dkd, not with {config.loss.kind}"
-    if views.mix is not None and config.loss.kind == "dkd":
+    if views.mix is not None and "dkd" in (config.loss.kind, *config.sweep.kinds):
         yield "loss.kind: dkd needs one label a clip; with views.mix a clip has two"
     if views.mix is not None and config.cluster.teacher_batch_size % 2:
         yield "cluster.teacher_batch_size: is even where views.mix mixes pairs of clips"

@@ -169,7 +169,8 @@ def check_order(manifest: Manifest, uri: str) -> None:
     if tuple(sorted(manifest.records, key=_place)) != manifest.records:
         raise DatasetError(
             f"{uri} has its videos in alphabetical order, and views.mix would mix videos of one"
-            " class with each other. Index the videos again, with jobs/index_videos.py."
+            " class with each other. Index the videos again, with jobs/index_videos.py, and prepare"
+            " their frames again if they are prepared."
         )
 
 
@@ -197,10 +198,10 @@ def records_of(table: pa.Table, root: str | None = None) -> list[VideoRecord]:
 
     With ``root`` the URIs, which are relative to it, become absolute.
     """
-    columns = [
-        table.column(name).to_pylist() for name in SCHEMA.names if name in table.schema.names
-    ]
-    for place, name in enumerate(SCHEMA.names[: len(columns)]):
+    names = [name for name in SCHEMA.names if name in table.schema.names]
+    assert names == SCHEMA.names[: len(names)], "only the newest columns may be missing"
+    columns = [table.column(name).to_pylist() for name in names]
+    for place, name in enumerate(names):
         if name in REPEATED:  # one text in memory for all records that have it
             known: dict[str, str] = {}
             columns[place] = [known.setdefault(text, text) for text in columns[place]]

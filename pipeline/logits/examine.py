@@ -30,7 +30,7 @@ from pipeline.logits.store import LogitStore
 from pipeline.storage.files import is_temporary, list_tree
 from pipeline.storage.sealed.store import SealedStore, finished_units, fragment_name
 from pipeline.tracking.progress import Progress
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, store_groups
 
 MAX_NAMED = 5  # cells or files that a finding names; the count is always whole
 # In standard deviations of a shard's top-1: a shard is wrong if it is less than CHANCE_DEVIATIONS
@@ -187,7 +187,8 @@ def _check_views(
     """Compute the digest of every view again, from the manifest and the policy."""
     by_row = dict(zip(shard.rows, records, strict=True))
     undecoded = ~np.isin(cells.status, [Status.GOOD, Status.BAD_LOGITS])
-    groups = MixGroups(policy, by_row, rows_to_mix(by_row), {*cells.row[undecoded].tolist()})
+    left_out = {it for it, bad in zip(cells.coordinates, undecoded, strict=True) if bad}
+    groups = MixGroups(policy, by_row, store_groups(policy, by_row), left_out)
     wrong = []
     for place, (row, view_index) in enumerate(cells.coordinates):
         if cells.status[place] != Status.GOOD:

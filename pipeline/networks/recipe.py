@@ -16,6 +16,8 @@ from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.views.view import EVALUATION_VIEW, View, build_view, keyed_hash, view_for_epoch
 
+FRESH_VIEWS = 10_000  # more than a run shows of one video
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,7 +61,7 @@ def student_recipe(config: ExperimentConfig) -> Recipe:
     """Describe the student's training; ``loss.distill_weight`` 0 makes it the VFL-Net baseline."""
     policy, num_views = config.views, config.views.num_views
     if config.train.fresh_views and not config.loss.distill_weight:
-        policy, num_views = _own_views(policy, "student"), config.train.epochs + 1
+        policy, num_views = _own_views(policy, "student"), FRESH_VIEWS
     return Recipe(
         role="student",
         model=config.student,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +34,7 @@ from pipeline.dataset.manifest import (
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
+from pipeline.logits.cells import chosen
 from pipeline.logits.generations import place_generation, record_videos
 from pipeline.logits.inheritance import find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
@@ -50,7 +51,7 @@ from pipeline.storage.sealed.store import finished_units, open_for_writing
 from pipeline.tracking.progress import Progress
 from pipeline.tracking.provenance import seal_provenance
 from pipeline.tracking.run import TrackedRun, is_unfinished, open_run
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, store_groups
 
 STAGE = "cache_teacher"
 JOURNAL_CPU_SHARE = 0.25
@@ -278,13 +279,14 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> None:
 
 def _check_failures(plan: CachePlan) -> None:
     """Stop before the seal if too many videos have no logits."""
-    status_of_row: dict[int, int] = {}
+    status_of_row, undecoded = dict[int, int](), set[tuple[int, int]]()
     for unit in plan.units:
         cells = read_fragment(plan.root, plan.spec, unit)
-        bad = cells.status != Status.GOOD
-        status_of_row.update(zip(cells.row[bad].tolist(), cells.status[bad].tolist(), strict=True))
+        bad = chosen(cells, cells.status != Status.GOOD)
+        status_of_row.update(zip(bad.row.tolist(), bad.status.tolist(), strict=True))
+        undecoded.update(chosen(bad, bad.status != Status.BAD_LOGITS).coordinates)
     records = plan.manifest.records
-    _say_unmixed(plan, status_of_row)
+    _say_unmixed(plan, undecoded)
     no_logits = [
         replace(records[row], status=status, reason=records[row].reason or "has no logits")
         for row, status in sorted(status_of_row.items())
@@ -293,17 +295,16 @@ def _check_failures(plan: CachePlan) -> None:
     check_failed_fraction(len(no_logits), records, plan.config.dataset)
 
 
-def _say_unmixed(plan: CachePlan, status_of_row: Mapping[int, int]) -> None:
+def _say_unmixed(plan: CachePlan, undecoded: Set[tuple[int, int]]) -> None:
     """Say how many clips stayed unmixed because their partner could not be decoded."""
     records = dict(enumerate(plan.manifest.records))
-    groups = MixGroups(plan.config.views, records, rows_to_mix(records))
-    lost = [
-        (row, view_index)
-        for row, status in status_of_row.items()
-        if records[row].good and records[row].split == "train" and status != Status.BAD_LOGITS
-        for view_index in range(plan.config.views.num_views)
-    ]
-    if count := sum(groups.partner(*cell) is not None for cell in lost):
+    groups = MixGroups(plan.config.views, records, store_groups(plan.config.views, records))
+    partners = {
+        (groups.partner(row, view_index), view_index)
+        for row, view_index in undecoded
+        if row in groups.group_of
+    }
+    if count := sum(row is not None for row, _ in partners - undecoded):
         print(f"{count} clips are not mixed: their partners could not be decoded", flush=True)
 
 

@@ -24,7 +24,7 @@ from pipeline.logits.spec import StoreSpec, Unit
 from pipeline.views.clip import Clip
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.loader import UNMIXED, ClipMixing, clip_shapes, jitter_rows
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, store_groups
 from pipeline.views.view import View, build_view
 
 # Between decoder and teacher a unit is one row for each wanted view. Plain Arrow types only.
@@ -45,7 +45,7 @@ FACTS_SCHEMA = pa.schema(
 Cell = tuple[dict[str, Any], tuple[View, Clip] | None]
 
 # Columns of a clip that the teacher passes on beside the logits.
-CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc")
+CARRIED = ("unit", "row", "view_index", "label", "view_digest", "frame_crc", "partner")
 SUMMARY_SCHEMA = pa.schema(
     [
         ("unit", pa.int32()),
@@ -171,6 +171,7 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
         cells = joined([cells, read_inherited(root, spec, number)], spec)
     entry, redo_difference = write_fragment(root, spec, unit_of(spec, number, cells), cells)
     good = _numpy(block, "status") == Status.GOOD
+    plain = good & np.asarray(block.column("partner").is_null())  # a mixed clip has two labels
     hits = _logits(block).argmax(axis=1) == _numpy(block, "label")
     summary = {
         "unit": number,
@@ -178,8 +179,8 @@ def journal_unit(block: pa.Table, root: str, spec: StoreSpec, inheriting: bool =
         "num_good": int(good.sum()),
         "num_bytes": entry.num_bytes,
         "sha256": entry.sha256,
-        "num_labelled": int((good & (_numpy(block, "label") != UNLABELLED)).sum()),
-        "num_hits": int(hits[good].sum()),
+        "num_labelled": int((plain & (_numpy(block, "label") != UNLABELLED)).sum()),
+        "num_hits": int(hits[plain].sum()),
         "redo_difference": redo_difference,
         "teacher_seconds": sum(block.column("teacher_seconds").to_pylist()),
         "failures": sorted(set(block.column("reason").drop_null().to_pylist())),
@@ -205,8 +206,8 @@ def _mix(
 ) -> None:
     """Replace the views of mixed clips, in place, once it is known which videos can be decoded."""
     places = {(cell["row"], cell["view_index"]): place for place, cell in enumerate(facts)}
-    failed = {cell["row"] for cell, pair in zip(facts, cut, strict=True) if pair is None}
-    groups = MixGroups(config.views, records, rows_to_mix(records), failed)
+    failed = {place for place, pair in zip(places, cut, strict=True) if pair is None}
+    groups = MixGroups(config.views, records, store_groups(config.views, records), failed)
     plain = list(cut)
     for (row, view_index), place in places.items():
         if (pair := plain[place]) is None:

@@ -33,7 +33,7 @@ from pipeline.stages.cache_steps import UnitDecoder, mixing_of, stack_clips, uni
 from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, store_groups
 from pipeline.views.view import keyed_hash
 
 MAX_CLASSES_SHOWN = 5
@@ -165,15 +165,16 @@ def _block_of(
 ) -> pa.Table:
     """Return the block of cells and of those that they are mixed with, in whole mix groups."""
     records = dict(enumerate(manifest.records))
-    groups = MixGroups(config.views, records, rows_to_mix(records))
+    groups = MixGroups(config.views, records, store_groups(config.views, records))
+    size = groups.mix.group_size
     wanted = defaultdict[int, set[int]](set)
     for row, view_index in cells:
         for member in (row, groups.partner(row, view_index)):
             if member is not None:
                 wanted[member].add(view_index)
     blocks = []
-    for group in sorted({groups.group(row) for row in wanted}):
-        rows = [row for row in groups.rows_of(group) if row in records]
+    for group in sorted({row // size for row in wanted}):
+        rows = range(group * size, min((group + 1) * size, len(records)))
         views = tuple(tuple(sorted(wanted[row])) for row in rows)
         blocks.append(unit_block(Unit(0, rows[0], views), [records[row] for row in rows]))
     return pa.concat_tables(blocks)

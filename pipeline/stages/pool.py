@@ -90,7 +90,8 @@ class _Crew:
         lost = block or self
         # An actor runs its calls in order: the first that is found lost was running when it died.
         # The blocks behind it have no part in that.
-        lost.num_losses += in_a_step or block is None or actor in self.num_calls
+        waited = block is not None and actor is not None and actor not in self.num_calls
+        lost.num_losses += in_a_step or not waited
         if lost.num_losses == MAX_LOSSES:
             name = self.step.work.__name__
             raise ClusterUnavailable(f"{name} was lost {MAX_LOSSES} times: {error}") from error

@@ -82,7 +82,7 @@ def _plan(
         sorted(manifest.rows_of(split), key=lambda row: manifest.records[row].sample_id)
         for split in ("train", "val")
     )
-    reference, without_pixels = None, frozenset[int]()
+    reference, without_pixels = None, frozenset[tuple[int, int]]()
     if store is not None:
         reference = StoreReference(
             uri=store.root,
@@ -92,7 +92,8 @@ def _plan(
             run_id=str(store.seal.provenance.get("run_id", "")),
         )
         mirror = open_mirror(store.root, MIRRORS)
-        without_pixels = _without_pixels(mirror, train_rows)
+        if config.views.mix is not None:
+            without_pixels = _without_pixels(mirror, train_rows)
         train_rows = _with_logits(mirror, train_rows, list(range(config.views.num_views)))
         val_rows = _with_logits(mirror, val_rows, [EVALUATION_VIEW])
     for split, rows in (("train", train_rows), ("val", val_rows)):
@@ -120,10 +121,11 @@ def _plan(
     return plan
 
 
-def _without_pixels(mirror: Mirror, rows: list[int]) -> frozenset[int]:
-    """Return the rows that stage one could not decode: their partners stayed unmixed."""
-    status = mirror.status[rows, 0]
-    return frozenset(np.array(rows)[~np.isin(status, [Status.GOOD, Status.BAD_LOGITS])].tolist())
+def _without_pixels(mirror: Mirror, rows: list[int]) -> frozenset[tuple[int, int]]:
+    """Return the (row, view_index) that stage one could not decode: partners stayed unmixed."""
+    status = mirror.status[rows][:, :-1]  # without the evaluation view, which is the last
+    found = np.argwhere(~np.isin(status, [Status.GOOD, Status.BAD_LOGITS])).tolist()
+    return frozenset((rows[place], slot) for place, slot in found)
 
 
 def _with_logits(mirror: Mirror, rows: list[int], view_indices: list[int]) -> list[int]:

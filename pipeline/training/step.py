@@ -181,8 +181,8 @@ def _memory_of(num_clips: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"a step of {num_clips} clips needs more memory than the GPU has: {error}\n  Halve "
-            "train.batch_size and double train.accumulate, which is the same step, or set "
-            "train.precision=bfloat16."
+            "train.batch_size and double train.accumulate, or set train.precision=bfloat16; either "
+            "makes a new run."
         ) from error
 
 

@@ -26,7 +26,7 @@ from pipeline.training.clips import TrainingClips
 from pipeline.training.order import Order
 from pipeline.training.step import Schedule, build_schedule
 from pipeline.views.loader import ClipRequest
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, live_groups, store_groups
 from pipeline.views.view import POLICY_VERSION, keyed_hash
 
 # Settings of the loop that change neither its order nor its arithmetic.
@@ -66,7 +66,8 @@ class TrainPlan:
     val_rows: tuple[int, ...]
     store: StoreReference | None
     init_digest: str
-    without_pixels: frozenset[int] = frozenset()  # rows that stage one could not decode
+    # The (row, view_index) that stage one could not decode, of a store that mixes.
+    without_pixels: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def num_workers(self) -> int:
@@ -102,8 +103,9 @@ class TrainPlan:
         policy, records = self.recipe.policy, dict(enumerate(self.manifest.records))
         groups = None
         if policy.mix is not None:
-            rows = rows_to_mix(records) if self.replays else self.learnt_rows
-            groups = MixGroups(policy, records, rows, self.without_pixels)
+            live = live_groups(policy, self.learnt_rows)
+            group_of = store_groups(policy, records) if self.replays else live
+            groups = MixGroups(policy, records, group_of, self.without_pixels)
         return TrainingClips(self.recipe, records, groups, self.replays)
 
     @property
@@ -255,6 +257,14 @@ def check_labels(plan: TrainPlan) -> None:
             f"no video of train has a label, and loss.distill_weight is {loss.distill_weight:g}:"
             " set it to 1, or name videos with labels"
         )
+    if plan.recipe.policy.mix is not None and loss.distill_weight:
+        if loss.kind == "dkd":
+            raise ConfigError("loss.kind: dkd needs one label a clip; with views.mix it has two")
+        if plan.learnt_rows != plan.train_rows:
+            raise ConfigError(
+                "train.learn_from: labelled videos alone cannot be learnt from this store, whose"
+                " clips are mixed with those of videos without a label (views.mix)"
+            )
     if num_unlabelled and loss.kind == "dkd" and loss.distill_weight:
         raise ConfigError(
             f"loss.kind: dkd needs labels, and {num_unlabelled} videos of train have none"

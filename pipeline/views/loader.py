@@ -46,6 +46,11 @@ class ClipRequest:
         return self.row, self.view.view_index
 
     @property
+    def clip_key(self) -> tuple[int, int, bool]:
+        """What two requests share if one clip serves both."""
+        return *self.cell, self.prove
+
+    @property
     def seen(self) -> View:
         return self.view.every(self.frame_stride)
 
@@ -135,9 +140,10 @@ class ClipLoader:
 
 def _with_partners(requests: Sequence[ClipRequest]) -> list[ClipRequest]:
     """Add the partners that are not themselves in the batch."""
-    there = {request.cell for request in requests}
+    there = {request.clip_key for request in requests}
     partners = [request.partner for request in requests if request.partner is not None]
-    return [*requests, *(partner for partner in partners if partner.cell not in there)]
+    missing = {it.clip_key: it for it in partners if it.clip_key not in there}
+    return [*requests, *missing.values()]
 
 
 def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]]) -> ClipBatch:
@@ -147,17 +153,17 @@ def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]])
         clips=clips,
         frames=np.stack([clip.frames for clip in clips]),
         jitter=jitter_rows([request.seen for request in loaded]),
-        mixing=_mixing(requests, {request.cell: place for place, request in enumerate(loaded)}),
+        mixing=_mixing(requests, {it.clip_key: place for place, it in enumerate(loaded)}),
     )
 
 
 def _mixing(
-    requests: Sequence[ClipRequest], places: Mapping[tuple[int, int], int]
+    requests: Sequence[ClipRequest], places: Mapping[tuple[int, int, bool], int]
 ) -> ClipMixing | None:
     """Return how the clips of requests are mixed, given the places of all; None if none is."""
     if not any(request.partner for request in requests):
         return None
-    partners = [places[(request.partner or request).cell] for request in requests]
+    partners = [places[(request.partner or request).clip_key] for request in requests]
     parameters = [view.mix.as_row if (view := r.view).mix else UNMIXED for r in requests]
     return ClipMixing(np.array(partners, np.int64), np.array(parameters, np.int16))
 

@@ -30,15 +30,16 @@ BETA_STEPS = SHARE_STEPS // 2
 
 @dataclass(frozen=True, eq=False)
 class MixGroups:
-    """The pairs of ``rows`` that are mixed, view by view.
+    """The pairs of videos that are mixed, view by view.
 
-    ``left_out`` are rows whose pixels cannot be had; their partners stay as they are.
+    ``group_of`` names the group of each row that is mixed at all. ``left_out`` are the
+    (row, view_index) whose pixels cannot be had; their partners stay as they are.
     """
 
     policy: ViewsConfig
     records: Mapping[int, VideoRecord]
-    rows: Collection[int]
-    left_out: Set[int] = frozenset()
+    group_of: Mapping[int, int]
+    left_out: Set[tuple[int, int]] = frozenset()
 
     @property
     def mix(self) -> MixConfig:
@@ -47,33 +48,28 @@ class MixGroups:
     @cached_property
     def _groups(self) -> Mapping[int, list[int]]:
         groups = defaultdict[int, list[int]](list)
-        for row in self.rows:
-            groups[self.group(row)].append(row)
+        for row, group in self.group_of.items():
+            groups[group].append(row)
         for members in groups.values():
             members.sort(key=lambda row: keyed_hash(self.policy.seed, "mix", self._name(row)))
         return groups
 
-    def group(self, row: int) -> int:
-        return row // self.mix.group_size
-
-    def rows_of(self, group: int) -> range:
-        return range(group * self.mix.group_size, (group + 1) * self.mix.group_size)
-
     def group_name(self, row: int) -> str:
-        return f"mix group {self.group(row)}"
+        return f"mix group {self.group_of[row]}"
 
     def partner(self, row: int, view_index: int) -> int | None:
         """Return the row that a row is mixed with in a view of training, or None."""
-        if self.policy.mix is None:
-            return None
         if view_index < 0:
             return None
-        group = self._groups[self.group(row)]
+        group = self._groups[self.group_of[row]]
         place = _opponent(group.index(row), len(group), view_index)
-        if place is None or not self.left_out.isdisjoint((row, group[place])):
+        if place is None:
             return None
-        draws = self._draws(row, group[place], view_index)
-        return group[place] if draws.chance("mix", 0, self.mix.probability) else None
+        partner = group[place]
+        if not self.left_out.isdisjoint([(row, view_index), (partner, view_index)]):
+            return None
+        draws = self._draws(row, partner, view_index)
+        return partner if draws.chance("mix", 0, self.mix.probability) else None
 
     def view(self, row: int, view_index: int, *, num_frames: int) -> View:
         """Return a view, mixed if it has a partner."""
@@ -102,9 +98,20 @@ class MixGroups:
         return self.records[row].sample_id
 
 
-def rows_to_mix(records: Mapping[int, VideoRecord]) -> list[int]:
-    """Return the rows that a store mixes: all good videos of train."""
-    return [row for row, record in records.items() if record.good and record.split == "train"]
+def store_groups(policy: ViewsConfig, records: Mapping[int, VideoRecord]) -> dict[int, int]:
+    """Return the group of each row that a store mixes: all good videos of train, by neighbours."""
+    size = (policy.mix or MixConfig()).group_size
+    return {
+        row: row // size
+        for row, record in records.items()
+        if record.good and record.split == "train"
+    }
+
+
+def live_groups(policy: ViewsConfig, rows: Collection[int]) -> dict[int, int]:
+    """Return groups among some rows alone, whole ones, in the order of rows."""
+    size = (policy.mix or MixConfig()).group_size
+    return {row: place // size for place, row in enumerate(sorted(rows))}
 
 
 def _opponent(place: int, count: int, turn: int) -> int | None:

@@ -30,3 +30,7 @@ class Adder:
 
 def squared(block: pa.Table, offset: int) -> pa.Table:
     return pa.table({"number": [block["number"][0].as_py() ** 2 + offset]})
+
+
+def ended(block: pa.Table) -> pa.Table:
+    os._exit(1)

@@ -194,7 +194,7 @@ def test_the_partner_of_a_bad_video_stays_as_it_is(write_experiment, tmp_path, c
     assert (status == Status.NOT_FOUND).sum() == 3
     assert examine(store, plan.manifest.records, mine.views).findings == ()
     student = plan_student(mine)
-    assert len(student.without_pixels) == 1
+    assert len(student.without_pixels) == 3, "one video, three views"
     mirror = open_mirror(mine.store_uri, tmp_path / "mirrors")
     for batch in batches_of(student):
         audit(batch, mirror, mine.dataset.limits)
@@ -216,6 +216,38 @@ def test_more_views_inherit_whole_rounds_and_end_in_the_same_store(
     assert open_store(plan.root).root_digest == store.root_digest
 
 
+def test_a_video_that_is_lost_when_a_store_grows_leaves_its_partner_unmixed_there(
+    write_experiment, tmp_path
+):
+    path, mix = write_experiment(tmp_path), [MIX, "store.clips_per_unit=24"]
+    first, more = (load_config(path, [*mix, f"views.num_views={num}"]) for num in (2, 3))
+    index(first)
+    write_odd_teacher(first)
+    fill(plan_cache(first))
+    plan = plan_cache(more)
+    lost = next(r for r in plan.manifest.records if r.split == "train")
+    gone = replace(lost, uri=lost.uri + ".gone")
+    records = tuple(gone if r is lost else r for r in plan.manifest.records)
+    fill(replace(plan, manifest=replace(plan.manifest, records=records)))
+    assert examine(open_store(plan.root), plan.manifest.records, more.views).findings == ()
+    student = plan_student(more)
+    assert {view for _, view in student.without_pixels} == {2}
+    mirror = open_mirror(plan.root, tmp_path / "mirrors")
+    for batch in batches_of(student):
+        audit(batch, mirror, more.dataset.limits)
+
+
+def test_labelled_videos_alone_cannot_be_learnt_from_mixed_clips(config):
+    few = {"labels_per_class": 1, "learn_from": "labelled"}
+    train = config.train.model_copy(update=few)
+    with pytest.raises(ConfigError, match=r"mixed with those of videos without a label"):
+        plan_student(config.model_copy(update={"train": train}))
+    kept = config.model_copy(
+        update={"train": config.train.model_copy(update={"labels_per_class": 1})}
+    )
+    assert "DVFL-Net (labelled)" not in kept.students
+
+
 def test_an_alphabetical_manifest_is_refused(config, plan):
     old = replace(plan.manifest, records=by_name(plan.manifest.records))
     with pytest.raises(DatasetError, match=r"in alphabetical order.*Index the videos again"):
@@ -226,6 +258,7 @@ def test_an_alphabetical_manifest_is_refused(config, plan):
     ("words", "message"),
     [
         (["loss.kind=dkd"], "dkd needs one label a clip"),
+        (["sweep.kinds=[dkd]"], "dkd needs one label a clip"),
         (["cluster.teacher_batch_size=3"], "teacher_batch_size: is even"),
         (["views.mix.alpha=1"], "views.mix.alpha: there is no such key; did you mean"),
         (["views.mix.group_size=1"], "greater than or equal to 2"),

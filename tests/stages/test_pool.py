@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import ClusterUnavailable
 from pipeline.stages.stream import Step, stream
-from tests.stages.pool_steps import Adder, Doubler, squared
+from tests.stages.pool_steps import Adder, Doubler, ended, squared
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -57,6 +57,13 @@ def test_a_block_that_ends_every_process_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "dies-5").write_bytes(b"." * 100)
     with pytest.raises(ClusterUnavailable, match="Doubler was lost 3 times"):
         run(tmp_path)
+
+
+@pytest.mark.usefixtures("private_ray")
+def test_a_block_that_ends_every_task_is_given_up() -> None:
+    blocks = (pa.table({"number": [number]}) for number in range(3))
+    with pytest.raises(ClusterUnavailable, match="ended was lost 3 times"):
+        list(stream(blocks, Step(Adder, (), 1, 0.25), Step(ended)))
 
 
 @pytest.mark.usefixtures("private_ray")

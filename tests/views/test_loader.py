@@ -10,7 +10,7 @@ from pipeline.config.schema import ViewsConfig
 from pipeline.errors import Status, VideoDecodeError
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipLoader, ClipRequest, jitter_rows
-from pipeline.views.view import build_view
+from pipeline.views.view import Mix, build_view
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,15 @@ def test_an_endless_order_is_read_only_a_little_ahead(requests, limits):
         for _ in range(5):
             next(batches)
     assert len(asked) < 10
+
+
+def test_a_proved_pair_has_both_clips_proved(requests, limits):
+    """The partner of the second is the first, seen in another pass, in which it was not proved."""
+    first, second = (replace(request, prove=False) for request in requests[0][:2])
+    mix = Mix(700, (0, 0, 0, 0), 1)
+    mixed = replace(second, view=replace(second.view, mix=mix), prove=True)
+    mixed = replace(mixed, partner=replace(first, prove=True))
+    with ClipLoader(1, limits, side=32) as loader:
+        (batch,) = loader.batches([[first, mixed, replace(first, partner=second)]])
+    assert batch.mixing.partners.tolist()[1:] == [3, 4]
+    assert [len(clip.frame_crc) for clip in batch.clips] == [0, 4, 0, 4, 0]

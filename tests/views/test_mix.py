@@ -11,7 +11,7 @@ from dvflnet import mixing
 from pipeline.config.schema import MixConfig, ViewsConfig
 from pipeline.dataset.manifest import VideoRecord, build_manifest
 from pipeline.views import mix, view
-from pipeline.views.mix import MixGroups, rows_to_mix
+from pipeline.views.mix import MixGroups, live_groups, store_groups
 
 NUM_CLASSES = 10
 
@@ -33,7 +33,8 @@ def groups_of(count: int = 320, **settings) -> MixGroups:
     names = [f"class {number}" for number in range(NUM_CLASSES)]
     manifest = build_manifest("", names, records)
     by_row = dict(enumerate(manifest.records))
-    return MixGroups(ViewsConfig(mix=MixConfig(**settings)), by_row, rows_to_mix(by_row))
+    policy = ViewsConfig(mix=MixConfig(**settings))
+    return MixGroups(policy, by_row, store_groups(policy, by_row))
 
 
 def test_the_steps_are_those_of_the_device():
@@ -58,7 +59,7 @@ def test_sixteen_views_are_sixteen_partners():
     for row in range(320):
         partners = {groups.partner(row, view_index) for view_index in range(16)}
         assert len(partners) == 16
-        assert {groups.group(partner) for partner in partners} == {groups.group(row)}
+        assert {groups.group_of[partner] for partner in partners} == {groups.group_of[row]}
 
 
 def test_partners_are_of_any_class():
@@ -111,8 +112,17 @@ def test_the_draws_are_pinned():
 def test_left_out_and_bad_videos_have_no_partner():
     groups = groups_of(64)
     partner = groups.partner(0, 0)
-    assert replace(groups, left_out={0}).partner(partner, 0) is None
+    without = replace(groups, left_out={(0, 0)})
+    assert without.partner(partner, 0) is without.partner(0, 0) is None
+    assert without.partner(0, 1) == groups.partner(0, 1), "of another view"
     records = groups.records | {0: replace(groups.records[0], status=3)}
-    assert 0 not in rows_to_mix(records)
-    other = MixGroups(groups.policy, records, rows_to_mix(records))
+    group_of = store_groups(groups.policy, records)
+    assert 0 not in group_of
+    other = MixGroups(groups.policy, records, group_of)
     assert sum(other.partner(row, 0) is None for row in range(1, 32)) == 1  # of an odd number
+
+
+def test_few_rows_make_whole_groups_of_their_own():
+    groups, few = groups_of(320), range(3, 320, 10)
+    live = replace(groups, group_of=live_groups(groups.policy, few))
+    assert all(len({live.partner(row, view) for view in range(16)}) == 16 for row in few)
