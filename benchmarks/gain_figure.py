@@ -16,12 +16,12 @@ from matplotlib.ticker import PercentFormatter
 from pipeline.results.figures import BLUE, DPI, ORANGE, QUIET
 
 DOCS = Path(__file__).parent.parent / "docs"
-COLOURS = {"DVFL-Net, the whole cache": BLUE, "teacher": ORANGE}
+CACHE, TEACHER = "the whole cache", "teacher"  # rows, by parts of their names
 
 
 def draw_gain(studies: dict[str, Any]) -> Figure:
     """Draw a panel for each study: a dot a seed, and the mean with its interval."""
-    figure = Figure(figsize=(9.0, 2.9), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(11.0, 2.9), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(studies), squeeze=False)[0]
     for axes, study in zip(panels, studies.values(), strict=True):
         _panel(axes, study)
@@ -32,7 +32,8 @@ def _panel(axes: Axes, study: dict[str, Any]) -> None:
     axes.set_title(study["title"], fontsize=9.5)
     rows = study["rows"]
     for place, row in enumerate(reversed(rows)):
-        colour = COLOURS.get(row["name"], QUIET)
+        name = row["name"]
+        colour = BLUE if CACHE in name else ORANGE if TEACHER in name else QUIET
         seeds, mean = row["seeds"], row["top1"]
         axes.plot(seeds, [place] * len(seeds), "o", color=colour, alpha=0.35, markersize=5)
         bounds = [
@@ -50,7 +51,7 @@ def _panel(axes: Axes, study: dict[str, Any]) -> None:
         )
     axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)], fontsize=9)
     axes.set_ylim(-0.6, len(rows) - 0.3)
-    axes.set_xlim(40, 101)
+    axes.set_xlim(20, 101)
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_xlabel(f"top-1; ±: {study['interval']}", fontsize=8.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
