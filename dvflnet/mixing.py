@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from dvflnet.losses import UNLABELLED
 
 SHARE_STEPS = 2048  # a share in whole steps: 2048 is the clip alone
 GRID = 224  # edges of a box in steps of the side; 224 pixels, as published, are exact
@@ -39,6 +42,17 @@ def mix_clips(clips: Tensor, mixing: Mixing) -> Tensor:
 def own_shares(parameters: Tensor, side: int) -> Tensor:
     """Return the part of each clip that is its own, float32 ``(B,)``; of its label, too."""
     return _own_shares(parameters, side, side).mean(dim=(1, 2))
+
+
+def mix_labels(labels: Tensor, partner_labels: Tensor, share: Tensor, num_classes: int) -> Tensor:
+    """Mix labels ``(B,)`` as their clips are, by their own ``share``; float32 ``(B, K)``.
+
+    A mixture with a clip that has no label has none itself: zeros.
+    """
+    known = (labels != UNLABELLED) & ((partner_labels != UNLABELLED) | (share == 1.0))
+    own, other = (F.one_hot(part.clamp(min=0), num_classes) for part in (labels, partner_labels))
+    mixed = share[:, None] * own + (1.0 - share[:, None]) * other
+    return torch.where(known[:, None], mixed, 0.0)
 
 
 def _own_shares(parameters: Tensor, height: int, width: int) -> Tensor:

@@ -1,7 +1,9 @@
 """Print the JSON schema of an experiment's YAML file, for editors; with --page every setting.
 
-python jobs/schema.py > experiment.schema.json
-python jobs/schema.py --page
+    python jobs/schema.py > experiment.schema.json
+    python jobs/schema.py --page
+
+Reads no experiment and starts nothing.
 """
 
 import argparse

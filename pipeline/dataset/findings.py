@@ -78,16 +78,14 @@ class IndexReport:
 
 
 def bad_csv(bad: Iterable[VideoRecord]) -> bytes:
-    rows = ((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in by_name(bad))
+    rows = ((v.split, v.sample_id, status_in_words(v.status), v.reason) for v in bad)
     return csv_table(("split", "sample_id", "status", "reason"), rows).encode()
 
 
 def bad_lines(bad: Iterable[VideoRecord]) -> list[str]:
     """Return a few lines of each status: the first videos, and how many more."""
     shown = []
-    for status, videos in _gathered(
-        (status_in_words(it.status), it) for it in by_name(bad)
-    ).items():
+    for status, videos in _gathered((status_in_words(it.status), it) for it in bad).items():
         num_named = len(videos) if len(videos) <= MAX_BAD_LINES else MAX_BAD_LINES - 1
         shown += [
             f"bad video: {video.split} {video.sample_id}: {video.reason} [{status}]"

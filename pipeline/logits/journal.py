@@ -41,10 +41,8 @@ def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Writ
     """
     _check(cells, unit, spec)
     name, content = fragment_name(unit.number), _encode(spec, unit.number, cells)
-    if create_bytes(join_uri(root, name), content):
-        return Written(entry_of(name, content), 0.0)
-    there = read_bytes(join_uri(root, name))
-    if there == content:
+    uri = join_uri(root, name)
+    if create_bytes(uri, content) or (there := read_bytes(uri)) == content:
         return Written(entry_of(name, content), 0.0)
     first = read_fragment(root, spec, unit)
     difference = _difference(first, cells)
@@ -52,7 +50,7 @@ def write_fragment(root: str, spec: StoreSpec, unit: Unit, cells: Cells) -> Writ
     rounding = float(np.abs(first.logits.astype(np.float32)).max(initial=0.0)) * 2**-9
     if not difference <= MAX_REDO_DIFFERENCE + rounding:
         raise StoreCorrupt(
-            join_uri(root, name),
+            uri,
             expected="what the unit gives when it is run again",
             found="other cells" if difference == math.inf else f"logits {difference:.3g} apart",
         )

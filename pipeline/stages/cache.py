@@ -297,6 +297,8 @@ def _check_failures(plan: CachePlan) -> None:
 
 def _say_unmixed(plan: CachePlan, undecoded: Set[tuple[int, int]]) -> None:
     """Say how many clips stayed unmixed because their partner could not be decoded."""
+    if not plan.spec.mixes:
+        return
     records = dict(enumerate(plan.manifest.records))
     groups = MixGroups(plan.config.views, records, store_groups(plan.config.views, records))
     partners = {

@@ -33,7 +33,7 @@ from pipeline.stages.cache_steps import UnitDecoder, mixing_of, stack_clips, uni
 from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
-from pipeline.views.mix import MixGroups, store_groups
+from pipeline.views.mix import MixGroups, group_size, store_groups
 from pipeline.views.view import keyed_hash
 
 MAX_CLASSES_SHOWN = 5
@@ -166,7 +166,7 @@ def _block_of(
     """Return the block of cells and of those that they are mixed with, in whole mix groups."""
     records = dict(enumerate(manifest.records))
     groups = MixGroups(config.views, records, store_groups(config.views, records))
-    size = groups.mix.group_size
+    size = group_size(config.views)
     wanted = defaultdict[int, set[int]](set)
     for row, view_index in cells:
         for member in (row, groups.partner(row, view_index)):

@@ -146,14 +146,13 @@ def training_costs(
     config: ExperimentConfig, recipe: Recipe, manifest: Manifest
 ) -> tuple[float, float]:
     """Return seconds a clip of decoding one view, by one loader, and of a training step."""
-    # A batch is measured: a step of several takes as long a clip.
+    # A step of several batches takes as long a clip as one of one batch. Nothing is mixed: the two
+    # clips of a pair are decoded once each, like any others.
     recipe = replace(recipe, train=recipe.train.model_copy(update={"accumulate": 1}))
     size = recipe.train.batch_size
     records = [manifest.records[row] for row in manifest.rows_of("train")]
     requests = (
-        ClipRequest(
-            0, record, recipe.view(record, 0), recipe.frame_stride
-        )  # not mixed: a pair shares
+        ClipRequest(0, record, recipe.view(record, 0), recipe.frame_stride)
         for record in itertools.cycle(records)
     )
     wanted = [list(itertools.islice(requests, size)) for _ in range(NUM_STEPS + 1)]

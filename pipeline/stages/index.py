@@ -19,6 +19,7 @@ from pipeline.dataset.manifest import (
     Manifest,
     VideoRecord,
     build_manifest,
+    by_name,
     check_failed_fraction,
     located,
     records_of,
@@ -106,6 +107,7 @@ def run_index_videos(plan: IndexPlan, ray_address: str) -> Manifest:
 
 def show_bad(bad: Sequence[VideoRecord], uri: str) -> None:
     """Print at most ten bad videos of each status, and list all of them in a CSV file."""
+    bad = by_name(bad)
     write_bytes(uri, bad_csv(bad))
     if bad:
         print("\n".join([*bad_lines(bad), f"bad videos, all {len(bad)}: {uri}"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.dataset.manifest import VideoRecord
@@ -21,7 +21,7 @@ class TrainingClips:
     """
 
     recipe: Recipe
-    records: Mapping[int, VideoRecord]
+    records: Sequence[VideoRecord]
     groups: MixGroups | None
     replays: bool
 

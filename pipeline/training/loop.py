@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from dvflnet.metrics import evaluate_logits
-from dvflnet.mixing import own_shares
+from dvflnet.mixing import mix_labels, own_shares
 from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import start_network
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.plan import open_plan_mirror
 from pipeline.training.proof import audit
-from pipeline.training.step import StepResult, Training, mean_results, soft_labels
+from pipeline.training.step import StepResult, Training, mean_results
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.loader import ClipBatch, ClipLoader
 from pipeline.views.view import EVALUATION_VIEW
@@ -173,7 +173,7 @@ def labels_of(plan: TrainPlan, batch: ClipBatch) -> Tensor:
     partners = [(request.partner or request).row for request in batch.requests]
     share = own_shares(torch.from_numpy(batch.mixing.parameters), plan.recipe.side)
     num_classes = len(plan.manifest.class_names)
-    return soft_labels(labels, torch.tensor(plan.labels(partners)), share, num_classes)
+    return mix_labels(labels, torch.tensor(plan.labels(partners)), share, num_classes)
 
 
 def proven_targets(batch: ClipBatch, mirror: Mirror, limits: VideoLimits) -> Tensor:

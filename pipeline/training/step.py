@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from dvflnet.losses import UNLABELLED, LossParts, weighted_loss, without_label
+from dvflnet.losses import LossParts, weighted_loss, without_label
 from dvflnet.mixing import Mixing
 from pipeline.config.learning import OptimConfig
 from pipeline.errors import ConfigError, TrainingDiverged
@@ -190,17 +189,6 @@ def mixing_of(batch: ClipBatch) -> Mixing | None:
     if batch.mixing is None:
         return None
     return Mixing(*map(torch.from_numpy, (batch.mixing.partners, batch.mixing.parameters)))
-
-
-def soft_labels(labels: Tensor, partner_labels: Tensor, share: Tensor, num_classes: int) -> Tensor:
-    """Mix labels ``(B,)`` as their clips are, by their own ``share``; float32 ``(B, K)``.
-
-    A mixture with a clip that has no label has none itself: zeros.
-    """
-    known = (labels != UNLABELLED) & ((partner_labels != UNLABELLED) | (share == 1.0))
-    own, other = (F.one_hot(part.clamp(min=0), num_classes) for part in (labels, partner_labels))
-    mixed = share[:, None] * own + (1.0 - share[:, None]) * other
-    return torch.where(known[:, None], mixed, 0.0)
 
 
 def set_training_mode(network: nn.Module) -> None:

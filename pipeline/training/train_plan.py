@@ -100,13 +100,13 @@ class TrainPlan:
 
     @cached_property
     def clips(self) -> TrainingClips:
-        policy, records = self.recipe.policy, dict(enumerate(self.manifest.records))
-        groups = None
+        policy, groups = self.recipe.policy, None
         if policy.mix is not None:
+            records = dict(enumerate(self.manifest.records))
             live = live_groups(policy, self.learnt_rows)
             group_of = store_groups(policy, records) if self.replays else live
             groups = MixGroups(policy, records, group_of, self.without_pixels)
-        return TrainingClips(self.recipe, records, groups, self.replays)
+        return TrainingClips(self.recipe, self.manifest.records, groups, self.replays)
 
     @property
     def replays(self) -> bool:
@@ -257,14 +257,12 @@ def check_labels(plan: TrainPlan) -> None:
             f"no video of train has a label, and loss.distill_weight is {loss.distill_weight:g}:"
             " set it to 1, or name videos with labels"
         )
-    if plan.recipe.policy.mix is not None and loss.distill_weight:
-        if loss.kind == "dkd":
-            raise ConfigError("loss.kind: dkd needs one label a clip; with views.mix it has two")
-        if plan.learnt_rows != plan.train_rows:
-            raise ConfigError(
-                "train.learn_from: labelled videos alone cannot be learnt from this store, whose"
-                " clips are mixed with those of videos without a label (views.mix)"
-            )
+    mixed = plan.recipe.policy.mix is not None and loss.distill_weight > 0
+    if mixed and plan.learnt_rows != plan.train_rows:
+        raise ConfigError(
+            "train.learn_from: labelled videos alone cannot be learnt from this store, whose clips"
+            " are mixed with those of videos without a label (views.mix)"
+        )
     if num_unlabelled and loss.kind == "dkd" and loss.distill_weight:
         raise ConfigError(
             f"loss.kind: dkd needs labels, and {num_unlabelled} videos of train have none"

@@ -42,8 +42,9 @@ class MixGroups:
     left_out: Set[tuple[int, int]] = frozenset()
 
     @property
-    def mix(self) -> MixConfig:
-        return self.policy.mix or MixConfig(probability=0.0)
+    def _mix(self) -> MixConfig:
+        assert self.policy.mix is not None, "without mixing nobody has a partner"
+        return self.policy.mix
 
     @cached_property
     def _groups(self) -> Mapping[int, list[int]]:
@@ -69,7 +70,7 @@ class MixGroups:
         if not self.left_out.isdisjoint([(row, view_index), (partner, view_index)]):
             return None
         draws = self._draws(row, partner, view_index)
-        return partner if draws.chance("mix", 0, self.mix.probability) else None
+        return partner if draws.chance("mix", 0, self._mix.probability) else None
 
     def view(self, row: int, view_index: int, *, num_frames: int) -> View:
         """Return a view, mixed if it has a partner."""
@@ -83,10 +84,10 @@ class MixGroups:
     def mixed(self, view: View, row: int, other: View, partner: int) -> View:
         """Mix the view of a row with that of its partner."""
         draws = self._draws(row, partner, view.view_index)
-        if not draws.chance("mix", 1, self.mix.cutmix_probability):
-            share, box = _beta(draws, self.mix.mixup_alpha), (0, 0, 0, 0)
+        if not draws.chance("mix", 1, self._mix.cutmix_probability):
+            share, box = _beta(draws, self._mix.mixup_alpha), (0, 0, 0, 0)
         else:
-            share, box = SHARE_STEPS, _box(draws, _beta(draws, self.mix.cutmix_alpha))
+            share, box = SHARE_STEPS, _box(draws, _beta(draws, self._mix.cutmix_alpha))
         partner_digest = keyed_hash(self._name(partner), other.digest)
         return replace(view, mix=Mix(share, box, partner_digest))
 
@@ -98,9 +99,14 @@ class MixGroups:
         return self.records[row].sample_id
 
 
+def group_size(policy: ViewsConfig) -> int:
+    """Return how many neighbouring rows make a group; without mixing each is alone."""
+    return policy.mix.group_size if policy.mix else 1
+
+
 def store_groups(policy: ViewsConfig, records: Mapping[int, VideoRecord]) -> dict[int, int]:
     """Return the group of each row that a store mixes: all good videos of train, by neighbours."""
-    size = (policy.mix or MixConfig()).group_size
+    size = group_size(policy)
     return {
         row: row // size
         for row, record in records.items()
@@ -110,7 +116,7 @@ def store_groups(policy: ViewsConfig, records: Mapping[int, VideoRecord]) -> dic
 
 def live_groups(policy: ViewsConfig, rows: Collection[int]) -> dict[int, int]:
     """Return groups among some rows alone, whole ones, in the order of rows."""
-    size = (policy.mix or MixConfig()).group_size
+    size = group_size(policy)
     return {row: place // size for place, row in enumerate(sorted(rows))}
 
 
