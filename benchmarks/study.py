@@ -178,7 +178,7 @@ class Study:
     def plan(self, arm: Arm, seed: int) -> TrainPlan:
         settings = [*self._settings(arm.data), *arm.settings, f"train.seed={seed}"]
         plan = plan_student(load_config("configs/demo.yaml", settings))
-        if not plan.recipe.policy.seed == plan.config.views.seed:  # new views: as many as there are
+        if plan.recipe.policy.seed != plan.config.views.seed:  # new views: as many as there are
             return plan
         return replace(plan, recipe=replace(plan.recipe, num_views=arm.num_views))
 
@@ -212,7 +212,8 @@ class Study:
     def mixed_linearly(self, plan: TrainPlan, mirror: Mirror, arm: Arm) -> NDArray[np.floating]:
         """The mixture of the probabilities of both unmixed clips, softened as the loss does."""
         plain = open_plan_mirror(self.plan(replace(arm, data=TO_REPORT), 0))
-        assert plain is not None and plan.clips.groups is not None
+        assert plain is not None
+        assert plan.clips.groups is not None
         groups, logits = plan.clips.groups, mirror.logits.astype(np.float32)
         temperature = plan.recipe.loss.temperature
         soft = torch.from_numpy(plain.logits[:].astype(np.float32) / temperature).log_softmax(-1)

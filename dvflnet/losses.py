@@ -147,7 +147,7 @@ def distill_terms(
     pair = [_checked("student_logits", student_logits), _checked("teacher_logits", teacher_logits)]
     _check_same_shape("teacher_logits", teacher_logits, student_logits)
     if standardise:
-        pair = [F.layer_norm(logits, logits.shape[1:], eps=1e-12) for logits in pair]
+        pair = [_standardised(logits) for logits in pair]
     student, teacher = (logits / temperature for logits in pair)
     if kind == "dkd":
         if labels is None or labels.is_floating_point():
@@ -186,6 +186,13 @@ def label_loss(student_logits: Tensor, labels: Tensor, *, label_smoothing: float
         return F.cross_entropy(logits, labels.to(logits.dtype), label_smoothing=label_smoothing)
     _check_labels(labels, *logits.shape)
     return F.cross_entropy(logits, labels.long(), label_smoothing=label_smoothing)
+
+
+def _standardised(logits: Tensor) -> Tensor:
+    """Move and scale each row to mean 0 and variance 1; a constant row becomes zeros."""
+    exact = logits.double()  # else rounding would make something of a constant row
+    centred = exact - exact.mean(dim=1, keepdim=True)
+    return (math.sqrt(logits.shape[1]) * F.normalize(centred, dim=1)).to(logits.dtype)
 
 
 def _kl_terms(reference: Tensor, other: Tensor) -> Tensor:
