@@ -34,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # processes here compiles torch, Ray and MLflow anew, which doubles the time of every import.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install install-export install-examples check format test test-s3 test-export test-cluster test-browser chaos coverage demo report ui bench api constraints clean
+.PHONY: help install install-export install-examples check format test test-s3 test-export test-cluster test-browser test-newest chaos coverage demo report ui bench api constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,16 @@ test-s3: $(INSTALLED) ## what touches buckets, on a second S3 server that has no
 test-export: $(EXPORT) $(EXAMPLES) ## files for ExecuTorch, written and run; the example with real weights
 	@$(BIN)/pytest -m export $(PYTEST_ARGS)
 
+# Torch stays: its newer releases bring gigabytes of CUDA.
+test-newest: ## unit tests on the newest release of every other package within our ranges
+	@rm -rf build/newest && mkdir -p build && $(PYTHON) -m venv build/newest
+	@grep '^torch==' constraints.txt > build/torch.txt
+	@build/newest/bin/pip install -qq --constraint build/torch.txt --editable '.[dev]'
+	@build/newest/bin/pip check
+	@build/newest/bin/pip list --format freeze --exclude-editable | \
+	    diff --suppress-common-lines -y <(sed -n '/^[^#]/p' constraints.txt) - || true
+	@build/newest/bin/pytest $(PARALLEL) -m 'not cluster and not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+
 $(BROWSER)/.installed:
 	@mkdir -p $(BROWSER)
 	@missing=; \
@@ -153,16 +163,19 @@ ui: $(INSTALLED) ## show the runs in MLflow on this machine (MLFLOW_DB=... for o
 	        'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1]))' '$(MLFLOW_DB)')" --no-serve-artifacts \
 	    --host 127.0.0.1 --port $(UI_PORT) --workers 1
 
-# A plain experiment link opens another page of MLflow; this form opens the table of runs.
+# A plain experiment link opens another page of MLflow; this form opens its students, side by side.
 define LINKS
 import sqlite3, sys
 database, port = sys.argv[1:]
 rows = sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(
-    "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active' AND experiment_id > 0"
+    "SELECT name, experiment_id, (SELECT COUNT(*) FROM experiment_tags tag WHERE"
+    " tag.experiment_id = of.experiment_id AND key = 'mlflow.sharedViewState.students')"
+    " FROM experiments of WHERE lifecycle_stage = 'active' AND experiment_id > 0"
 )
-for name, experiment in rows:
-    page = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
-    print(f"    {name}: {page}?compareRunsMode=CHART&workflowType=machine_learning")
+for name, experiment, has_students in rows:
+    page = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?"
+    view = "viewStateShareKey=students&" if has_students else ""
+    print(f"    {name}: {page}{view}compareRunsMode=CHART&workflowType=machine_learning")
 endef
 export LINKS
 

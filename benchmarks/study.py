@@ -171,8 +171,8 @@ class Study:
             "answers": answers_by_video(result.val_logits, labels),
             "groups": [plan.manifest.records[row].group for row in plan.val_rows],
         }
-        with notes.open("a") as file:
-            file.write(json.dumps(note) + "\n")
+        with notes.open("ab", buffering=0) as file:  # whole, even beside another panel's run
+            file.write(f"{json.dumps(note)}\n".encode())
         say(f"{arm.panel}: {arm.name}, seed {seed}: {result.val['val/top1']:.3f}")
 
     def plan(self, arm: Arm, seed: int) -> TrainPlan:

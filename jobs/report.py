@@ -4,18 +4,10 @@
     python jobs/report.py configs/demo.yaml
 
 The page holds its pictures and needs no network. The videos must be indexed; any other part that is
-missing is named on the page.
+missing is named on the page. MLflow keeps it as an artifact.
 """
 
-from pipeline.config.experiment import ExperimentConfig
 from pipeline.stages.command_line import run_job
 
-
-def report(config: ExperimentConfig) -> None:
-    from pipeline.results.page.page import write_report
-
-    print(write_report(config))
-
-
 if __name__ == "__main__":
-    run_job(__doc__, report)
+    run_job(__doc__, "pipeline.stages.report:run_report")

@@ -11,6 +11,8 @@ point operations, so true GFLOP are twice as many.
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -156,7 +159,13 @@ def measure_latency(call: Callable[[], object]) -> Latency:
 
 
 def memory_bytes(field: str) -> int:
-    """Read a size of this process from Linux; the peak of ``getrusage`` is the parent's, too."""
+    """Return VmRSS, the memory of this process, or VmHWM, its peak.
+
+    Linux is read itself, since the peak of ``getrusage`` is the parent's, too; macOS has no other.
+    """
+    if sys.platform == "darwin":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes there
+        return {"VmRSS": psutil.Process().memory_info().rss, "VmHWM": peak}[field]
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:

@@ -137,6 +137,24 @@ class Evaluation:
         verdicts = [f"{_verdict(it)}; {self.units.interval}" for it in self.summary["differences"]]
         return "\n".join([title, table, *verdicts, *filter(None, [self.units.note]), *self.seen])
 
+    @property
+    def headline(self) -> str:
+        """One line, in Markdown: the best student, the next one, and how far the teacher is."""
+        students = [name for name in self.probabilities if name != TEACHER]
+        best, *others = sorted(students, key=lambda name: -self.top1(name).mean)
+        top1 = self.top1(best)
+        parts = [
+            f"**Best on {self.split}: {best}, top-1 {top1.mean:.1%}** ({top1.bounds('{:.1%}')})"
+        ]
+        for name in [*others[:1], *({TEACHER} & self.probabilities.keys())]:
+            points = self.difference(best, name)["top1"].scaled(100)
+            sure = "" if points.excludes_zero else ", maybe chance"
+            parts.append(
+                f"against {name} ({self.top1(name).mean:.1%}) {points.mean:+.1f} points "
+                f"({points.bounds('{:+.1f}')}){sure}"
+            )
+        return "; ".join(parts)
+
     def note(self, name: str) -> str:
         """Return what is said of one network, in Markdown: its line, and how it differs."""
         found = [it for it in self.summary["differences"] if name in (it["network"], it["against"])]

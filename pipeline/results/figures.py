@@ -6,7 +6,7 @@ Letters: K classes, N rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,13 @@ from pipeline.tracking.progress import duration
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell them apart, too
 RIGHT, WRONG, QUIET = "#00704f", "#b3261e", "#767676"
+SERIES = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9")  # of Okabe and Ito; a marker each, too
 COLOURS = {"student": BLUE, "teacher": ORANGE, "baseline": QUIET}
 MAX_NUMBERED_CLASSES = 25  # a confusion matrix of more has colours only
 SHEET_COLUMNS = 4
 FRAMES_SHOWN = 3
 FRAME_GAP = 4  # white pixels
+MIN_IN_BIN = 20  # videos behind a point of a reliability diagram
 DPI = 120
 
 
@@ -108,7 +110,8 @@ def curves_figure(points_of: Mapping[str, Sequence[tuple[int, float]]], *, perce
 def reliability_figure(bins_of: Mapping[str, CalibrationBins]) -> Figure:
     """Draw accuracy over confidence by role, and below it the share of videos in each bin.
 
-    A calibrated network lies on the diagonal.
+    A calibrated network lies on the diagonal. A point is the mean of enough videos to mean
+    something; the calibration error is that of the single bins.
     """
     figure = Figure(figsize=(5.5, 6.0), dpi=DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -116,11 +119,11 @@ def reliability_figure(bins_of: Mapping[str, CalibrationBins]) -> Figure:
     width = 0.8 / len(bins_of)
     for number, (role, bins) in enumerate(bins_of.items()):
         num_rows, confidence, correct = map(np.asarray, bins)
-        used, num_bins = num_rows > 0, len(num_rows)
-        error = np.abs(confidence - correct).sum() / num_rows.sum()
+        error, num_bins = np.abs(confidence - correct).sum() / num_rows.sum(), len(num_rows)
+        points = np.array([part.sum(axis=1) for part in _wide_bins(num_rows, confidence, correct)])
         upper.plot(
-            confidence[used] / num_rows[used],
-            correct[used] / num_rows[used],
+            points[:, 1] / points[:, 0],
+            points[:, 2] / points[:, 0],
             marker="o",
             color=COLOURS[role],
             label=f"{role}, calibration error {error:.1%}",
@@ -140,8 +143,21 @@ def reliability_figure(bins_of: Mapping[str, CalibrationBins]) -> Figure:
     return figure
 
 
+def _wide_bins(*values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Cut bins, the first row their numbers of videos, into runs of at least MIN_IN_BIN videos."""
+    table = np.array(values)
+    start, num_left = 0, table[0].sum()
+    for end in range(1, table.shape[1] + 1):
+        found = table[0, start:end].sum()
+        # What is left behind must not be too few for a point of its own.
+        if min(found, num_left - found) >= MIN_IN_BIN:
+            yield table[:, start:end]
+            start, num_left = end, num_left - found
+    yield table[:, start:]
+
+
 def predictions_figure(videos: Sequence[ShownVideo]) -> Figure:
-    """Draw a sheet of videos, each with its true class and the predicted ones."""
+    """Draw a sheet of videos in their order, each with its true class and the predicted ones."""
     num_rows = -(-len(videos) // SHEET_COLUMNS)
     figure = Figure(figsize=(3.6 * SHEET_COLUMNS, 2.15 * num_rows), dpi=DPI, layout="constrained")
     grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False)
@@ -210,7 +226,7 @@ def compare_results(
             f"from {vfl['nll']:.2f} to {dvfl['nll']:.2f} and its calibration error "
             f"from {vfl['ece']:.1%} to {dvfl['ece']:.1%}. "
             f"These are the weights of each student's {which} epoch (train.selection).",
-            f"Compare the runs: make ui, then {dvflnet['link']}",
+            f"Compare the runs: {evaluation.get('link', dvflnet['link'])}",  # older ones have none
         ]
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from pipeline.config.schema import VideoLimits
 from pipeline.errors import printable
 from pipeline.frames.source import frames_of
-from pipeline.results.figures import DPI
+from pipeline.results.figures import DPI, SERIES
 from pipeline.results.prediction import VideoPrediction
 from pipeline.text_table import text_table
 
-SHOWN_CLASSES = 5
+MARKERS = "osD^v"
+SHOWN_CLASSES = len(MARKERS)
 MAX_LEFT_OUT = 10  # lines
 BAR_SHARE = 0.12  # height of the bar with the answer, as a share of the picture's
 FALLBACK_FRAME_RATE = 25
@@ -69,16 +71,17 @@ def write_pages(
 
 
 def timeline_figure(prediction: VideoPrediction) -> Figure:
-    """Draw the probabilities of the likeliest classes over time."""
+    """Draw the probabilities of the likeliest classes: each window as the span that it saw."""
     figure = Figure(figsize=(9.0, 3.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    middles = [(span.start + span.stop) / 2 for span in prediction.spans]
     rate = prediction.record.frame_rate
-    times = np.array(middles) / (rate or 1.0)
+    spans = np.array([(span.start, span.stop) for span in prediction.spans]) / (rate or 1.0)
     shown = np.argsort(-prediction.probabilities.max(axis=0), kind="stable")[:SHOWN_CLASSES]
-    for label in shown:
+    for label, colour, marker in zip(shown, SERIES, MARKERS, strict=False):
         line = prediction.probabilities[:, label]
-        axes.plot(times, line, marker="o", markersize=3, label=prediction.class_names[label])
+        axes.hlines(line, *spans.T, color=colour, linewidth=2)
+        style: dict[str, Any] = {"marker": marker, "linewidth": 0.6, "color": colour}
+        axes.plot(spans.mean(axis=1), line, label=prediction.class_names[label], **style)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("seconds" if rate else "frames")
     axes.set_ylabel("probability")

@@ -29,6 +29,7 @@ from pipeline.training.loop import SCORE, val_teacher_logits
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 
+MODEL_SCORES = ("top1", "nll", "ece")  # shown beside a model
 NUM_SHOWN = 12  # videos on the sheet of predictions
 SHOWN_SIDE = 96  # pixels, at least
 
@@ -56,13 +57,16 @@ def publish_result(
         write_bytes(getattr(plan.files, when), read_bytes(files.weights))
         for name, value in val_scores(metrics).items():
             summary[name.replace("val", when, 1)] = value
-    summary |= {"train/seconds": states["last"].seconds, "best/epoch": chosen["best"][1]["epoch"]}
+    summary |= {"train/seconds": states["last"].seconds}
     summary |= _costs_and_teacher(plan, mirror)
     run.log_summary(summary)
     selection = plan.recipe.train.selection
+    run.describe(_note(plan, summary))
     _log_pages(plan, states[selection], mirror, run)
-    if plan.recipe.role == "student" and plan.config.tracking.log_model:  # no teacher is deployed
-        _log_model(plan, states[selection], run)
+    if plan.recipe.role == "student":
+        run.share_students_view()
+        if plan.config.tracking.log_model:  # no teacher is deployed
+            _log_model(plan, states[selection], run, val_scores(chosen[selection][1]))
     return {
         "name": plan.name,
         "run_id": run.run_id,
@@ -70,6 +74,23 @@ def publish_result(
         "selection": selection,
         "metrics": summary,
     }
+
+
+def _note(plan: TrainPlan, summary: Mapping[str, float]) -> str:
+    """Say in Markdown what was trained from what, how good it is, and where its weights lie."""
+    selection, loss = plan.recipe.train.selection, plan.recipe.loss
+    scores = {name: summary[f"{selection}/{name}"] for name in MODEL_SCORES}
+    source = f"{len(plan.learnt_rows)} videos, from labels"
+    if plan.store is not None and loss.distill_weight:
+        source += f" and the cache (weight {loss.distill_weight:g}), whose teacher has top-1 "
+        source += f"{summary['teacher/top1']:.1%}: `{plan.store.uri}`"
+    return (
+        f"**{plan.name}**: {plan.recipe.model.title}, "
+        f"{summary['model/params_millions']:.3g} M parameters, {summary['model/gmacs']:.3g} GMAC a "
+        f"clip. Learnt from {source}.\n\nTop-1 {scores['top1']:.1%}, NLL {scores['nll']:.3f}, "
+        f"calibration error {scores['ece']:.1%} on {len(plan.val_rows)} videos of val, by the "
+        f"{selection} epoch. An evaluation adds intervals.\n\nWeights: `{plan.selected}`"
+    )
 
 
 def log_epoch(run: TrackedRun, report: Mapping[str, Any]) -> None:
@@ -133,12 +154,15 @@ def _log_pages(
 
 
 def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVideo]:
-    """Pick videos of val at even distances, with their evaluation views."""
+    """Pick videos of val, with their evaluation views: mistakes first, by confidence."""
     names, limits = plan.manifest.class_names, plan.config.dataset.limits
-    step, side = max(1, len(plan.val_rows) // NUM_SHOWN), max(plan.recipe.side, SHOWN_SIDE)
+    side = max(plan.recipe.side, SHOWN_SIDE)
+    confidence, predicted = logits_of[plan.recipe.role].softmax(dim=1).max(dim=1)
+    wrong = predicted != torch.tensor(plan.labels(plan.val_rows))
+    order = (wrong + confidence * torch.where(wrong, 1, -1)).argsort(descending=True, stable=True)
     shown = []
     with closing(DecodeProcess()) as decoder:
-        for index in range(0, len(plan.val_rows), step)[:NUM_SHOWN]:
+        for index in order[:NUM_SHOWN].tolist():
             record = plan.manifest.records[plan.val_rows[index]]
             view = plan.recipe.evaluation_view(record)
             (clip,) = decoder.clips(record, [view], limits, side=side, prove=False)
@@ -150,7 +174,9 @@ def _shown_videos(plan: TrainPlan, logits_of: dict[str, Tensor]) -> list[ShownVi
     return shown
 
 
-def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
+def _log_model(
+    plan: TrainPlan, state: TrainingState, run: TrackedRun, scores: Mapping[str, float]
+) -> None:
     network = plan.build_network()
     network.load_state_dict(dict(state.weights))
     recipe = plan.recipe
@@ -158,4 +184,5 @@ def _log_model(plan: TrainPlan, state: TrainingState, run: TrackedRun) -> None:
         ClipClassifier(network, motion_only=recipe.motion_only).eval(),
         clip_shape=recipe.clip_shape,
         metadata={"class_names": list(plan.manifest.class_names), "run": plan.name},
+        metrics={name: scores[f"val/{name}"] for name in MODEL_SCORES},
     )

@@ -19,7 +19,6 @@ from pipeline.frames.source import read_source
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.results.figures import compare_results
 from pipeline.results.forecast import ClusterShape
-from pipeline.results.page.page import write_report
 from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.doctor import run_doctor
@@ -28,6 +27,7 @@ from pipeline.stages.export import plan_export, run_export
 from pipeline.stages.forecast import forecast_experiment, training_costs
 from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.prepare import plan_frames, run_prepare_frames
+from pipeline.stages.report import run_report
 from pipeline.stages.train import run_training
 from pipeline.storage.files import exists
 from pipeline.tracking.progress import duration
@@ -126,7 +126,7 @@ def _stages(
     yield from (train(title, arm) for title, arm in config.students.items())
     yield "evaluation", evaluate
     yield "export, for the device", lambda: run_export(plan_export(config))
-    yield "report", lambda: print(f"One page about all of it: {write_report(config)}")
+    yield "report", lambda: run_report(config)
 
 
 def _trains_teacher(config: ExperimentConfig) -> bool:

@@ -30,6 +30,7 @@ from pipeline.networks.teacher import has_teacher
 from pipeline.networks.trained import TEACHER, TrainedNetwork, load_teacher, load_trained
 from pipeline.results.evaluation import Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
+from pipeline.results.training_run import MODEL_SCORES
 from pipeline.stages.cluster import check_importable, ray_session, required_cpus
 from pipeline.stages.evaluate_steps import (
     Candidate,
@@ -46,7 +47,7 @@ from pipeline.storage.files import join_uri, sha256_of
 from pipeline.storage.sealed.identity import canonical_json
 from pipeline.storage.sealed.tables import encode_table
 from pipeline.tracking.progress import Progress
-from pipeline.tracking.run import open_run
+from pipeline.tracking.run import TrackedRun, open_run
 from pipeline.training.plan import own_students
 from pipeline.views.view import Protocol
 
@@ -168,7 +169,10 @@ def run_evaluate(
     """
     summary = _evaluate(plan, ray_address)
     if register:
-        _register(plan, plan.networks[-1], register)
+        network = plan.networks[-1]
+        scores = summary["networks"][network.name]
+        metrics = {f"{plan.split}/{name}": scores[name] for name in MODEL_SCORES}
+        _register(plan, network, register, metrics)
     return summary
 
 
@@ -187,12 +191,12 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
         evaluation = collect(plan, _scores(plan))
     records = [plan.manifest.records[row] for row in plan.manifest.rows_of(plan.split, good=False)]
     check_failed_fraction(len(evaluation.failures), records, config.dataset)
-    links = [_track(plan, network, evaluation) for network in plan.networks]
+    runs = [_track(plan, network, evaluation) for network in plan.networks]
     predictions = encode_table(evaluation.predictions())
     files.write_bytes(join_uri(plan.folder, "predictions.parquet"), predictions)
-    summary = evaluation.summary | {"text": evaluation.text}
+    summary = evaluation.summary | {"text": evaluation.text, "link": runs[-1].students_link}
     files.write_record(summary_uri, summary)
-    print("\n".join(["", evaluation.text, "", f"results: {plan.folder}", *links]))
+    print(f"\n{evaluation.text}\n\nresults: {plan.folder}\n{summary['link']}")
     return summary
 
 
@@ -248,7 +252,9 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
             yield from table.to_pylist()
 
 
-def _register(plan: EvaluationPlan, network: TrainedNetwork, name: str) -> None:
+def _register(
+    plan: EvaluationPlan, network: TrainedNetwork, name: str, metrics: Mapping[str, float]
+) -> None:
     """Log a network as a model of a run of its own, and make it a registered version."""
     recipe, config = network.recipe, plan.config
     with open_run(
@@ -263,12 +269,13 @@ def _register(plan: EvaluationPlan, network: TrainedNetwork, name: str) -> None:
             ClipClassifier(network.network, motion_only=recipe.motion_only).eval(),
             clip_shape=recipe.clip_shape,
             metadata={"class_names": list(network.class_names), "run": network.name},
+            metrics=metrics,
         )
     register_run(config, run.run_id, name)
 
 
-def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> str:
-    """Log the result of one network as a run of its own; return the URL of its page.
+def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation) -> TrackedRun:
+    """Log the result of one network as a run of its own.
 
     Split and protocol are part of every metric's name: numbers of two never share a curve.
     """
@@ -299,17 +306,16 @@ def _track(plan: EvaluationPlan, network: TrainedNetwork, evaluation: Evaluation
         _, low, high = evaluation.top1(name)
         metrics |= {} if low is None or high is None else {"top1_low": low, "top1_high": high}
         run.log_summary({f"{prefix}/{metric}": value for metric, value in metrics.items()})
-        table, names, folder = evaluation.confusion(name), evaluation.class_names, plan.split
-        run.log_figure(f"{folder}/confusion.png", confusion_figure(table, names))
-        run.log_text(f"{folder}/per_class.csv", per_class_table(table, names))
+        confusion, names, folder = evaluation.confusion(name), evaluation.class_names, plan.split
+        run.log_figure(f"{folder}/confusion.png", confusion_figure(confusion, names))
+        run.log_text(f"{folder}/per_class.csv", per_class_table(confusion, names))
         bins = {role: evaluation.calibration(name)}
         run.log_figure(f"{folder}/reliability.png", reliability_figure(bins))
         run.log_text(f"{folder}/evaluation.txt", evaluation.text)
         summary = files.readable_json(evaluation.summary).decode()
         run.log_text(f"{folder}/evaluation.json", summary)
-        note = f"{evaluation.note(name)}\n\nWeights: `{network.uri}`"
-        newest = (
-            f"The newest evaluation:\n\n```\n{evaluation.text}\n```\n\nResults: `{plan.folder}`"
-        )
-        run.describe(note, experiment=newest)
-        return run.link
+        run.describe(f"{evaluation.note(name)}\n\nWeights: `{network.uri}`", trained=name)
+        if network is plan.networks[-1]:
+            table = f"```\n{evaluation.text}\n```\n\nResults: `{plan.folder}`"
+            run.describe_experiment(f"{evaluation.headline}\n\n{table}")
+        return run

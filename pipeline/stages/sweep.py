@@ -27,11 +27,12 @@ from pipeline.results.intervals import units_of
 from pipeline.results.sweep import Outcome, SweepResult, answers_by_video, heatmap_figure
 from pipeline.results.training_run import log_epoch, log_store, store_tags, val_scores
 from pipeline.stages.cluster import check_importable, ray_session
+from pipeline.stages.forecast import training_costs
 from pipeline.stages.workers import Follower, Message, ReportingWorker
 from pipeline.storage import files
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.files import exists, join_uri, read_record, write_record
-from pipeline.tracking.progress import Progress
+from pipeline.tracking.progress import Progress, duration
 from pipeline.tracking.run import TrackedRun, figure_png, open_run
 from pipeline.training.loop import EpochResult, run_worker
 from pipeline.training.step import Training
@@ -92,8 +93,25 @@ def _train(plan: SweepPlan, run: TrackedRun, ray_address: str) -> list[Outcome]:
         num_cpus = _num_cpus(plan.config)
         with ray_session(plan.config, ray_address, num_cpus=num_cpus, num_networks=1):
             check_importable(plan.config.student)
+            print(_estimate(missing), flush=True)
             done |= _tune(plan, missing, run)
     return [done[trial.name] for trial in plan.trials]
+
+
+def _estimate(trials: Sequence[Trial]) -> str:
+    """Measure a few steps here, and say how long the trials will take on all CPUs or GPUs."""
+    import ray
+
+    plan = trials[0].plan
+    resource, config = "GPU" if plan.config.cluster.use_gpu else "CPU", plan.config
+    count = ray.cluster_resources()[resource]
+    if resource == "GPU" and not torch.cuda.is_available():
+        return f"{len(trials)} trials on {count:g} GPUs"  # the driver has none to measure on
+    decode, step = training_costs(config, plan.recipe, plan.manifest)
+    order = plan.order
+    num_clips = len(trials) * order.num_steps * order.global_batch_size
+    seconds = num_clips * (step if resource == "GPU" else decode + step) / count
+    return f"about {duration(seconds)} for {len(trials)} trials on {count:g} {resource}s"
 
 
 def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str, Outcome]:

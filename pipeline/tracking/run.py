@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shlex
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import flattened, resolved_yaml
 from pipeline.errors import ConfigError
 from pipeline.storage.s3 import proxy_hint
-from pipeline.tracking import server
+from pipeline.tracking import server, view
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.provenance import source_tags
 
@@ -41,7 +42,6 @@ HEAD_START_SECONDS = 60.0
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
-LOCAL_UI = "http://127.0.0.1:5000"  # where ``make ui`` shows a database file
 REMEDY = """\
   A deleted experiment is restored, or tracking.experiment set to another name; an older database
   wants `mlflow db upgrade URI`; tracking.uri names another database or server."""
@@ -145,12 +145,20 @@ class TrackedRun:
     @property
     def link(self) -> str:
         """The page of this run, in the long form: a short link opens a page for language models."""
-        ui = self._uri.rstrip("/") if self._uri.startswith("http") else LOCAL_UI
+        return self._page(f"runs/{self.run_id}?workflowType=machine_learning")
+
+    @property
+    def students_link(self) -> str:
+        """The page that compares the students of this run's experiment."""
+        return self._page(view.PAGE)
+
+    def _page(self, path: str) -> str:
+        """Return a URL at which MLflow answers; for a database file the command that shows it."""
+        if server.database_file(self._uri):
+            return f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"
         if self._run is None:
-            return ui
-        info = self._run.info
-        page = f"{ui}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
-        return f"{page}?workflowType=machine_learning"
+            return self._uri
+        return f"{self._uri.rstrip('/')}/#/experiments/{self._run.info.experiment_id}/{path}"
 
     def opened(self) -> Run:
         """Return the run as it was opened; ConnectionError if the server has not answered yet."""
@@ -184,7 +192,7 @@ class TrackedRun:
         self._put(send)
 
     def log_summary(self, values: Mapping[str, float]) -> None:
-        """Log numbers of the whole run, such as ``best/top1``; a later value replaces the first."""
+        """Log numbers of the whole run, such as ``last/top1``; a later value replaces the first."""
         timestamp = _now()
         self._put(lambda client, run_id: _log_points(client, run_id, timestamp, 0, values))
 
@@ -203,14 +211,38 @@ class TrackedRun:
     def log_text(self, path: str, text: str) -> None:
         self.log_artifact(path, text.encode())
 
-    def describe(self, text: str, experiment: str | None = None) -> None:
-        """Show a text in Markdown on the run's page, and another on the experiment's first page."""
+    def describe(self, text: str, *, trained: str = "") -> None:
+        """Show a text in Markdown on the run's page, and on that of the training run by a name."""
 
         def send(client: MlflowClient, run_id: str) -> None:
             client.set_tag(run_id, NOTE, text)
-            if experiment is not None:
-                found = client.get_run(run_id).info.experiment_id
-                client.set_experiment_tag(found, NOTE, experiment)
+            if trained:
+                where = f"attributes.run_name = '{trained}' AND tags.stage LIKE 'train_%'"
+                for run in client.search_runs([self.opened().info.experiment_id], where):
+                    client.set_tag(run.info.run_id, NOTE, text)
+
+        self._put(send)
+
+    def describe_experiment(self, text: str) -> None:
+        """Show a text in Markdown above the table of runs, and below it a link to the students.
+
+        MLflow shows its first line, and the rest at a click.
+        """
+
+        def send(client: MlflowClient, _: str) -> None:
+            experiment = self.opened().info.experiment_id
+            link = f"[Compare the students](#/experiments/{experiment}/{view.PAGE})"
+            client.set_experiment_tag(experiment, NOTE, f"{text}\n\n{link}")
+
+        self.share_students_view()
+        self._put(send)
+
+    def share_students_view(self) -> None:
+        """Give the experiment the view that ``students_link`` opens."""
+
+        def send(client: MlflowClient, _: str) -> None:
+            tag = view.TAG, view.students_view()
+            client.set_experiment_tag(self.opened().info.experiment_id, *tag)
 
         self._put(send)
 
@@ -236,15 +268,17 @@ class TrackedRun:
         *,
         clip_shape: tuple[int, int, int, int],
         metadata: Mapping[str, Any],
+        metrics: Mapping[str, float],
     ) -> None:
         """Log a network that loads without this package. Takes half a minute in the background.
 
         ``model`` is on the CPU, in eval mode, and must not change until the run ends; its clips are
-        ``(T, H, W, 3)``. ``metadata`` is for its users, such as class names in order.
+        ``(T, H, W, 3)``. ``metadata`` is for its users, such as class names in order; its ``run``
+        is the model's name. ``metrics`` are shown beside it.
         """
         self._put(
             lambda client, _: server.log_model(
-                client, self.opened().info, model, clip_shape, metadata
+                client, self.opened().info, model, clip_shape, metadata, metrics
             )
         )
 

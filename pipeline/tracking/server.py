@@ -117,6 +117,7 @@ def log_model(
     model: ClipClassifier,
     clip_shape: tuple[int, int, int, int],
     metadata: Mapping[str, Any],
+    metrics: Mapping[str, float],
 ) -> None:
     """Make a network with its preprocessing a logged model of a run, as an exported program.
 
@@ -147,10 +148,12 @@ def log_model(
             pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
             metadata=dict(metadata),
         )
-        logged = client.create_logged_model(run.experiment_id, "student", run.run_id)
+        logged = client.create_logged_model(run.experiment_id, metadata["run"], run.run_id)
         client.log_model_artifacts(logged.model_id, path)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    for name, value in metrics.items():
+        client.log_metric(run.run_id, name, value, model_id=logged.model_id)
 
 
 def register_model(uri: str, run_id: str, name: str) -> str:

@@ -21,7 +21,6 @@ class Page:
     ready: str  # a text that shows before anything is clicked
     filter: str = ""  # for the table of runs, in MLflow's own language
     gone: str = ""  # a text that the filter hides
-    search: str = ""  # regular expression for the names of charts
     clicks: Sequence[str] = ()  # Playwright's selectors
     texts: Sequence[str] = ()  # shown in the end
     charts: int = 0  # drawn in the end

@@ -25,12 +25,19 @@ DIFFERING = "loss.distill_weight"
 
 
 def log_run(
-    uri: str, stage: str, name: str, tags: Mapping[str, str], *, weight: float, top1: float
+    uri: str,
+    stage: str,
+    name: str,
+    tags: Mapping[str, str],
+    *,
+    weight: float,
+    top1: float,
+    experiment: str = EXPERIMENT,
 ) -> TrackedRun:
     """Log a run as its stage does: a cache, or a student that learns up to ``top1``."""
     config = ExperimentConfig(
         artefacts="/data/moving-shapes",
-        dataset=DatasetConfig(name=EXPERIMENT, root="/data", layout="folders", num_classes=8),
+        dataset=DatasetConfig(name=experiment, root="/data", layout="folders", num_classes=8),
         loss=LossConfig(distill_weight=weight),
         tracking=TrackingConfig(uri=uri),
     )
@@ -43,7 +50,9 @@ def log_run(
                 run.log_metrics(step, {"val/top1": top1 * (1 - math.exp(-step / 3))})
                 run.log_metrics(step, {"train/loss": 0.4 + 1.7 * math.exp(-step * top1 / 4)})
         if stage == "train_student":
-            run.log_summary({"best/top1": top1, "best/nll": 2.1 - 1.6 * top1})
+            run.log_summary({"last/top1": top1, "last/nll": 2.1 - 1.6 * top1, "last/ece": 0.1})
+            run.log_summary({"teacher/top1": 0.9})
+            run.describe_experiment(f"**Best on val: {DISTILLED}**\n\nAnd its table.")
     return run
 
 
@@ -53,20 +62,18 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def links(uri: str) -> Mapping[str, str]:
-    """Links of the students: of two caches one has a baseline and a distilled one."""
+def runs(uri: str) -> None:
+    """Log two caches, one of them with a baseline and a distilled student."""
     log_run(uri, "cache_teacher", OTHER_CACHE, {"cache.key": OTHER_KEY}, weight=0.2, top1=0)
     cache = log_run(uri, "cache_teacher", CACHE, {"cache.key": KEY}, weight=0.2, top1=0)
     tags = {"cache.key": KEY, "cache.run_id": str(cache.run_id)}
     students = ((BASELINE, 0.0, 0.66), (DISTILLED, 0.2, 0.84))
-    return {
-        name: log_run(uri, "train_student", name, tags, weight=weight, top1=top1).link
-        for name, weight, top1 in students
-    }
+    for name, weight, top1 in students:
+        log_run(uri, "train_student", name, tags, weight=weight, top1=top1)
 
 
 @pytest.fixture(scope="module")
-def ui(uri: str, links: Mapping[str, str]) -> Iterator[str]:
+def ui(uri: str, runs: None) -> Iterator[str]:
     with mlflow_server(Path(uri.removeprefix("sqlite:///")), free_port()) as url:
         yield url
 
@@ -99,12 +106,26 @@ def test_students_are_compared_by_top1_first(ui: str, uri: str) -> None:
     words = " ".join(seen.split())
     assert f"Run Name: {DISTILLED} {BASELINE}" in words
     assert f"{DIFFERING} 0.2 0.0" in words
-    assert "0.84 0.66" in words  # best/top1; names and values are columns of their own
+    assert "0.84 0.66" in words  # last/top1; names and values are columns of their own
     assert "Metrics: val/top1 Clear All" in words  # the axis that nobody chose
 
 
-def test_a_link_opens_the_page_of_its_run(ui: str, links: Mapping[str, str]) -> None:
-    page = links[DISTILLED].partition("/#/")[2]
-    (seen,) = visit([Page(f"{ui}/#/{page}", "best/top1", texts=["cache.run_id"])])
-    assert DISTILLED in seen
-    assert "train_student" in seen
+def test_links_open_a_run_and_the_comparison_of_students(ui: str) -> None:
+    """At 1440 pixels it shows without a click which is best, and the teacher's score."""
+    others = {"experiment": "linked", "tags": {}}
+    log_run(ui, "cache_teacher", CACHE, weight=0.9, top1=0, **others)
+    log_run(ui, "train_student", BASELINE, weight=0, top1=0.66, **others)
+    run = log_run(ui, "train_student", DISTILLED, weight=0.9, top1=0.84, **others)
+    plain = run.students_link.replace("viewStateShareKey=students&compareRunsMode=CHART&", "")
+    pages = [
+        Page(run.link, "last/top1", texts=["train_student"]),
+        Page(run.students_link, DISTILLED, texts=["Which student is best"], charts=3),
+        Page(plain, DISTILLED, texts=[f"Best on val: {DISTILLED}"]),
+    ]
+    of_run, students, first = visit(pages, (1440, 900))
+    assert DISTILLED in of_run
+    names = ["last/top1", "last/nll", "last/ece"]
+    assert sorted(names, key=students.index) == names  # charts, in this order
+    assert students.index(DISTILLED) < students.index(BASELINE)  # the best first
+    assert CACHE not in students
+    assert CACHE in first

@@ -1,10 +1,9 @@
 // Opens pages in Chromium, one after the other, and says what a reader would see there.
 //
-// Reads {"width", "height", "pages": [{"url", "ready", "filter", "gone", "search", "clicks", "texts",
+// Reads {"width", "height", "pages": [{"url", "ready", "filter", "gone", "clicks", "texts",
 // "charts", "pictures", "screenshot"}]} from standard input and writes the visible text of each page, a
 // JSON list, to standard output. Once a page shows the text "ready", its runs are filtered until the
-// text "gone" is gone, charts are searched for by name and the selectors in "clicks" are clicked; it is
-// done when it shows all "texts", and so many drawn "charts" and loaded "pictures".
+// text "gone" is gone, and the selectors in "clicks" are clicked; it is done when it shows all "texts", and so many drawn "charts" and loaded "pictures".
 
 const { chromium } = require('playwright-core')
 const fs = require('fs')
@@ -33,13 +32,12 @@ async function filterRuns (tab, filter, gone) {
 }
 
 async function visit (tab, page) {
-  const { url, ready, filter, gone, search, clicks, texts, screenshot } = page
+  const { url, ready, filter, gone, clicks, texts, screenshot } = page
   await tab.goto('about:blank') // pages differ after the # only, which loads nothing anew
   await tab.goto(url)
   await shown(tab, ready)
   if (await tab.locator(ASSISTANT).count()) await tab.locator(ASSISTANT).click()
   if (filter) await filterRuns(tab, filter, gone)
-  if (search) await tab.getByPlaceholder('Search metric charts').fill(search)
   for (const selector of clicks) await tab.locator(selector).first().click()
   for (const text of texts) await shown(tab, text)
   await tab.waitForFunction(charts, page.charts)

@@ -73,6 +73,23 @@ def test_the_summary_names_everything_and_the_text_shows_it(evaluation):
     assert text.endswith("2 groups are few: intervals over under 20 are too narrow.")
 
 
+def test_the_headline_names_the_best_student_the_next_and_the_teacher(evaluation):
+    worse = np.roll(STUDENT, 1, axis=1)
+    both = replace(
+        evaluation,
+        probabilities={"teacher": TEACHER, "worse": worse, "student": STUDENT},
+        weights=dict.fromkeys(("teacher", "worse", "student"), "last"),
+    )
+    best, against, teacher = both.headline.split("; ")
+    assert best.startswith("**Best on val: student, top-1 75.0%** (")
+    assert against.startswith("against worse (25.0%) +50.0 points (")
+    assert teacher.startswith("against teacher (75.0%) +0.0 points (")
+    assert teacher.endswith("), maybe chance")
+    alone = replace(both, probabilities={"student": STUDENT})
+    assert alone.headline.startswith("**Best on val: student")
+    assert "against" not in alone.headline
+
+
 def test_intervals_say_where_groups_are_not_known_or_only_one(evaluation):
     text = replace(evaluation, groups=("g1", "g1", "", "g2")).text
     assert "95 % over 4 videos" in text

@@ -6,11 +6,15 @@ import io
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from dvflnet.metrics import CalibrationBins
 from pipeline.results.figures import (
+    MIN_IN_BIN,
     ShownVideo,
+    _wide_bins,
     compare_results,
     confusion_figure,
     per_class_table,
@@ -62,6 +66,19 @@ def test_reliability_names_the_calibration_error() -> None:
         "teacher, calibration error 20.0%",
     ]
     assert drawn(figure)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=15).filter(any))
+def test_points_of_a_reliability_diagram_are_of_enough_videos_and_none_is_lost(counts):
+    right = [count // 2 for count in counts]
+    bins = CalibrationBins(*(torch.tensor(v, dtype=torch.float64) for v in (counts, counts, right)))
+    axes, _ = reliability_figure({"student": bins}).axes
+    _, points = axes.lines  # behind the diagonal
+    wide = list(_wide_bins(np.array(counts), np.array(right)))
+    assert np.concatenate(wide, axis=1).tolist() == [counts, right]
+    sizes = [part[0].sum() for part in wide]
+    assert len(points.get_xdata()) == len(sizes)
+    assert min(sizes) >= min(MIN_IN_BIN, sum(counts))
 
 
 @pytest.mark.parametrize("num_videos", [1, 14])

@@ -1,5 +1,6 @@
 """The report's page before any student is trained."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import StoreIncomplete
 from pipeline.logits.store import open_store
 from pipeline.results.page.gather import gather_facts
-from pipeline.results.page.page import render, write_report
-from pipeline.storage.files import read_bytes
+from pipeline.results.page.page import render, seeds, write_report
+from pipeline.storage.files import join_uri, read_bytes, write_record
 from tests.html_page import Page
 
 SECTIONS = ["result", "comparison", "disagreements", "confusion", "curves"]
-SECTIONS += ["dataset", "teacher", "store", "lineage"]
+SECTIONS += ["dataset", "teacher", "store", "next", "lineage"]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,31 @@ def test_what_is_missing_is_named(page: Page) -> None:
     assert "no student has been trained from the cache yet" in page.sections["result"]
     assert "is not trained yet (python jobs/train_student.py)" in page.sections["disagreements"]
     assert "is not trained yet (python jobs/train_teacher.py)" in page.sections["curves"]
+    assert "python jobs/distill.py CONFIG" in page.sections["next"]
+
+
+def test_the_sweep_with_the_most_seeds_of_this_student_is_told(
+    config: ExperimentConfig, tmp_path: Any
+) -> None:
+    digest = open_store(config.store_uri).root_digest
+    point = {"distill_weight": config.loss.distill_weight, "temperature": config.loss.temperature}
+    value = {"mean": 0.904, "low": 0.84, "high": 0.968}
+    cell = point | {"kind": config.loss.kind, "top1": value, "gain": value, "num_seeds": 3}
+    sweeps = {
+        "few": (digest, cell),
+        "many": (digest, cell | {"num_seeds": 5}),
+        "other-store": ("another", cell | {"num_seeds": 9}),
+        "other-weight": (digest, cell | {"num_seeds": 9, "distill_weight": 0.77}),
+    }
+    for name, (root_digest, found) in sweeps.items():
+        uri = join_uri(config.artefacts, "sweeps", name, "sweep.json")
+        values = {"root_digest": root_digest, "interval": "95 % over n seeds", "cells": [found]}
+        write_record(uri, values)
+    told = seeds(gather_facts(config))
+    assert "Over 5 seeds the student has 90.4% (84.0 to 96.8), +90.4 points over labels" in told
+    assert told.endswith("95 % over n seeds.")
+    shutil.rmtree(join_uri(config.artefacts, "sweeps"))
+    assert seeds(gather_facts(config)).startswith("One seed of each student")
 
 
 def test_a_missing_list_of_seen_videos_is_said_and_costs_no_page(config: ExperimentConfig) -> None:

@@ -1,5 +1,6 @@
 """All stages in order, on one private Ray: the parts fit, and what does not fit is refused."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +21,12 @@ from pipeline.errors import (
 )
 from pipeline.logits.store import open_store
 from pipeline.networks.weight_files import read_weights
-from pipeline.results.page.page import write_report
 from pipeline.stages.cache import plan_cache, run_cache_teacher
 from pipeline.stages.cluster import LOCAL
 from pipeline.stages.doctor import run_doctor
 from pipeline.stages.evaluate import plan_evaluation, run_evaluate
 from pipeline.stages.index import plan_index, run_index_videos
+from pipeline.stages.report import run_report
 from pipeline.stages.train import run_training
 from pipeline.storage import files
 from pipeline.storage.files import read_bytes
@@ -106,8 +107,14 @@ def test_teacher_and_students_are_evaluated_side_by_side(
         assert note.count(" against ") == 2
         assert "Weights: `" in note
     client = connect(config.tracking_uri)
-    shown = client.get_experiment(runs[0].info.experiment_id).tags["mlflow.note.content"]
-    assert summary["text"] in shown
+    shown = client.get_experiment(runs[0].info.experiment_id).tags
+    assert summary["text"] in shown["mlflow.note.content"]
+    assert shown["mlflow.note.content"].startswith("**Best on val: ")
+    assert json.loads(shown["mlflow.sharedViewState.students"])["orderByKey"] == (
+        "metrics.`last/top1`"
+    )
+    (trained,) = find_runs(config.tracking_uri, "tiny", f"attributes.run_name = '{dvflnet}'")
+    assert trained.data.tags["mlflow.note.content"].startswith(f"**{dvflnet}**: top-1 ")
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
     again = run_evaluate(plan_evaluation(config), LOCAL, register="evaluated")
     assert again["networks"] == summary["networks"]
@@ -127,7 +134,11 @@ def test_the_last_weights_are_of_the_last_epoch(
 
 
 def test_the_report_says_what_the_runs_say(config: ExperimentConfig, results: Any) -> None:
-    page = Page(read_bytes(write_report(config)).decode())
+    page = Page(read_bytes(run_report(config)).decode())
+    (run,) = find_runs(config.tracking_uri, "tiny", "tags.stage = 'report'")
+    client = connect(config.tracking_uri)
+    assert "report.html" in {it.path for it in client.list_artifacts(run.info.run_id)}
+    assert f"{results['dvflnet']['name']}/last.safetensors VIDEO" in page.sections["next"]
     table = page.sections["comparison"]
     for role, prefix in (("vflnet", "last"), ("dvflnet", "last"), ("dvflnet", "teacher")):
         metrics = results[role]["metrics"]

@@ -1,6 +1,7 @@
 """Runs as MLflow keeps them, through kills, restarts and a server that comes and goes."""
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -71,8 +72,7 @@ def test_a_run_says_what_was_done(uri: str, database: Path) -> None:
     assert (artifacts / "val/per_class.csv").read_text() == "class,top1\n"
     assert artifacts.is_relative_to(database.parent)  # and no folder beside it, whatever its name
     assert list(database.parent.parent.iterdir()) == [database.parent]
-    page = f"http://127.0.0.1:5000/#/experiments/1/runs/{run.run_id}"
-    assert run.link == f"{page}?workflowType=machine_learning"
+    assert run.link == f"mlflow server --backend-store-uri {shlex.quote(uri)}"  # no page answers
     assert find_runs(uri, EXPERIMENT, f"dataset.digest = '{'ab' * 8}'")  # the students of a store
     assert not find_runs(uri, EXPERIMENT, f"dataset.digest = '{'cd' * 8}'")
 

@@ -29,11 +29,12 @@ from pipeline.logits.store import LogitStore
 from pipeline.networks.weight_files import read_weights
 from pipeline.results.costs import count_costs, own_subjects
 from pipeline.results.evaluation import Evaluation
-from pipeline.storage.files import exists, read_record
+from pipeline.storage.files import exists, join_uri, list_names, read_record
 from pipeline.tracking.server import read_curves
 from pipeline.training.checkpoint import checkpoint_name
 from pipeline.training.loop import val_teacher_logits
 from pipeline.training.plan import open_plan_mirror, plan_student, plan_teacher, vary_student
+from pipeline.training.sweep import Point
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.decoder import DecodeProcess
 from pipeline.views.view import EVALUATION_VIEW, Protocol, build_view
@@ -157,6 +158,7 @@ class Facts:
     store: Part[Store]
     models: tuple[Model, ...]  # teacher, VFL-Net, DVFL-Net
     evaluation: Evaluation  # of those that have scores, by role
+    sweep: Mapping[str, Any] | None  # sweep.json with the most seeds of this student
     disagreements: Part[list[dict[str, Any]]]
 
 
@@ -193,6 +195,7 @@ def gather_facts(config: ExperimentConfig) -> Facts:
             store=Part.of(lambda: _store(config, manifest.get())),
             models=tuple(_model(config, role, plan, logits[role]) for role, plan in plans.items()),
             evaluation=_evaluation(student.value, logits),
+            sweep=Part.of(lambda: _sweep(student.get())).value,
             disagreements=Part.of(disagreements),
         )
 
@@ -268,6 +271,22 @@ def _result(plan: TrainPlan) -> dict[str, Any]:
         job = f"python jobs/train_{plan.recipe.role}.py"
         raise StoreIncomplete(f"{plan.name} is not trained yet ({job})")
     return read_record(plan.files.result)
+
+
+def _sweep(plan: TrainPlan) -> dict[str, Any] | None:
+    """Read the cell of this student that has the most seeds, and its interval's kind in words."""
+    folder, loss = join_uri(plan.config.artefacts, "sweeps"), plan.recipe.loss
+    uris = [join_uri(folder, name, "sweep.json") for name in list_names(folder)]
+    sweeps = [read_record(uri) for uri in uris if exists(uri)]
+    point = Point(loss.distill_weight, loss.temperature, loss.kind)._asdict()
+    cells = [
+        cell | {"interval": sweep["interval"]}
+        for sweep in sweeps
+        if sweep["root_digest"] == plan.root_digest
+        for cell in sweep["cells"]
+        if cell["gain"] and point.items() <= cell.items()
+    ]
+    return max(cells, key=lambda cell: cell["num_seeds"], default=None)
 
 
 def _teacher_logits(plan: TrainPlan) -> Tensor:

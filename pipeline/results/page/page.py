@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import shlex
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,8 @@ def render(facts: Facts) -> str:
         labels=LABELS,
         headline=headline(facts),
         verdict=verdict(facts),
+        seeds=seeds(facts),
+        next_steps=next_steps(facts),
         accuracy=_accuracy(facts),
         scores=_scores(facts),
         comparison=_comparison(facts),
@@ -107,6 +110,40 @@ def verdict(facts: Facts) -> str:
         f"{told}; NLL went from {before['nll']:.2f} to {after['nll']:.2f} and calibration error "
         f"from {before['ece']:.1%} to {after['ece']:.1%}."
     )
+
+
+def seeds(facts: Facts) -> str:
+    """Return how many seeds the figures are of, and of a sweep what its seeds say."""
+    cell, over = facts.sweep, facts.evaluation.units.interval
+    if cell is None:
+        return f"One seed of each student; intervals are {over}. Another seed moves a student, too."
+    top1, gain = (Interval(**cell[name]).scaled(100) for name in ("top1", "gain"))
+    return (
+        f"Below is one seed, with intervals {over}. Over {cell['num_seeds']} seeds the student has "
+        f"{top1.mean:.1f}% ({top1.bounds('{:.1f}')}), {gain.mean:+.1f} points over labels alone "
+        f"({gain.bounds('{:+.1f}')}): {cell['interval']}."
+    )
+
+
+def next_steps(facts: Facts) -> list[tuple[str, str]]:
+    """Return what to do next, and the command for it."""
+    config, student = facts.config, facts.models[-1].run.value
+    if student is None:
+        return [("Do what is missing", "python jobs/distill.py CONFIG")]
+    weights = join_uri(
+        config.artefacts, "runs", student["name"], f"{student['selection']}.safetensors"
+    )
+    steps = [
+        ("Ask the student about a video", f"python jobs/predict.py {weights} VIDEO"),
+        ("Write it for a device", f"python jobs/export_student.py CONFIG --weights {weights}"),
+        ("See every run", f"mlflow server --backend-store-uri {shlex.quote(config.tracking_uri)}"),
+    ]
+    if facts.sweep is None:
+        weight, temperature = config.loss.distill_weight, config.loss.temperature
+        grid = f"'sweep.distill_weights=[0,{weight:g}]' 'sweep.temperatures=[{temperature:g}]'"
+        command = f"python jobs/sweep.py CONFIG {grid} 'sweep.seeds=[0,1,2,3,4]'"
+        steps.insert(0, ("Find out how sure the gain is: five seeds", command))
+    return steps
 
 
 def _scores(facts: Facts) -> dict[str, dict[str, Any]]:
