@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array chang
 TRANSFORM_VERSION = 1  # resizer, photometric operations, normalisation; raise it when pixels change
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: small for a task's memory, large for an object store
 
-# store.clips_per_unit: auto
+# What auto stands for in store.clips_per_unit is chosen by these.
 UNIT_BYTES, UNIT_BYTES_ON_GPUS = 64 * 10**6, 128 * 10**6  # of pixels, which fill the object store
 MIN_CLIPS, MAX_CLIPS = 64, 1024  # of a unit, rounded up and down to whole mix groups
 MIN_UNITS = 256  # of a store, as far as MIN_CLIPS lets it: enough for some dozens of teachers
