@@ -223,8 +223,8 @@ class StoreConfig(Section):
     format: Literal["zarr", "parquet"] = "zarr"
     """Format of the shards."""
     clips_per_unit: CountOrAuto = 64
-    """Clips that are decoded, run and journalled together; auto: what the store there was cut by,
-    else as many as fit 64 MB, or 128 MB on GPUs."""
+    """Clips that are decoded, run and journalled together; auto: as the store there has it, and for
+    a new one by size, see docs/clusters.md."""
     units_per_shard: Count = 128
     """Units of a shard, which is a file or an object an array."""
 
@@ -244,8 +244,8 @@ class ClusterConfig(Section):
     num_teachers: CountOrAuto = 1
     """Teacher actors; auto: all GPUs of the cluster, or the cores that decoders leave."""
     teacher_batch_size: Count = 8
-    """Clips of a forward pass of stage one; even where clips are mixed. Never chosen by the
-    machine: stores made with two sizes differ in the last bits."""
+    """Clips of a forward pass of stage one; even where clips are mixed. There is no auto: stores
+    made with two sizes differ in the last bits."""
     teacher_threads: Count = 1
     """Threads of a teacher actor on CPU; n actors beat one with n threads."""
     num_workers: Count = 1
