@@ -87,7 +87,7 @@ class ClusterPools:
         device = f"{gpus} GPUs" if self._config.cluster.use_gpu else "no GPU used"
         ratio = _decoders_of_a_teacher(self._config)
         print(
-            f"pools        {self.num_decoders()} decoders, {self.num_teachers()} teachers: "
-            f"the cluster has {cores} cores and {device}, and a teacher needs {ratio:.2g} decoders",
+            f"pools        decoders {self.num_decoders()}, teachers {self.num_teachers()}: "
+            f"the cluster has {cores} cores, {device}; a teacher needs {ratio:.2g} decoders",
             flush=True,
         )

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
-from pipeline.stages.cache import CachePlan, plan_cache
+from pipeline.stages.cache import CachePlan, plan_cache, run_cache_teacher
+from pipeline.stages.evaluate import plan_evaluation, run_evaluate
+from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.pool_sizes import pool_sizes, usable_cores
 from pipeline.storage.sealed.store import open_for_writing
 from tests.stages.conftest import index, write_teacher
@@ -89,3 +91,23 @@ def test_a_generation_has_a_unit_of_its_own(begin: Any) -> None:
 
 def test_a_new_store_has_the_unit_that_is_chosen(begin: Any) -> None:
     assert begin(UNIT).spec.clips_per_unit == 64
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_stages_with_auto_end_as_with_numbers(
+    write_experiment: Any, private_ray: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_experiment(tmp_path)
+    config = load_config(path, [*AUTO, UNIT])
+    run_index_videos(plan_index(config), private_ray)
+    write_teacher(config)
+    store = run_cache_teacher(plan_cache(config), private_ray)
+    assert "\npools        decoders " in capsys.readouterr().out
+    numbers = load_config(path, ["store.clips_per_unit=64", f"store.uri={tmp_path}/other"])
+    assert run_cache_teacher(plan_cache(numbers), private_ray).root_digest == store.root_digest
+    weights = [config.teacher_weights_uri]
+    summary = run_evaluate(plan_evaluation(config, networks=weights), private_ray)
+    assert "\npools        decoders " in capsys.readouterr().out
+    assert summary["num_videos"] == 8

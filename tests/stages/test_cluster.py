@@ -157,7 +157,7 @@ def test_auto_pools_follow_nodes_that_come_and_go(
         )
         stack.callback(job.kill)
         lines = iter(job.stdout or ())
-        assert "1 decoders, 1 teachers" in next(lines)
+        assert "decoders 1, teachers 1: the cluster has 2 cores" in next(lines)
         # Ray's own words about nodes that leave may stand between.
         rows = (line.split() for line in lines if re.fullmatch(r"\d+ \w{56}\n", line))
         done = [next(rows)]
