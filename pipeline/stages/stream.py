@@ -57,7 +57,7 @@ def _on_ray_data(blocks: Iterable[pa.Table], step: Step) -> Generator[pa.Table]:
 
     _configure()
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    size = min(step.size, len(tables))  # more actors would start for nothing
+    size = min(step.size or 1, len(tables))  # more actors would start for nothing
     dataset: Any = ray.data.from_arrow(tables).map_batches(
         step.work,
         fn_constructor_args=step.arguments,
