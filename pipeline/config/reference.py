@@ -79,7 +79,8 @@ def settings_page() -> str:
         for name, values in properties["properties"].items():
             if _inner(model, name) is None:
                 key = f"{section}.{name}" if section else name
-                cells = (f"`{name}`", _values(values), _default(values), values["description"])
+                meaning = " ".join(values["description"].split())
+                cells = (f"`{name}`", _values(values), _default(values), meaning)
                 lines.append(f"| {' | '.join((*cells, decides(key)))} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

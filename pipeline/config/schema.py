@@ -29,6 +29,14 @@ def absolute(value: Any) -> Any:
     return absolute_uri(value, getattr(value, "folder", "")) if isinstance(value, str) else value
 
 
+def count_or_auto(value: Any) -> Any:
+    """Refuse what is neither; pydantic would give two messages, one for each kind."""
+    if value != "auto" and not (isinstance(value, int) and value >= 1):
+        raise ValueError("is an integer of at least 1, or auto")
+    return value
+
+
+CountOrAuto = Annotated[Count | Literal["auto"], BeforeValidator(count_or_auto)]
 Uri = Annotated[str, BeforeValidator(absolute)]
 NonNegative = Annotated[int, Field(ge=0)]
 Layout = Literal["ucf101", "hmdb51", "folders", "path_label_csv", "kinetics_csv", "ssv2_json"]
@@ -214,8 +222,9 @@ class StoreConfig(Section):
     """URI of the logit store; null: <artefacts>/store."""
     format: Literal["zarr", "parquet"] = "zarr"
     """Format of the shards."""
-    clips_per_unit: Count = 64
-    """Clips that are decoded, run and journalled together."""
+    clips_per_unit: CountOrAuto = 64
+    """Clips that are decoded, run and journalled together; auto: as the store there has it, and for
+    a new one by size, see docs/clusters.md."""
     units_per_shard: Count = 128
     """Units of a shard, which is a file or an object an array."""
 
@@ -230,12 +239,13 @@ class EvaluateConfig(Section):
 class ClusterConfig(Section):
     """Resources of the stages on Ray. They change logits in the last bits at most."""
 
-    num_decoders: Count = 2
-    """Decoding actors of stage one, a process each."""
-    num_teachers: Count = 1
-    """Teacher actors."""
+    num_decoders: CountOrAuto = 2
+    """Decoding actors of stage one, a process each; auto: what feeds the teachers."""
+    num_teachers: CountOrAuto = 1
+    """Teacher actors; auto: all GPUs of the cluster, or the cores that decoders leave."""
     teacher_batch_size: Count = 8
-    """Clips of a forward pass of stage one; even where clips are mixed."""
+    """Clips of a forward pass of stage one; even where clips are mixed. There is no auto: stores
+    made with two sizes differ in the last bits."""
     teacher_threads: Count = 1
     """Threads of a teacher actor on CPU; n actors beat one with n threads."""
     num_workers: Count = 1

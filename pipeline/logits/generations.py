@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
@@ -105,6 +106,12 @@ def place_generation(root: str, spec: StoreSpec, manifest: Manifest) -> str:
     if differing := _shrunk(root, first, spec, manifest):
         raise FingerprintMismatch(root, differing)
     return _home(root, spec.fingerprint)
+
+
+def keep_unit(root: str, home: str, spec: StoreSpec) -> StoreSpec:
+    """Return a spec cut into the units of the generation at ``home`` or, if none, the first one."""
+    there = find_spec(home) or find_spec(root)
+    return spec if there is None else replace(spec, clips_per_unit=there.clips_per_unit)
 
 
 def list_generations(root: str) -> list[str]:

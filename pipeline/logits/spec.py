@@ -30,6 +30,11 @@ SCHEMA_VERSION = 1  # of the logit store; raise it when a file or an array chang
 TRANSFORM_VERSION = 1  # resizer, photometric operations, normalisation; raise it when pixels change
 MAX_SHARD_BYTES = 32 * 2**20  # of logits: small for a task's memory, large for an object store
 
+# What auto stands for in store.clips_per_unit is chosen by these.
+UNIT_BYTES, UNIT_BYTES_ON_GPUS = 64 * 10**6, 128 * 10**6  # of pixels, which fill the object store
+MIN_CLIPS, MAX_CLIPS = 64, 1024  # of a unit, rounded up and down to whole mix groups
+MIN_UNITS = 256  # of a store, as far as MIN_CLIPS lets it: enough for some dozens of teachers
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -140,6 +145,9 @@ class StoreSpec(Spec):
 
 def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: str) -> StoreSpec:
     """Plan the store of an experiment; ConfigError if its shards would be too large."""
+    clips_per_unit = config.store.clips_per_unit
+    if clips_per_unit == "auto":
+        clips_per_unit = choose_unit(config, manifest)
     spec = StoreSpec(
         identity=build_identity(config, manifest=manifest, teacher_digest=teacher_digest),
         class_names=manifest.class_names,
@@ -147,7 +155,7 @@ def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: 
         num_frames=config.clip.num_frames,
         view_indices=(*range(config.views.num_views), EVALUATION_VIEW),
         format=config.store.format,
-        clips_per_unit=config.store.clips_per_unit,
+        clips_per_unit=clips_per_unit,
         units_per_shard=config.store.units_per_shard,
     )
     num_bytes = 2 * spec.rows_per_shard * len(spec.view_indices) * spec.num_classes
@@ -158,6 +166,27 @@ def plan_store(config: ExperimentConfig, *, manifest: Manifest, teacher_digest: 
             f"{max(1, spec.units_per_shard * MAX_SHARD_BYTES // num_bytes)}"
         )
     return spec
+
+
+def choose_unit(config: ExperimentConfig, manifest: Manifest) -> int:
+    """Return clips_per_unit for a new store: whole mix groups, and nothing of the machine.
+
+    Larger units cost the driver less, smaller ones less memory and less work after a kill.
+    """
+    clip, views = config.clip, config.views
+    num_train = len(manifest.rows_of("train", good=False))
+    num_clips = num_train * views.num_views + len(manifest.records) - num_train
+    num_bytes = UNIT_BYTES_ON_GPUS if config.cluster.use_gpu else UNIT_BYTES
+    # A shard has the evaluation view's column beside those of the training views.
+    bytes_per_clip = 2 * len(manifest.class_names) * (views.num_views + 1) / views.num_views
+    most = min(
+        MAX_CLIPS,
+        num_bytes // (clip.num_frames * clip.side**2 * 3),
+        num_clips // MIN_UNITS,
+        int(MAX_SHARD_BYTES / config.store.units_per_shard / bytes_per_clip),
+    )
+    whole = views.num_views * (views.mix.group_size if views.mix else 1)
+    return max(most // whole, -(-MIN_CLIPS // whole)) * whole
 
 
 def plan_units(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Unit]:

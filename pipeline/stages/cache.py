@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +35,7 @@ from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import Status, WeightsMismatch
 from pipeline.frames.source import read_source
 from pipeline.logits.cells import chosen
-from pipeline.logits.generations import place_generation, record_videos
+from pipeline.logits.generations import keep_unit, place_generation, record_videos
 from pipeline.logits.inheritance import find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
@@ -43,8 +43,9 @@ from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_log
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
-from pipeline.stages.cluster import check_importable, ray_session, required_cpus
+from pipeline.stages.cluster import check_importable, least, ray_session, required_cpus
 from pipeline.stages.index import show_bad
+from pipeline.stages.pool_sizes import ClusterPools
 from pipeline.stages.stream import MAX_WARNINGS, Step, network_resources, run_tasks, stream
 from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.store import finished_units, open_for_writing
@@ -113,6 +114,8 @@ def plan_cache(config: ExperimentConfig) -> CachePlan:
     digest = check_teacher(config, manifest.class_names)
     spec = plan_store(config, manifest=manifest, teacher_digest=digest)
     root = place_generation(config.store_uri, spec, manifest)
+    if config.store.clips_per_unit == "auto":
+        spec = keep_unit(config.store_uri, root, spec)
     plan = CachePlan(config, manifest, spec, root, tuple(plan_units(spec, manifest.records)))
     val_first = sorted(plan.units, key=lambda unit: not plan.evaluates(unit))
     return replace(plan, units=tuple(val_first))
@@ -136,7 +139,9 @@ def run_cache_teacher(plan: CachePlan, ray_address: str) -> LogitStore:
         if not is_unfinished(config, stage=STAGE, key=plan.spec.fingerprint):
             return open_store(plan.root)
     num_cpus = required_cpus(cluster.num_decoders, cluster.num_teachers)
-    session = ray_session(config, ray_address, num_cpus=num_cpus, num_networks=cluster.num_teachers)
+    session = ray_session(
+        config, ray_address, num_cpus=num_cpus, num_networks=least(cluster.num_teachers)
+    )
     with nullcontext() if sealed else session, _open_run(plan) as run:
         if not sealed:
             check_importable(config.teacher)
@@ -155,7 +160,9 @@ def _run_units(plan: CachePlan, run: TrackedRun) -> None:
     waiting = {unit.number for unit in todo if plan.evaluates(unit)}
     if not waiting:
         _judge_teacher(plan)
-    num_bad, meter = 0, Meter(plan.config.cluster.num_teachers)
+    pools = ClusterPools(plan.config)
+    pools.show()
+    num_bad, meter = 0, Meter(pools.num_teachers)
     num_clips = sum(len(unit.coordinates) - len(known.get(unit.number, ())) for unit in todo)
     steps = unit_steps(plan, inheriting=bool(known))
     # Closed at once where the teacher is refused, so that its actors give their CPUs back.
@@ -201,10 +208,10 @@ def unit_blocks(plan: CachePlan, units: Iterable[Unit], known: Known) -> Iterato
 
 def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:
     """Return the steps of a unit: decode, teacher, journal."""
-    config, cluster = plan.config, plan.config.cluster
+    config, pools = plan.config, ClusterPools(plan.config)
     return (
-        Step(UnitDecoder, (config,), cluster.num_decoders),
-        Step(TeacherActor, (config, plan.spec), cluster.num_teachers, **network_resources(config)),
+        Step(UnitDecoder, (config,), pools.num_decoders),
+        Step(TeacherActor, (config, plan.spec), pools.num_teachers, **network_resources(config)),
         Step(journal_unit, (plan.root, plan.spec, inheriting), num_cpus=JOURNAL_CPU_SHARE),
     )
 
@@ -212,14 +219,17 @@ def unit_steps(plan: CachePlan, *, inheriting: bool) -> tuple[Step, Step, Step]:
 class Meter:
     """Counts and rates of a run, for the progress line and for MLflow."""
 
-    def __init__(self, num_teachers: int) -> None:
-        self._started, self._num_teachers = time.monotonic(), num_teachers
+    def __init__(self, num_teachers: Callable[[], int]) -> None:
+        self._started = self._added = time.monotonic()
+        self._num_teachers, self._all_teachers_seconds = num_teachers, 0.0
         self._first_seen, self._num_first = 0.0, 0
         self._totals: Counter[str] = Counter()
         self._redo_max_difference = 0.0
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished unit."""
+        before, self._added = self._added, time.monotonic()
+        self._all_teachers_seconds += (self._added - before) * self._num_teachers()
         if not self._totals:
             self._first_seen, self._num_first = time.monotonic(), summary["num_cells"]
         for name in ("num_cells", "num_good", "num_labelled", "num_hits", "teacher_seconds"):
@@ -230,13 +240,13 @@ class Meter:
     @property
     def metrics(self) -> dict[str, float]:
         """Values by their MLflow names; the rate counts from the first unit that came in."""
-        seconds, total = time.monotonic() - self._started, self._totals
+        total = self._totals
         streaming = max(time.monotonic() - self._first_seen, 1e-9)  # the first unit may be the last
         return {
             "cache/clips": total["num_cells"],
             "cache/start_seconds": self._first_seen - self._started,
             "cache/clips_per_second": (total["num_cells"] - self._num_first) / streaming,
-            "cache/teacher_share": total["teacher_seconds"] / seconds / self._num_teachers,
+            "cache/teacher_share": total["teacher_seconds"] / self._all_teachers_seconds,
             "cache/failed_clips": total["num_cells"] - total["num_good"],
             "cache/redo_max_difference": self._redo_max_difference,
             "cache/top1": total["num_hits"] / max(total["num_labelled"], 1),

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.learning import ModelConfig
@@ -108,13 +108,20 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def required_cpus(num_decoders: int, num_teachers: int) -> float:
-    """Return the logical CPUs of a streaming stage.
+def least(size: int | Literal["auto"]) -> int:
+    """Return the actors without which a pool does not start."""
+    return 1 if size == "auto" else size
+
+
+def required_cpus(
+    num_decoders: int | Literal["auto"], num_teachers: int | Literal["auto"]
+) -> float:
+    """Return the logical CPUs that a streaming stage starts with.
 
     Actors take half a CPU each, so that a decoder and a teacher share a small machine. Half a CPU
     stays free for tasks: a Ray Data pipeline whose actors hold every CPU hangs.
     """
-    return CPU_SHARE * (num_decoders + num_teachers) + 0.5
+    return CPU_SHARE * (least(num_decoders) + least(num_teachers)) + 0.5
 
 
 def check_uris_survive(config: ExperimentConfig) -> None:

@@ -20,7 +20,7 @@ from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.results.figures import compare_results
 from pipeline.results.forecast import ClusterShape
 from pipeline.stages.cache import plan_cache, run_cache_teacher
-from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.cluster import least, ray_session, required_cpus
 from pipeline.stages.doctor import run_doctor
 from pipeline.stages.evaluate import plan_evaluation, run_evaluate
 from pipeline.stages.export import plan_export, run_export
@@ -71,7 +71,7 @@ def run_distill(plan: DistillPlan, ray_address: str) -> None:
     results: dict[str, dict[str, Any]] = {}
     stages = plan.stages(ray_address, results)
     num_cpus = max(required_cpus(cluster.num_decoders, cluster.num_teachers), cluster.num_workers)
-    num_networks = max(cluster.num_teachers, cluster.num_workers)
+    num_networks = max(least(cluster.num_teachers), cluster.num_workers)
     with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):
         for number, (title, run) in enumerate(stages, start=1):
             print(f"\n=== {number}/{len(stages)}  {title}", flush=True)

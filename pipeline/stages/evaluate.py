@@ -31,7 +31,7 @@ from pipeline.networks.trained import TEACHER, TrainedNetwork, load_teacher, loa
 from pipeline.results.evaluation import Evaluation
 from pipeline.results.figures import COLOURS, confusion_figure, per_class_table, reliability_figure
 from pipeline.results.training_run import MODEL_SCORES
-from pipeline.stages.cluster import check_importable, ray_session, required_cpus
+from pipeline.stages.cluster import check_importable, least, ray_session, required_cpus
 from pipeline.stages.evaluate_steps import (
     Candidate,
     Look,
@@ -40,6 +40,7 @@ from pipeline.stages.evaluate_steps import (
     looks_of,
     videos_block,
 )
+from pipeline.stages.pool_sizes import ClusterPools
 from pipeline.stages.stream import Step, network_resources, stream
 from pipeline.stages.train import register_run
 from pipeline.storage import files
@@ -185,7 +186,7 @@ def _evaluate(plan: EvaluationPlan, ray_address: str) -> dict[str, Any]:
         print(f"evaluated already, nothing to do\n\n{summary['text']}")
         return summary
     num_cpus = required_cpus(config.cluster.num_decoders, config.cluster.num_teachers)
-    num_networks = config.cluster.num_teachers
+    num_networks = least(config.cluster.num_teachers)
     with ray_session(config, ray_address, num_cpus=num_cpus, num_networks=num_networks):
         check_importable(*(network.recipe.model for network in plan.networks))
         evaluation = collect(plan, _scores(plan))
@@ -243,9 +244,11 @@ def _scores(plan: EvaluationPlan) -> Iterator[dict[str, Any]]:
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     blocks = [videos_block(rows, [plan.manifest.records[row] for row in rows]) for rows in chunks]
     cutting = (looks_of(candidates), plan.protocol, config.dataset.limits)
-    cut = Step(ViewCutter, cutting, config.cluster.num_decoders)
+    pools = ClusterPools(config)
+    pools.show()
+    cut = Step(ViewCutter, cutting, pools.num_decoders)
     scoring = (candidates, plan.manifest.class_names, plan.protocol, config)
-    score = Step(Scorer, scoring, config.cluster.num_teachers, **network_resources(config))
+    score = Step(Scorer, scoring, pools.num_teachers, **network_resources(config))
     with Progress("evaluate", len(rows), "videos") as progress:
         for table in stream(blocks, cut, score):
             progress.advance(table.num_rows // len(candidates))

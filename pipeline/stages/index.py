@@ -29,6 +29,7 @@ from pipeline.dataset.manifest import (
 from pipeline.dataset.seen import seen_by_teacher
 from pipeline.errors import DatasetError, Status, VideoDecodeError
 from pipeline.stages.cluster import ray_session, required_cpus
+from pipeline.stages.pool_sizes import ClusterPools
 from pipeline.stages.stream import Step, stream
 from pipeline.storage.files import exists, join_uri, write_bytes
 from pipeline.tracking.progress import Progress
@@ -118,7 +119,9 @@ def _probed(records: Sequence[VideoRecord], config: ExperimentConfig) -> Iterato
     starts = range(0, len(records), VIDEOS_PER_BLOCK)
     blocks = [records_table(records[start : start + VIDEOS_PER_BLOCK]) for start in starts]
     dataset = config.dataset
-    probe = Step(VideoProber, (dataset.limits, dataset.min_frames), config.cluster.num_decoders)
+    probe = Step(
+        VideoProber, (dataset.limits, dataset.min_frames), ClusterPools(config).all_decoders
+    )
     with Progress("index", len(records), "videos") as progress:
         for table in stream(blocks, probe):
             progress.advance(table.num_rows)

@@ -38,6 +38,7 @@ from pipeline.frames.store import (
 )
 from pipeline.stages.cluster import ray_session, required_cpus
 from pipeline.stages.index import show_bad
+from pipeline.stages.pool_sizes import ClusterPools
 from pipeline.stages.stream import MAX_WARNINGS, Step, run_tasks, stream
 from pipeline.storage.files import join_uri
 from pipeline.storage.sealed.store import finished_units, open_for_writing
@@ -122,7 +123,7 @@ def _run_units(plan: PreparePlan, run: TrackedRun) -> None:
     todo = [unit for unit in range(plan.spec.num_units) if unit not in finished]
     num_videos = num_bad = 0
     total = sum(len(plan.spec.unit_rows(unit)) for unit in todo)
-    prepare = Step(UnitPreparer, (plan.config, plan.spec), plan.config.cluster.num_decoders)
+    prepare = Step(UnitPreparer, (plan.config, plan.spec), ClusterPools(plan.config).all_decoders)
     with Progress("prepare", total, "videos") as progress:
         tables = stream([plan.block(unit) for unit in todo], prepare)
         for summary in (summary for table in tables for summary in table.to_pylist()):

@@ -29,9 +29,14 @@ class Step:
 
     work: Callable[..., Any]  # a class whose instances map a table to a table, or such a function
     arguments: tuple[Any, ...] = ()  # of the constructor, or of the function after the table
-    num_actors: int | None = None  # None: ``work`` is a function
+    num_actors: int | Callable[[], int] | None = None  # None: ``work`` is a function
     num_cpus: float = CPU_SHARE
     num_gpus: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Actors that there should be now; 0 for a function."""
+        return self.num_actors() if callable(self.num_actors) else self.num_actors or 0
 
 
 def network_resources(config: ExperimentConfig) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def _on_ray_data(blocks: Iterable[pa.Table], step: Step) -> Generator[pa.Table]:
 
     _configure()
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    size = min(step.num_actors or 1, len(tables))  # more actors would start for nothing
+    size = min(step.size or 1, len(tables))  # more actors would start for nothing
     dataset: Any = ray.data.from_arrow(tables).map_batches(
         step.work,
         fn_constructor_args=step.arguments,

@@ -13,7 +13,16 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import Manifest, VideoRecord, build_manifest
 from pipeline.errors import ConfigError
-from pipeline.logits.spec import StoreSpec, build_identity, plan_shards, plan_store, plan_units
+from pipeline.logits.spec import (
+    MAX_CLIPS,
+    MIN_CLIPS,
+    StoreSpec,
+    build_identity,
+    choose_unit,
+    plan_shards,
+    plan_store,
+    plan_units,
+)
 from pipeline.storage.sealed.identity import differences, fingerprint
 
 LEAVES = st.sampled_from([None, True, 0, 1, 1.0, 0.08, "", "nothing", "1"])
@@ -78,6 +87,8 @@ def test_mixing_is_named_setting_by_setting():
         ("store", "uri", "/elsewhere"),
         ("store", "format", "parquet"),
         ("store", "clips_per_unit", 8),
+        ("store", "clips_per_unit", "auto"),
+        ("cluster", "num_decoders", "auto"),
         ("store", "units_per_shard", 8),
         ("teacher", "weights", "/elsewhere.safetensors"),
         ("student", "variant", "tiny"),
@@ -169,3 +180,34 @@ def test_shards_that_are_too_large_are_refused():
     many = replace(many, records=many.records * 100)
     with pytest.raises(ConfigError, match=r"store\.units_per_shard"):
         plan_store(example_config(), manifest=many, teacher_digest="ab")
+
+
+@given(
+    st.integers(1, 200),
+    st.sampled_from([1, 16, 32]) | st.none(),
+    st.integers(2, 1000),
+    st.integers(1, 3000),
+    st.sampled_from([(4, 32), (8, 224), (32, 320)]),
+    st.booleans(),
+)
+def test_a_chosen_unit_is_of_whole_groups_and_within_bounds(
+    num_views, group_size, num_classes, num_videos, shape, use_gpu
+):
+    mix = None if group_size in (None, 1) else {"group_size": group_size}
+    config = example_config(
+        views={"num_views": num_views, "mix": mix},
+        clip=dict(zip(("num_frames", "side"), shape, strict=True)),
+        store={"clips_per_unit": "auto"},
+        cluster={"use_gpu": use_gpu},
+    )
+    one = example_manifest(classes=tuple(map(str, range(num_classes))))
+    manifest = replace(one, records=one.records * num_videos)
+    unit, whole = (
+        choose_unit(config, manifest),
+        num_views * (mix or {"group_size": 1})["group_size"],
+    )
+    assert unit % whole == 0
+    assert MIN_CLIPS <= unit < max(MAX_CLIPS + 1, MIN_CLIPS + whole)
+    if unit >= MIN_CLIPS + whole:  # then no bound made it as small as it may be
+        assert unit * shape[0] * shape[1] ** 2 * 3 <= (128e6 if use_gpu else 64e6)
+        assert num_videos * num_views >= 256 * unit

@@ -1,6 +1,7 @@
 """Steps that do next to nothing, or end their process, for the tests of chains."""
 
 import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,19 @@ class Doubler:
 class Adder:
     def __call__(self, block: pa.Table) -> pa.Table:
         return pa.table({"number": [block["number"][0].as_py() + 1]})
+
+
+class Waiter:
+    """Takes its time, and adds the node that it runs on."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._node = ray.get_runtime_context().get_node_id()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        time.sleep(0.2)
+        return block.append_column("node", pa.array([self._node]))
 
 
 def squared(block: pa.Table, offset: int) -> pa.Table:

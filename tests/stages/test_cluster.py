@@ -1,10 +1,12 @@
 """A cluster that is not there, and an error of ours out of what Ray wraps it in."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipeline.stages.cluster import LOCAL, ray_session, underlying_error
 from pipeline.stages.stream import run_tasks
 from pipeline.storage.locks import JOB_VARIABLE
 from tests.loopback import free_port
+from tests.stages.nodes import NODE, running_cluster
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -48,6 +51,26 @@ from pipeline.stages.cluster import LOCAL, ray_session
 with ray_session(load_config(sys.argv[1]), LOCAL, num_cpus=1):
     import ray
     print(ray.get(ray.remote(lambda: 4).remote()))
+"""
+
+# Blocks come until the file of the last word is there; a line for each that is done.
+AUTO = """
+import itertools, pathlib, sys
+import pyarrow as pa
+from pipeline.config.load import load_config
+from pipeline.stages.cluster import ray_session
+from pipeline.stages.pool_sizes import ClusterPools
+from pipeline.stages.stream import Step, stream
+from tests.stages.pool_steps import Adder, Waiter
+config, address, stop = sys.argv[1:]
+config = load_config(config, ["cluster.num_decoders=auto", "cluster.num_teachers=auto"])
+numbers = itertools.takewhile(lambda _: not pathlib.Path(stop).exists(), itertools.count())
+with ray_session(config, address, num_cpus=1.5):
+    pools = ClusterPools(config)
+    pools.show()
+    steps = Step(Adder, (), pools.num_decoders), Step(Waiter, (), pools.num_teachers)
+    for table in stream((pa.table({"number": [number]}) for number in numbers), *steps):
+        print(table["number"][0], table["node"][0], flush=True)
 """
 
 
@@ -116,6 +139,44 @@ def test_cpus_that_others_use_are_waited_for(
     ray.kill(holder)
     with ray_session(config, LOCAL, num_cpus=num_cpus):
         pass
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_auto_pools_follow_nodes_that_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = tmp_path / "stop"
+    with running_cluster(tmp_path, monkeypatch, num_nodes=1) as cluster, ExitStack() as stack:
+        (first,) = cluster.worker_nodes
+        command = [sys.executable, "-c", AUTO, str(DEMO), cluster.address, str(stop)]
+        settings = os.environ | {"PYTHONPATH": str(ROOT)}
+        job = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings)
+        )
+        stack.callback(job.kill)
+        lines = iter(job.stdout or ())
+        assert "decoders 1, teachers 1: the cluster has 2 cores" in next(lines)
+        # Ray's own words about nodes that leave may stand between.
+        rows = (line.split() for line in lines if re.fullmatch(r"\d+ \w{56}\n", line))
+        done = [next(rows)]
+
+        def wait_for(node: str) -> None:
+            while done[-1][1] != node:
+                done.append(next(rows))
+
+        wait_for(first.node_id)
+        second = cluster.add_node(**NODE)
+        wait_for(second.node_id)
+        first.kill_all_processes(check_alive=False, allow_graceful=False)
+        for _ in range(10):  # more than were on their way
+            done.append(next(rows))
+            wait_for(second.node_id)
+        stop.touch()
+        done += rows
+        assert job.wait() == 0
+    assert sorted(int(number) for number, _ in done) == list(range(1, len(done) + 1))
 
 
 @pytest.mark.cluster
