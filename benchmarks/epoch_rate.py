@@ -37,7 +37,7 @@ from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.storage.sealed.store import open_for_writing
-from pipeline.training.inputs import StepInputs
+from pipeline.training.inputs import Inputs
 from pipeline.training.loop import Worker, proven_targets, train
 from pipeline.training.plan import open_plan_mirror, plan_student
 from pipeline.training.proof import audit
@@ -208,11 +208,9 @@ class LiveTeacher(Training):
         teacher = build_model("base", len(CLASSES), FRAMES_A_CLIP)
         self._teacher = Training(teacher, *settings[1:])
 
-    def launch(self, step: int, inputs: StepInputs, *, rank: int) -> None:
-        answers = (self._teacher.predict(part).clone() for part in inputs.parts)
-        pairs = zip(inputs.parts, answers, strict=True)
-        parts = tuple(replace(part, teacher_logits=logits) for part, logits in pairs)
-        super().launch(step, replace(inputs, parts=parts), rank=rank)
+    def launch(self, step: int, parts: Sequence[Inputs], *, rank: int) -> None:
+        live = [replace(it, teacher_logits=self._teacher.predict(it).clone()) for it in parts]
+        super().launch(step, live, rank=rank)
 
 
 def epoch(plan: TrainPlan, training: Training, mirror: Mirror | None) -> float:

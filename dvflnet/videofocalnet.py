@@ -171,6 +171,7 @@ class VideoFocalNet(nn.Module):
         Gradients are the same to the last bit, drop path included.
         """
         for stage in self.layers:
+            assert isinstance(stage, Stage)
             stage.checkpoint_blocks = True
 
     def forward(self, clip: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from pipeline.views.loader import ClipBatch
 
 
 @dataclass(frozen=True)
-class PartInputs:
+class Inputs:
     """A batch, or the part of one that fits the device at once, as tensors in one place.
 
     ``frames`` and ``jitter`` are those of a ``ClipBatch``. ``labels`` are int64 ``(B,)``, -1 for
@@ -24,66 +26,50 @@ class PartInputs:
     ``(B, K)``; without these the network learns from labels alone.
     """
 
+    sample_ids: tuple[str, ...]
     frames: Tensor
     jitter: Tensor
     mixing: Mixing | None
     labels: Tensor
+    some_unlabelled: bool  # a GPU would be waited for if this was read from its labels
     teacher_logits: Tensor | None
-    some_unlabelled: bool  # known on the host: reading it from labels on a GPU would wait for it
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        given = (self.frames, self.jitter, *(self.mixing or ()), self.labels, self.teacher_logits)
-        return [tensor for tensor in given if tensor is not None]
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> PartInputs:
-        logits = self.teacher_logits
-        return PartInputs(
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        return replace(
+            self,
             frames=change(self.frames),
             jitter=change(self.jitter),
-            mixing=None if self.mixing is None else Mixing(*map(change, self.mixing)),
+            mixing=self.mixing and Mixing(*map(change, self.mixing)),
             labels=change(self.labels),
-            teacher_logits=None if logits is None else change(logits),
-            some_unlabelled=self.some_unlabelled,
+            teacher_logits=None if self.teacher_logits is None else change(self.teacher_logits),
         )
 
-
-@dataclass(frozen=True)
-class StepInputs:
-    """The parts whose gradients make one step, and the samples in them."""
-
-    sample_ids: tuple[str, ...]
-    parts: tuple[PartInputs, ...]
-
-    def to(self, device: torch.device) -> StepInputs:
-        """Copy to the device, which reads pinned memory by itself: the host does not wait."""
-
-        def copied(tensor: Tensor) -> Tensor:
-            pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-            return pinned.to(device, non_blocking=True)
-
-        return StepInputs(self.sample_ids, tuple(part.map(copied) for part in self.parts))
+    def to(self, device: torch.device) -> Inputs:
+        """Copy to the device; a GPU reads pinned memory by itself, so the host does not wait."""
+        if device.type == "cuda":
+            return self.map(lambda it: it.pin_memory().to(device, non_blocking=True))
+        return self.map(lambda it: it.to(device))
 
 
 def step_inputs(
     batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None, *, num_parts: int
-) -> StepInputs:
+) -> list[Inputs]:
     """Cut a batch, its labels and its teacher's logits into parts of equal size, on the host."""
-    parts, start = [], 0
-    for part in batch.parts(num_parts) if num_parts > 1 else (batch,):
-        rows = slice(start, start := start + len(part.requests))
-        parts.append(
-            PartInputs(
-                frames=torch.from_numpy(part.frames),
-                jitter=torch.from_numpy(part.jitter),
-                mixing=mixing_of(part),
-                labels=labels[rows],
-                teacher_logits=None if teacher_logits is None else teacher_logits[rows],
-                some_unlabelled=bool(without_label(labels[rows]).any()),
-            )
+    size = len(labels) // num_parts
+    parts = batch.parts(num_parts) if num_parts > 1 else (batch,)
+    of_teacher = repeat(None) if teacher_logits is None else teacher_logits.split(size)
+    return [
+        Inputs(
+            sample_ids=tuple(request.record.sample_id for request in part.requests),
+            frames=torch.from_numpy(part.frames),
+            jitter=torch.from_numpy(part.jitter),
+            mixing=mixing_of(part),
+            labels=known,
+            some_unlabelled=bool(without_label(known).any()),
+            teacher_logits=logits,
         )
-    sample_ids = tuple(request.record.sample_id for request in batch.requests)
-    return StepInputs(sample_ids, tuple(parts))
+        for part, known, logits in zip(parts, labels.split(size), of_teacher, strict=False)
+    ]
 
 
 def mixing_of(batch: ClipBatch) -> Mixing | None:
@@ -97,33 +83,22 @@ def new_frames(device: torch.device, shape: tuple[int, ...]) -> npt.NDArray[np.u
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").numpy()
 
 
-def on_device(steps: Iterable[StepInputs], device: torch.device) -> Iterator[StepInputs]:
-    """Yield the inputs on the device; a GPU copies those of the next step during this one."""
+def on_device(steps: Iterable[list[Inputs]], device: torch.device) -> Iterator[list[Inputs]]:
+    """Yield each step's inputs on the device; a GPU copies those of the next step meanwhile."""
     if device.type != "cuda":
         yield from steps
         return
-    stream, ahead = torch.cuda.Stream(device), None
-    for inputs in steps:
+    stream, work = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+
+    def for_work(tensor: Tensor) -> Tensor:
+        tensor.record_stream(work)  # else the next copy could take its memory too early
+        return tensor
+
+    ahead = deque[tuple[list[Inputs], list[Inputs], torch.cuda.Event]]()
+    for parts in chain(steps, [[]]):  # the empty one lets the last one out
         with torch.cuda.stream(stream):
-            following = _Copy(inputs, inputs.to(device), stream.record_event())
-        if ahead is not None:
-            yield ahead.finished()
-        ahead = following
-    if ahead is not None:
-        yield ahead.finished()
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """Inputs under way; the host's are held until they are read."""
-
-    source: StepInputs
-    copied: StepInputs
-    done: torch.cuda.Event
-
-    def finished(self) -> StepInputs:
-        self.done.synchronize()  # of the copy, begun a step ago; the work on the GPU goes on
-        for part in self.copied.parts:
-            for tensor in part.tensors:  # or the next copy could take their memory too early
-                tensor.record_stream(torch.cuda.current_stream())
-        return self.copied
+            ahead.append((parts, [part.to(device) for part in parts], stream.record_event()))
+        if len(ahead) > 1:
+            _source, copied, done = ahead.popleft()  # the host's is held until it is read
+            done.synchronize()  # with a copy that began a step ago, and not with the GPU's work
+            yield [part.map(for_work) for part in copied]

@@ -21,7 +21,7 @@ from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import start_network
 from pipeline.training.checkpoint import TrainingState
-from pipeline.training.inputs import StepInputs, new_frames, on_device, step_inputs
+from pipeline.training.inputs import Inputs, new_frames, on_device, step_inputs
 from pipeline.training.plan import open_plan_mirror
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training, mean_results
@@ -143,10 +143,8 @@ def train(
     # A GPU is not waited for in between: it would stand still until it is given more.
     read_every = settings.log_every_steps if device.type == "cuda" else 1
     step, results = first_step, list[tuple[int, StepResult]]()
-    memory = partial(new_frames, device)
-    with ClipLoader(
-        settings.num_loaders, limits, side=plan.recipe.side, new_frames=memory
-    ) as loader:
+    side, memory = plan.recipe.side, partial(new_frames, device)
+    with ClipLoader(settings.num_loaders, limits, side=side, new_frames=memory) as loader:
         batches = loader.batches(plan.train_requests(first_step, worker.rank))
         inputs = on_device(inputs_of(plan, batches, mirror if plan.replays else None), device)
         for epoch in plan.evaluated_epochs():
@@ -173,7 +171,7 @@ def train(
 
 def inputs_of(
     plan: TrainPlan, batches: Iterator[ClipBatch], targets: Mirror | None
-) -> Iterator[StepInputs]:
+) -> Iterator[list[Inputs]]:
     """Join batches with their labels, and with the cached logits that their clips are proved by."""
     limits, num_parts = plan.config.dataset.limits, plan.recipe.train.accumulate
     for batch in batches:

@@ -23,7 +23,7 @@ from pipeline.config.learning import OptimConfig
 from pipeline.errors import ConfigError, TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe
-from pipeline.training.inputs import PartInputs, StepInputs, step_inputs
+from pipeline.training.inputs import Inputs, step_inputs
 from pipeline.views.loader import ClipBatch
 from pipeline.views.view import keyed_hash
 
@@ -81,22 +81,21 @@ class _Launched:
     """
 
     step: int
-    sample_ids: tuple[str, ...]
+    sample_ids: Sequence[str]
     lr: float
     values: Tensor
 
     def result(self, values: Sequence[float]) -> StepResult:
         *losses, grad_norm = values
-        parts = losses[0::3], losses[1::3], losses[2::3]
-        for name, checked in (("loss", parts[0]), ("gradient", [grad_norm])):
-            bad = [value for value in checked if not math.isfinite(value)]
-            if bad:
+        for name, value in (*(("loss", loss) for loss in losses[::3]), ("gradient", grad_norm)):
+            if not math.isfinite(value):
                 raise TrainingDiverged(
-                    f"the {name} of step {self.step} is {bad[0]}; nothing was updated.\n"
+                    f"the {name} of step {self.step} is {value}; nothing was updated.\n"
                     f"  Its batch: {', '.join(self.sample_ids)}\n"
                     "  Lower optim.lr, or train in float32."
                 )
-        return StepResult(*map(fmean, parts), grad_norm, self.lr)
+        loss, distill_loss, label_loss = (fmean(losses[start::3]) for start in range(3))
+        return StepResult(loss, distill_loss, label_loss, grad_norm, self.lr)
 
 
 class Training:
@@ -115,12 +114,12 @@ class Training:
         self._launched: list[_Launched] = []
         # 1 after a loss or gradient that is not finite: fused optimisers then update nothing.
         self._diverged = torch.zeros((), device=device)
+        inner = _unwrapped(network)
         if recipe.train.checkpoint_activations:
-            inner = _unwrapped(network)
-            assert isinstance(inner, VideoFocalNet), "a config with another network is refused"
+            assert isinstance(inner, VideoFocalNet)  # a config with another one is refused
             inner.checkpoint_activations()
         if recipe.train.compile:
-            _unwrapped(network).compile()  # in place: tensors keep their names
+            inner.compile()  # in place: tensors keep their names
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -136,13 +135,13 @@ class Training:
         *,
         rank: int,
     ) -> StepResult:
-        """Take one optimiser step to its end; labels and logits are those of ``PartInputs``."""
+        """Take one optimiser step to its end; labels and logits are those of ``Inputs``."""
         count = self._recipe.train.accumulate
-        inputs = step_inputs(batch, labels, teacher_logits, num_parts=count)
-        self.launch(step, inputs.to(self._device), rank=rank)
+        parts = step_inputs(batch, labels, teacher_logits, num_parts=count)
+        self.launch(step, [part.to(self._device) for part in parts], rank=rank)
         return self.results()[-1][1]
 
-    def launch(self, step: int, inputs: StepInputs, *, rank: int) -> None:
+    def launch(self, step: int, parts: Sequence[Inputs], *, rank: int) -> None:
         """Give one optimiser step to the device, where the inputs are, and wait for nothing.
 
         Seed, step (from 0) and rank decide every random draw in it. A step whose loss or gradient
@@ -156,11 +155,10 @@ class Training:
         set_training_mode(self.network)
         self.optimiser.zero_grad(set_to_none=True)
         done = []
-        for number, part in enumerate(inputs.parts, start=1):
-            last = number == len(inputs.parts)
-            with self._gathering_gradients(last), _explained(len(part.frames)):
+        for number, part in enumerate(parts, start=1):
+            with self._gathering_gradients(number == len(parts)), _explained(len(part.frames)):
                 losses = self._forward(part)
-                (losses.loss / len(inputs.parts)).backward()
+                (losses.loss / len(parts)).backward()
             done.append(torch.stack(losses).detach())
         grad_norm = clip_grad_norm_(self.network.parameters(), self._recipe.optim.max_grad_norm)
         checked = torch.stack([*(losses[0] for losses in done), grad_norm])
@@ -168,7 +166,8 @@ class Training:
         self.optimiser.found_inf = self._diverged  # type: ignore[attr-defined]
         self.optimiser.step()
         values = torch.cat([*done, grad_norm[None]])
-        self._launched.append(_Launched(step, inputs.sample_ids, lr, values))
+        sample_ids = [sample_id for part in parts for sample_id in part.sample_ids]
+        self._launched.append(_Launched(step, sample_ids, lr, values))
 
     def results(self) -> list[tuple[int, StepResult]]:
         """Wait for the steps that were launched since the last call.
@@ -189,13 +188,13 @@ class Training:
             return nullcontext()
         return network.no_sync()
 
-    def predict(self, batch: ClipBatch | PartInputs) -> Tensor:
+    def predict(self, batch: ClipBatch | Inputs) -> Tensor:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""
         self.network.eval()
         with torch.inference_mode():
             return self._clips.logits(batch.frames, batch.jitter).float()
 
-    def _forward(self, inputs: PartInputs) -> LossParts:
+    def _forward(self, inputs: Inputs) -> LossParts:
         loss = self._recipe.loss
         return weighted_loss(
             self._clips.logits(inputs.frames, inputs.jitter, inputs.mixing),
@@ -233,7 +232,7 @@ def _explained(num_clips: int) -> Iterator[None]:
             raise
         raise ConfigError(
             f"the network cannot be compiled here: {str(error).splitlines()[0]}\n  It takes a C++ "
-            "compiler, on a GPU Triton as well. Or set train.compile=false, which makes another run."
+            "compiler, on a GPU Triton as well. Or set train.compile=false; that makes another run."
         ) from error
 
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -86,26 +86,17 @@ class ClipBatch:
         """Cut the batch into ``count`` batches of equal size, each with the partners it needs."""
         size = len(self.requests) // count
         for start in range(0, len(self.requests), size):
-            own = slice(start, start + size)
-            requests = self.requests[own]
-            if self.mixing is None:  # views of the same memory
-                yield ClipBatch(requests, self.clips[own], self.frames[own], self.jitter[own])
-                continue
-            places, partners = list(range(start, start + size)), self.mixing.partners[own].tolist()
-            places += sorted({*partners} - {*places})
-            there = np.array([places.index(partner) for partner in partners], np.int64)
-            mixing = ClipMixing(there, self.mixing.parameters[own])
+            requests = self.requests[start : start + size]
+            places, mixing = list(range(start, start + size)), None
+            if self.mixing is not None:
+                partners = self.mixing.partners[start : start + size].tolist()
+                places += sorted({*partners} - {*places})
+                there = np.array([places.index(partner) for partner in partners], np.int64)
+                mixing = ClipMixing(there, self.mixing.parameters[start : start + size])
             clips = tuple(self.clips[place] for place in places)
-            yield ClipBatch(requests, clips, self.frames[places], self.jitter[places], mixing)
-
-
-@dataclass(frozen=True)
-class _BatchAhead:
-    """A batch whose clips are being put into ``frames``."""
-
-    requests: tuple[ClipRequest, ...]
-    frames: Frames
-    clips: Sequence[Future[Clip]]
+            own = slice(start, start + size)  # which is no copy
+            frames = self.frames[own if mixing is None else places]
+            yield ClipBatch(requests, clips, frames, self.jitter[places], mixing)
 
 
 def _new_frames(shape: tuple[int, ...]) -> Frames:
@@ -115,7 +106,7 @@ def _new_frames(shape: tuple[int, ...]) -> Frames:
 class ClipLoader:
     """Decodes batches ahead, inside a ``with``.
 
-    ``new_frames`` makes the uint8 array of a shape that a batch's clips are put into.
+    ``new_frames`` makes the array, of a given shape, that the clips of a batch are put into.
     """
 
     def __init__(
@@ -141,25 +132,29 @@ class ClipLoader:
 
     def batches(self, wanted: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
         """Yield the batches of ``wanted``, in order; VideoDecodeError when a bad clip is due."""
-        ahead: deque[_BatchAhead] = deque()
+        ahead: deque[tuple[ClipBatch, list[Future[Clip]]]] = deque()
         try:
             for requests in wanted:
                 ahead.append(self._start(tuple(requests)))
                 if len(ahead) > BATCHES_AHEAD:
-                    yield _collate(ahead.popleft())
+                    yield _finished(*ahead.popleft())
             while ahead:
-                yield _collate(ahead.popleft())
+                yield _finished(*ahead.popleft())
         finally:
-            for batch in ahead:
-                for clip in batch.clips:
+            for _, clips in ahead:
+                for clip in clips:
                     clip.cancel()
 
-    def _start(self, requests: tuple[ClipRequest, ...]) -> _BatchAhead:
+    def _start(self, requests: tuple[ClipRequest, ...]) -> tuple[ClipBatch, list[Future[Clip]]]:
+        """Return a batch without its clips, which are being put into its frames."""
         loaded = _with_partners(requests)
+        jitter = jitter_rows([request.seen for request in loaded])
+        mixing = _mixing(requests, {it.clip_key: place for place, it in enumerate(loaded)})
         num_frames = len(loaded[0].seen.frame_indices)
         frames = self._new_frames((len(loaded), num_frames, self._side, self._side, 3))
         pairs = zip(loaded, frames, strict=True)
-        return _BatchAhead(requests, frames, [self._threads.submit(self._load, *p) for p in pairs])
+        clips = [self._threads.submit(self._load, *pair) for pair in pairs]
+        return ClipBatch(requests, (), frames, jitter, mixing), clips
 
     def _load(self, request: ClipRequest, place: Frames) -> Clip:
         """Decode a clip into its place in a batch, so that no caller waits for the copy."""
@@ -182,15 +177,8 @@ def _with_partners(requests: Sequence[ClipRequest]) -> list[ClipRequest]:
     return [*requests, *missing.values()]
 
 
-def _collate(ahead: _BatchAhead) -> ClipBatch:
-    clips, loaded = tuple(clip.result() for clip in ahead.clips), _with_partners(ahead.requests)
-    return ClipBatch(
-        requests=ahead.requests,
-        clips=clips,
-        frames=ahead.frames,
-        jitter=jitter_rows([request.seen for request in loaded]),
-        mixing=_mixing(ahead.requests, {it.clip_key: place for place, it in enumerate(loaded)}),
-    )
+def _finished(batch: ClipBatch, clips: Sequence[Future[Clip]]) -> ClipBatch:
+    return replace(batch, clips=tuple(clip.result() for clip in clips))
 
 
 def _mixing(
