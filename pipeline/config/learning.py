@@ -69,7 +69,7 @@ class TrainConfig(Section):
     evaluate_every_epochs: Count = 1
     """Epochs after which val is evaluated and a checkpoint is written."""
     log_every_steps: Count = 10
-    """Steps whose mean is one point of a curve; on a GPU, whose values are read at once."""
+    """Steps whose mean is one point of a curve. On a GPU losses are read and checked as often."""
     audit_rate: Fraction = 1 / 64
     """Share of rows whose proof of view is checked."""
     num_loaders: Count = 2

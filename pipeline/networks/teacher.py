@@ -65,7 +65,6 @@ class TeacherPredictor:
     ) -> None:
         cluster = config.cluster
         torch.set_num_threads(cluster.teacher_threads)
-        pin_numerics()
         device = torch.device("cuda" if cluster.use_gpu else "cpu")
         file, teacher, clip = read_teacher(config, class_names), config.teacher, config.clip
         if digest is not None and (found := network_digest(teacher, file)) != digest:
@@ -75,6 +74,7 @@ class TeacherPredictor:
                 "teacher while it is used; give a new one another name and another store."
             )
         network = load_network(teacher, file, num_frames=clip.num_frames)
+        pin_numerics()  # after a foreign network's own code, which may have set something
         precision = teacher.precision
         if isinstance(network, VideoFocalNet) and precision != "float32":
             round_weights(network, precision)

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -291,12 +292,20 @@ def test_checkpointed_activations_run_each_block_again(monkeypatch):
 
 # torch's own compiler uses what torch deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_a_compiled_network_learns_the_same(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",  # all of the compiler but the C++
+        pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+)
+def test_a_compiled_network_learns_the_same(backend, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     model = MODEL.model_copy(update={"drop_path_rate": 0.0})  # which compiled code draws otherwise
     plain = start_training(model=model)
     compiled = start_training(model=model, train=TrainConfig(compile=True))
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    if backend == "inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
         with pytest.raises(ConfigError, match=r"cannot be compiled here[\s\S]*train.compile=false"):
             take(compiled, range(1))
         return
