@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -292,23 +290,12 @@ def test_checkpointed_activations_run_each_block_again(monkeypatch):
 
 # torch's own compiler uses what torch deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "aot_eager",  # all of the compiler but the C++
-        pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
-    ],
-)
-def test_a_compiled_network_learns_the_same(backend, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+def test_a_compiled_network_learns_the_same(monkeypatch):
+    """Without the last part of the compiler, whose C++ takes minutes on a small machine."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     model = MODEL.model_copy(update={"drop_path_rate": 0.0})  # which compiled code draws otherwise
     plain = start_training(model=model)
     compiled = start_training(model=model, train=TrainConfig(compile=True))
-    if backend == "inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        with pytest.raises(ConfigError, match=r"cannot be compiled here[\s\S]*train.compile=false"):
-            take(compiled, range(1))
-        return
     pairs = zip(take(compiled, range(3)), take(plain, range(3)), strict=True)
     for found, expected in pairs:
         assert astuple(found) == pytest.approx(astuple(expected), rel=1e-3)
