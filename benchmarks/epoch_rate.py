@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.decode import LIMITS, draw_scene, write_video
 from benchmarks.prepared_frames import KINETICS
@@ -38,10 +37,11 @@ from pipeline.networks.weight_files import write_weights
 from pipeline.stages.cache import plan_cache
 from pipeline.stages.prepare import UnitPreparer, plan_frames
 from pipeline.storage.sealed.store import open_for_writing
+from pipeline.training.inputs import Inputs
 from pipeline.training.loop import Worker, proven_targets, train
 from pipeline.training.plan import open_plan_mirror, plan_student
 from pipeline.training.proof import audit
-from pipeline.training.step import StepResult, Training
+from pipeline.training.step import Training
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipBatch, ClipLoader
@@ -208,10 +208,9 @@ class LiveTeacher(Training):
         teacher = build_model("base", len(CLASSES), FRAMES_A_CLIP)
         self._teacher = Training(teacher, *settings[1:])
 
-    def step(
-        self, step: int, batch: ClipBatch, labels: Tensor, teacher_logits: Any, *, rank: int
-    ) -> StepResult:
-        return super().step(step, batch, labels, self._teacher.predict(batch).clone(), rank=rank)
+    def launch(self, step: int, parts: Sequence[Inputs], *, rank: int) -> None:
+        live = [replace(it, teacher_logits=self._teacher.predict(it).clone()) for it in parts]
+        super().launch(step, live, rank=rank)
 
 
 def epoch(plan: TrainPlan, training: Training, mirror: Mirror | None) -> float:

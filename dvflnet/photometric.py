@@ -11,6 +11,7 @@ So clips are read twice, once for their mean, and never copied as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def normalise(clips: Tensor) -> Tensor:
     if clips.dim() != 5 or clips.shape[2] != 3:
         raise ValueError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}")
     dtype = torch.promote_types(clips.dtype, torch.float32)
-    mean, std = torch.tensor([MEAN, STD], dtype=dtype, device=clips.device).view(2, 3, 1, 1)
+    mean, std = (_per_channel(values, dtype, clips.device) for values in (MEAN, STD))
     return (clips - mean).div_(std)
 
 
@@ -70,6 +71,12 @@ def subtract_mean_frame(clips: Tensor) -> Tensor:
     steps with colours, 0.40 after 300 without; see docs/log.md). Clips are ``(B, T, 3, H, W)``.
     """
     return 2.0 * (clips - clips.mean(dim=1, keepdim=True))
+
+
+def _per_channel(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return ``(3, 1, 1)``, filled on the device: a copy from the host would wait for its queue."""
+    filled = [torch.full((1, 1), value, dtype=dtype, device=device) for value in values]
+    return torch.stack(filled)
 
 
 def _colour_map(jitter: Tensor, mean_luma: Tensor) -> tuple[Tensor, Tensor]:

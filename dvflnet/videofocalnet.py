@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dvflnet.modulation import FocalModulation
 
@@ -112,10 +113,14 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, rate) for rate in drop_path_rates)
         self.downsample = None if last else PatchEmbed(dim, 2 * dim, patch_size=2)
+        self.checkpoint_blocks = False
 
     def forward(self, tokens: Tensor) -> Tensor:
         for block in self.blocks:
-            tokens = block(tokens)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
         return tokens if self.downsample is None else self.downsample(tokens)
 
 
@@ -159,6 +164,15 @@ class VideoFocalNet(nn.Module):
         self.norm = nn.LayerNorm(self.num_features)
         self.head = nn.Linear(self.num_features, num_classes)
         self.apply(_init_linear)
+
+    def checkpoint_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass, which runs them again.
+
+        Gradients are the same to the last bit, drop path included.
+        """
+        for stage in self.layers:
+            assert isinstance(stage, Stage)
+            stage.checkpoint_blocks = True
 
     def forward(self, clip: Tensor) -> Tensor:
         """Map normalised clips ``(B, T, 3, H, W)`` to logits ``(B, K)``.

@@ -133,10 +133,12 @@ def _contradictions(config: ExperimentConfig) -> Iterable[str]:
         yield f"teacher.weights: {config.teacher.network} holds its weights itself"
     if config.teacher.is_program and config.teacher.precision != "float32":
         yield f"teacher.precision: {config.teacher.network} runs as it is: float32"
-    for role, train, optim in (
-        ("", config.train, config.optim),
-        ("teacher.", config.teacher.train, config.teacher.optim),
+    for role, model, train, optim in (
+        ("", config.student, config.train, config.optim),
+        ("teacher.", config.teacher, config.teacher.train, config.teacher.optim),
     ):
+        if model.foreign and train.checkpoint_activations:
+            yield f"{role}train.checkpoint_activations: is for Video-FocalNets, not {model.network}"
         if (warmup := optim.warmup_epochs) >= train.epochs:
             left = f"leaves nothing of {role}train.epochs {train.epochs}"
             yield f"{role}optim.warmup_epochs: {warmup} {left}"

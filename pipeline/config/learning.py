@@ -62,10 +62,14 @@ class TrainConfig(Section):
     """Batches of a worker whose gradients make one step."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast, with weights in float32."""
+    compile: bool = False
+    """Compile the network (torch.compile): minutes once, then faster steps."""
+    checkpoint_activations: bool = False
+    """Compute a Video-FocalNet's blocks again in the backward pass: less memory, longer steps."""
     evaluate_every_epochs: Count = 1
     """Epochs after which val is evaluated and a checkpoint is written."""
     log_every_steps: Count = 10
-    """Steps whose mean is one point of a curve."""
+    """Steps whose mean is one point of a curve. On a GPU losses are read and checked as often."""
     audit_rate: Fraction = 1 / 64
     """Share of rows whose proof of view is checked."""
     num_loaders: Count = 2

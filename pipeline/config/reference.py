@@ -39,6 +39,7 @@ DECIDES = {
     "optim": "student",
     "train": "student",
     "train.audit_rate": "checks",
+    "train.checkpoint_activations": "speed",
     "train.log_every_steps": "curves",
     "train.num_loaders": "speed",
     "train.max_failures": "checks",

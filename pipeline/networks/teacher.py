@@ -16,6 +16,7 @@ from pipeline.networks.build import load_network, network_digest
 from pipeline.networks.class_order import read_ordered
 from pipeline.networks.foreign import examine
 from pipeline.networks.forward import ClipNetwork, autocast, round_weights
+from pipeline.networks.numerics import pin_numerics
 from pipeline.networks.weight_files import WeightFile
 from pipeline.storage.files import exists
 from pipeline.views.loader import UNMIXED, ClipMixing, clip_shapes
@@ -53,7 +54,7 @@ class TeacherPredictor:
     """A teacher in evaluation mode on one device.
 
     A clip's logits depend neither on the process nor on the other clips of a batch: all batches
-    have one size, and on CPU the number of threads is fixed.
+    have one size, on CPU the number of threads is fixed, and on a GPU the kernels are.
 
     Raises:
         WeightsMismatch: if the file's weights are not those of ``digest``, which a plan has read.
@@ -73,6 +74,7 @@ class TeacherPredictor:
                 "teacher while it is used; give a new one another name and another store."
             )
         network = load_network(teacher, file, num_frames=clip.num_frames)
+        pin_numerics()  # after a foreign network's own code, which may have set something
         precision = teacher.precision
         if isinstance(network, VideoFocalNet) and precision != "float32":
             round_weights(network, precision)

@@ -40,6 +40,7 @@ from pipeline.logits.inheritance import find_donors, inherit_units
 from pipeline.logits.journal import read_fragment
 from pipeline.logits.spec import Shard, StoreSpec, Unit, plan_shards, plan_store, plan_units
 from pipeline.logits.store import LogitStore, gather_shard, open_store, seal_logits
+from pipeline.networks.numerics import numerics_of
 from pipeline.networks.teacher import check_teacher
 from pipeline.results.figures import COLOURS
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit, unit_block
@@ -284,7 +285,8 @@ def _seal_store(plan: CachePlan, run_id: str | None) -> None:
     _check_failures(plan)
     calls = [(plan.root, plan.spec, shard, plan.records(shard.rows)) for shard in plan.shards]
     entries = [entry for gathered in run_tasks(gather_shard, calls) for entry in gathered]
-    seal_logits(plan.root, plan.spec, entries, provenance=seal_provenance(plan.config, run_id))
+    provenance = seal_provenance(plan.config, run_id) | {"numerics": numerics_of(plan.config)}
+    seal_logits(plan.root, plan.spec, entries, provenance=provenance)
 
 
 def _check_failures(plan: CachePlan) -> None:

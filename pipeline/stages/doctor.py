@@ -67,6 +67,7 @@ def run_doctor(config: ExperimentConfig, *, num_verified: int, json_uri: str | N
         "store": store.root,
         "root_digest": store.root_digest,
         "fingerprint": store.spec.fingerprint,
+        "numerics": store.seal.provenance.get("numerics"),
         "healthy": not findings,
         "findings": [asdict(finding) for finding in findings],
         "shards": [asdict(shard) | {"top1": shard.top1} for shard in diagnosis.shards],
@@ -101,6 +102,7 @@ def _report_text(
         f"store        {store.root} ({store.spec.format})",
         f"root digest  {store.root_digest}",
         f"files        {len(store.seal.files)}, {num_bytes:,} bytes",
+        f"numerics     {_numerics_text(store.seal.provenance)}",
         "",
         text_table([header, *shards], align=">"),
         "",
@@ -116,6 +118,13 @@ def _report_text(
     lines += ["", *(f"{found.kind}: {found.where}: {found.message}" for found in findings)]
     lines.append(f"{len(findings)} findings" if findings else "nothing found: the store is sound")
     return "\n".join(lines)
+
+
+def _numerics_text(provenance: Mapping[str, Any]) -> str:
+    if (mode := provenance.get("numerics")) is None:
+        return "not recorded"  # a blend, or sealed by a version that wrote none
+    tf32, version = "TF32" if mode["tf32"] else "no TF32", provenance["versions"]["torch"]
+    return f"{mode['device']}, {mode['precision']}, {tf32}, torch {version}"
 
 
 def _ask_teacher(

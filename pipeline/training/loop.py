@@ -6,8 +6,9 @@ It knows no Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from pipeline.config.schema import VideoLimits
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import start_network
 from pipeline.training.checkpoint import TrainingState
+from pipeline.training.inputs import Inputs, new_frames, on_device, step_inputs
 from pipeline.training.plan import open_plan_mirror
 from pipeline.training.proof import audit
 from pipeline.training.step import StepResult, Training, mean_results
@@ -137,22 +139,24 @@ def train(
     ViewMismatch if an audited clip is not the one that the teacher saw, TrainingDiverged if a loss
     or gradient is not finite, VideoDecodeError if a video cannot be decoded any more.
     """
-    settings, limits = plan.recipe.train, plan.config.dataset.limits
-    targets = mirror if plan.replays else None
+    settings, limits, device = plan.recipe.train, plan.config.dataset.limits, worker.device
+    # A GPU is not waited for in between: it would stand still until it is given more.
+    read_every = settings.log_every_steps if device.type == "cuda" else 1
     step, results = first_step, list[tuple[int, StepResult]]()
-    with ClipLoader(settings.num_loaders, limits, side=plan.recipe.side) as loader:
+    side, memory = plan.recipe.side, partial(new_frames, device)
+    with ClipLoader(settings.num_loaders, limits, side=side, new_frames=memory) as loader:
         batches = loader.batches(plan.train_requests(first_step, worker.rank))
+        inputs = on_device(inputs_of(plan, batches, mirror if plan.replays else None), device)
         for epoch in plan.evaluated_epochs():
             started = time.monotonic()
             while step < plan.order.steps_until(epoch):
-                batch = next(batches)
-                labels = labels_of(plan, batch)
-                teacher_logits = None if targets is None else proven_targets(batch, targets, limits)
-                result = training.step(step, batch, labels, teacher_logits, rank=worker.rank)
+                training.launch(step, next(inputs), rank=worker.rank)
                 step += 1
-                results.append((step, result))
+                if step % read_every == 0:
+                    results += training.results()
                 worker.advance(step)
             if step > first_step:
+                results += training.results()
                 seconds += time.monotonic() - started
                 val_logits = evaluate(plan, training, loader, worker)
                 val_labels = torch.tensor(plan.labels(plan.val_rows))
@@ -163,6 +167,16 @@ def train(
                 results.clear()
                 points = mean_points(worker.gather(mine))
                 worker.report(EpochResult(epoch, step, seconds, points, val, val_logits), training)
+
+
+def inputs_of(
+    plan: TrainPlan, batches: Iterator[ClipBatch], targets: Mirror | None
+) -> Iterator[list[Inputs]]:
+    """Join batches with their labels, and with the cached logits that their clips are proved by."""
+    limits, num_parts = plan.config.dataset.limits, plan.recipe.train.accumulate
+    for batch in batches:
+        teacher_logits = None if targets is None else proven_targets(batch, targets, limits)
+        yield step_inputs(batch, labels_of(plan, batch), teacher_logits, num_parts=num_parts)
 
 
 def labels_of(plan: TrainPlan, batch: ClipBatch) -> Tensor:

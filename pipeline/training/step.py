@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from dvflnet.losses import LossParts, weighted_loss, without_label
-from dvflnet.mixing import Mixing
+from dvflnet.losses import LossParts, weighted_loss
+from dvflnet.videofocalnet import VideoFocalNet
 from pipeline.config.learning import OptimConfig
 from pipeline.errors import ConfigError, TrainingDiverged
 from pipeline.networks.forward import ClipNetwork
 from pipeline.networks.recipe import Recipe
+from pipeline.training.inputs import Inputs, step_inputs
 from pipeline.views.loader import ClipBatch
 from pipeline.views.view import keyed_hash
 
@@ -72,6 +73,31 @@ def build_schedule(
     )
 
 
+@dataclass(frozen=True)
+class _Launched:
+    """A step that the device may still be at.
+
+    ``values`` are three losses for each part of its batch, then the norm of the gradient.
+    """
+
+    step: int
+    sample_ids: Sequence[str]
+    lr: float
+    values: Tensor
+
+    def result(self, values: Sequence[float]) -> StepResult:
+        *losses, grad_norm = values
+        for name, value in (*(("loss", loss) for loss in losses[::3]), ("gradient", grad_norm)):
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"the {name} of step {self.step} is {value}; nothing was updated.\n"
+                    f"  Its batch: {', '.join(self.sample_ids)}\n"
+                    "  Lower optim.lr, or train in float32."
+                )
+        loss, distill_loss, label_loss = (fmean(losses[start::3]) for start in range(3))
+        return StepResult(loss, distill_loss, label_loss, grad_norm, self.lr)
+
+
 class Training:
     """A network, its optimiser and its schedule.
 
@@ -85,14 +111,20 @@ class Training:
         self.optimiser = build_optimiser(network, recipe.optim)
         self._recipe, self._schedule, self._device = recipe, schedule, device
         self._clips = ClipNetwork(network, device, recipe.train.precision, recipe.motion_only)
+        self._launched: list[_Launched] = []
+        # 1 after a loss or gradient that is not finite: fused optimisers then update nothing.
+        self._diverged = torch.zeros((), device=device)
+        inner = _unwrapped(network)
+        if recipe.train.checkpoint_activations:
+            assert isinstance(inner, VideoFocalNet)  # a config with another one is refused
+            inner.checkpoint_activations()
+        if recipe.train.compile:
+            inner.compile()  # in place: tensors keep their names
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors, under the names that they have without a wrapper."""
-        network = self.network
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        return network.state_dict()
+        return _unwrapped(self.network).state_dict()
 
     def step(
         self,
@@ -103,11 +135,17 @@ class Training:
         *,
         rank: int,
     ) -> StepResult:
-        """Take one optimiser step; seed, step (from 0) and rank decide every random draw in it.
+        """Take one optimiser step to its end; labels and logits are those of ``Inputs``."""
+        count = self._recipe.train.accumulate
+        parts = step_inputs(batch, labels, teacher_logits, num_parts=count)
+        self.launch(step, [part.to(self._device) for part in parts], rank=rank)
+        return self.results()[-1][1]
 
-        Labels are int64 ``(B,)``, -1 for none, or of mixed clips float32 ``(B, K)``, zeros for
-        none; the teacher's logits are float32 ``(B, K)``, and without these the network learns from
-        labels alone. TrainingDiverged if loss or gradient is not finite, before the weights change.
+    def launch(self, step: int, parts: Sequence[Inputs], *, rank: int) -> None:
+        """Give one optimiser step to the device, where the inputs are, and wait for nothing.
+
+        Seed, step (from 0) and rank decide every random draw in it. A step whose loss or gradient
+        is not finite changes no weight, and neither does any step after it.
         """
         # For drop path.
         torch.manual_seed(keyed_hash(self._recipe.train.seed, "step", step, rank) % 2**63)
@@ -116,21 +154,32 @@ class Training:
             group["lr"] = lr
         set_training_mode(self.network)
         self.optimiser.zero_grad(set_to_none=True)
-        count = self._recipe.train.accumulate
         done = []
-        for number, part in enumerate(batch.parts(count) if count > 1 else (batch,), start=1):
-            rows = slice((number - 1) * len(part.requests), number * len(part.requests))
-            of_teacher = None if teacher_logits is None else teacher_logits[rows]
-            with self._gathering_gradients(number == count), _memory_of(len(part.clips)):
-                parts = self._forward(part, labels[rows], of_teacher)
-                self._check_finite("loss", parts.loss, step, part)
-                (parts.loss / count).backward()
-            done.append([float(value.detach()) for value in parts])
+        for number, part in enumerate(parts, start=1):
+            with self._gathering_gradients(number == len(parts)), _explained(len(part.frames)):
+                losses = self._forward(part)
+                (losses.loss / len(parts)).backward()
+            done.append(torch.stack(losses).detach())
         grad_norm = clip_grad_norm_(self.network.parameters(), self._recipe.optim.max_grad_norm)
-        self._check_finite("gradient", grad_norm, step, batch)
+        checked = torch.stack([*(losses[0] for losses in done), grad_norm])
+        self._diverged = self._diverged.maximum((~checked.isfinite()).any().float())
+        self.optimiser.found_inf = self._diverged  # type: ignore[attr-defined]
         self.optimiser.step()
-        loss, distill_loss, label_loss = (fmean(values) for values in zip(*done, strict=True))
-        return StepResult(loss, distill_loss, label_loss, float(grad_norm), lr)
+        values = torch.cat([*done, grad_norm[None]])
+        sample_ids = [sample_id for part in parts for sample_id in part.sample_ids]
+        self._launched.append(_Launched(step, sample_ids, lr, values))
+
+    def results(self) -> list[tuple[int, StepResult]]:
+        """Wait for the steps that were launched since the last call.
+
+        Returns the number of finished steps after each, and its result. TrainingDiverged if loss or
+        gradient of one was not finite.
+        """
+        launched, self._launched = self._launched, []
+        if not launched:
+            return []
+        rows = torch.stack([one.values for one in launched]).tolist()
+        return [(one.step + 1, one.result(row)) for one, row in zip(launched, rows, strict=True)]
 
     def _gathering_gradients(self, last: bool) -> AbstractContextManager[None]:
         """Let several workers exchange gradients in the last batch of a step alone."""
@@ -139,20 +188,18 @@ class Training:
             return nullcontext()
         return network.no_sync()
 
-    def predict(self, batch: ClipBatch) -> Tensor:
+    def predict(self, batch: ClipBatch | Inputs) -> Tensor:
         """Return float32 logits ``(B, K)`` of a batch, in evaluation mode."""
         self.network.eval()
         with torch.inference_mode():
             return self._clips.logits(batch.frames, batch.jitter).float()
 
-    def _forward(
-        self, batch: ClipBatch, labels: Tensor, teacher_logits: Tensor | None
-    ) -> LossParts:
+    def _forward(self, inputs: Inputs) -> LossParts:
         loss = self._recipe.loss
         return weighted_loss(
-            self._clips.logits(batch.frames, batch.jitter, mixing_of(batch)),
-            None if teacher_logits is None else teacher_logits.to(self._device),
-            labels.to(self._device),
+            self._clips.logits(inputs.frames, inputs.jitter, inputs.mixing),
+            inputs.teacher_logits,
+            inputs.labels,
             distill_weight=loss.distill_weight,
             temperature=loss.temperature,
             label_smoothing=loss.label_smoothing,
@@ -160,35 +207,33 @@ class Training:
             standardise=loss.standardise,
             dkd_alpha=1.0 if loss.dkd_alpha is None else loss.dkd_alpha,
             dkd_beta=8.0 if loss.dkd_beta is None else loss.dkd_beta,
-            some_unlabelled=bool(without_label(labels).any()),  # on the CPU still
+            some_unlabelled=inputs.some_unlabelled,
         )
 
-    def _check_finite(self, name: str, value: Tensor, step: int, batch: ClipBatch) -> None:
-        if not torch.isfinite(value):
-            samples = ", ".join(request.record.sample_id for request in batch.requests)
-            raise TrainingDiverged(
-                f"the {name} of step {step} is {float(value.detach())}; nothing was updated.\n"
-                f"  Its batch: {samples}\n  Lower optim.lr, or train in float32."
-            )
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextmanager
-def _memory_of(num_clips: int) -> Iterator[None]:
-    """Say what to set when a GPU's memory does not suffice."""
+def _explained(num_clips: int) -> Iterator[None]:
+    """Say what to set when a GPU's memory does not suffice, or the network cannot be compiled."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"a step of {num_clips} clips needs more memory than the GPU has: {error}\n  Halve "
             "train.batch_size and double train.accumulate, or set train.precision=bfloat16; either "
-            "makes a new run."
+            "makes a new run. train.checkpoint_activations=true does not."
         ) from error
-
-
-def mixing_of(batch: ClipBatch) -> Mixing | None:
-    if batch.mixing is None:
-        return None
-    return Mixing(*map(torch.from_numpy, (batch.mixing.partners, batch.mixing.parameters)))
+    except RuntimeError as error:
+        # By name: these modules take seconds to import, and are there once something is compiled.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise ConfigError(
+            f"the network cannot be compiled here: {str(error).splitlines()[0]}\n  It takes a C++ "
+            "compiler, on a GPU Triton as well. Or set train.compile=false; that makes another run."
+        ) from error
 
 
 def set_training_mode(network: nn.Module) -> None:

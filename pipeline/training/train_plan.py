@@ -31,9 +31,12 @@ from pipeline.views.view import POLICY_VERSION, keyed_hash
 
 # Settings of the loop that change neither its order nor its arithmetic.
 NOT_PART_OF_KEY = {"audit_rate", "log_every_steps", "max_failures", "num_loaders"}
+NOT_PART_OF_KEY |= {"checkpoint_activations"}
 # Settings that came later: at their defaults a run has the name that it had before they existed.
 LATER = {"network", "selection", "standardise", "dkd_alpha", "dkd_beta"}
 LATER |= {"labels_per_class", "labels_seed", "learn_from", "accumulate", "fresh_views"}
+# Part of the key when set: compiled kernels round otherwise, and draw drop path otherwise.
+LATER |= {"compile"}
 
 
 @dataclass(frozen=True)

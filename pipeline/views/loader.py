@@ -1,16 +1,17 @@
 """Batches of clips in a given order, decoded ahead in child processes.
 
-The decoding processes are those of stage one. A thread holds each of them and only waits for its
-pipe. Batches come out in the order of the requests, whichever clip is ready first.
+The decoding processes are those of stage one. A thread holds each of them, waits for its pipe and
+puts the clip into its batch. Batches come out in the order of the requests, whichever clip is ready
+first.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from pipeline.views.view import SHARE_STEPS, View
 
 BATCHES_AHEAD = 3
 UNMIXED = (SHARE_STEPS, 0, 0, 0, 0)  # parameters of a clip that stays as it is
+Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class ClipMixing:
 class ClipBatch:
     """Clips of equal size, stacked for the device: those of B requests, then other partners.
 
-    ``frames`` is uint8 ``(N, T, H, W, 3)``, ``jitter`` int16 ``(N, 1 or T, 5)``.
+    ``frames`` is uint8 ``(N, T, H, W, 3)`` and holds the pixels of ``clips``; ``jitter`` is int16
+    ``(N, 1 or T, 5)``.
     """
 
     requests: tuple[ClipRequest, ...]
@@ -91,14 +94,30 @@ class ClipBatch:
                 there = np.array([places.index(partner) for partner in partners], np.int64)
                 mixing = ClipMixing(there, self.mixing.parameters[start : start + size])
             clips = tuple(self.clips[place] for place in places)
-            yield ClipBatch(requests, clips, self.frames[places], self.jitter[places], mixing)
+            own = slice(start, start + size)  # which is no copy
+            frames = self.frames[own if mixing is None else places]
+            yield ClipBatch(requests, clips, frames, self.jitter[places], mixing)
+
+
+def _new_frames(shape: tuple[int, ...]) -> Frames:
+    return np.empty(shape, np.uint8)
 
 
 class ClipLoader:
-    """Decodes batches ahead, inside a ``with``."""
+    """Decodes batches ahead, inside a ``with``.
 
-    def __init__(self, num_loaders: int, limits: VideoLimits, *, side: int) -> None:
-        self._limits, self._side = limits, side
+    ``new_frames`` makes the array, of a given shape, that the clips of a batch are put into.
+    """
+
+    def __init__(
+        self,
+        num_loaders: int,
+        limits: VideoLimits,
+        *,
+        side: int,
+        new_frames: Callable[[tuple[int, ...]], Frames] = _new_frames,
+    ) -> None:
+        self._limits, self._side, self._new_frames = limits, side, new_frames
         self._threads = ThreadPoolExecutor(num_loaders, thread_name_prefix="clip-loader")
         self._local = threading.local()
         self._decoders: list[DecodeProcess] = []
@@ -113,21 +132,32 @@ class ClipLoader:
 
     def batches(self, wanted: Iterable[Sequence[ClipRequest]]) -> Iterator[ClipBatch]:
         """Yield the batches of ``wanted``, in order; VideoDecodeError when a bad clip is due."""
-        ahead: deque[tuple[tuple[ClipRequest, ...], list[Future[Clip]]]] = deque()
+        ahead: deque[tuple[ClipBatch, list[Future[Clip]]]] = deque()
         try:
             for requests in wanted:
-                clips = [self._threads.submit(self._load, one) for one in _with_partners(requests)]
-                ahead.append((tuple(requests), clips))
+                ahead.append(self._start(tuple(requests)))
                 if len(ahead) > BATCHES_AHEAD:
-                    yield _collate(*ahead.popleft())
+                    yield _finished(*ahead.popleft())
             while ahead:
-                yield _collate(*ahead.popleft())
+                yield _finished(*ahead.popleft())
         finally:
-            for _, futures in ahead:
-                for future in futures:
-                    future.cancel()
+            for _, clips in ahead:
+                for clip in clips:
+                    clip.cancel()
 
-    def _load(self, request: ClipRequest) -> Clip:
+    def _start(self, requests: tuple[ClipRequest, ...]) -> tuple[ClipBatch, list[Future[Clip]]]:
+        """Return a batch without its clips, which are being put into its frames."""
+        loaded = _with_partners(requests)
+        jitter = jitter_rows([request.seen for request in loaded])
+        mixing = _mixing(requests, {it.clip_key: place for place, it in enumerate(loaded)})
+        num_frames = len(loaded[0].seen.frame_indices)
+        frames = self._new_frames((len(loaded), num_frames, self._side, self._side, 3))
+        pairs = zip(loaded, frames, strict=True)
+        clips = [self._threads.submit(self._load, *pair) for pair in pairs]
+        return ClipBatch(requests, (), frames, jitter, mixing), clips
+
+    def _load(self, request: ClipRequest, place: Frames) -> Clip:
+        """Decode a clip into its place in a batch, so that no caller waits for the copy."""
         if not hasattr(self._local, "decoder"):
             self._local.decoder = DecodeProcess()
             self._decoders.append(self._local.decoder)
@@ -135,7 +165,8 @@ class ClipLoader:
         (clip,) = decoder.clips(
             request.record, [request.seen], self._limits, side=self._side, prove=request.prove
         )
-        return clip
+        place[:] = clip.frames
+        return Clip(place, clip.frame_crc)
 
 
 def _with_partners(requests: Sequence[ClipRequest]) -> list[ClipRequest]:
@@ -146,15 +177,8 @@ def _with_partners(requests: Sequence[ClipRequest]) -> list[ClipRequest]:
     return [*requests, *missing.values()]
 
 
-def _collate(requests: tuple[ClipRequest, ...], futures: Sequence[Future[Clip]]) -> ClipBatch:
-    clips, loaded = tuple(future.result() for future in futures), _with_partners(requests)
-    return ClipBatch(
-        requests=requests,
-        clips=clips,
-        frames=np.stack([clip.frames for clip in clips]),
-        jitter=jitter_rows([request.seen for request in loaded]),
-        mixing=_mixing(requests, {it.clip_key: place for place, it in enumerate(loaded)}),
-    )
+def _finished(batch: ClipBatch, clips: Sequence[Future[Clip]]) -> ClipBatch:
+    return replace(batch, clips=tuple(clip.result() for clip in clips))
 
 
 def _mixing(

@@ -85,6 +85,11 @@ def test_settings_that_contradict_each_other(dataset, tmp_path, change, message)
         dataset.config(tmp_path, student=change)
 
 
+def test_activations_of_others_are_not_checkpointed(dataset, tmp_path) -> None:
+    with pytest.raises(ValueError, match="checkpoint_activations: is for Video-FocalNets"):
+        dataset.config(tmp_path, student={"network": GOOD}, train={"checkpoint_activations": True})
+
+
 def test_a_teacher_brings_its_own_weights(configure, dataset) -> None:
     """Its classes are put in order, a subset is taken, and the digest tells orders apart."""
     names, head = dataset.manifest.class_names, ("Croquet", "Bowling", "Archery")

@@ -21,10 +21,10 @@ from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit
 from pipeline.stages.doctor import _ask_teacher
 from pipeline.storage.sealed.store import open_for_writing
+from pipeline.training.inputs import mixing_of
 from pipeline.training.loop import Worker, labels_of, run_worker
 from pipeline.training.plan import plan_student, plan_teacher
 from pipeline.training.proof import audit
-from pipeline.training.step import mixing_of
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.loader import ClipLoader
 from tests.stages.conftest import index

@@ -235,7 +235,9 @@ def test_the_doctor_asks_the_live_teacher(
     report = tmp_path / "report.json"
     on_a_head = load_config(path, ["cluster.use_gpu=true"])  # where there is no GPU, on the CPU
     run_doctor(on_a_head, num_verified=9, json_uri=str(report))
-    assert files.read_json(str(report))["live"]["max_kl"] < 1e-5
+    found = files.read_json(str(report))
+    assert found["live"]["max_kl"] < 1e-5
+    assert found["numerics"] == {"device": "cpu", "precision": "float32", "tf32": False}
     runs = files.join_uri(config.artefacts, "runs", results["vflnet"]["name"])
     other = load_config(path, [f"teacher.weights={runs}/last.safetensors"])
     with pytest.raises(StoreUnsound, match="live teacher"):

@@ -3,18 +3,21 @@
 import json
 import math
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dvflnet.videofocalnet import Block
 from pipeline.config.learning import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
 from pipeline.errors import ConfigError, TrainingDiverged
 from pipeline.networks.build import build_network
 from pipeline.networks.recipe import Recipe
+from pipeline.training.inputs import on_device, step_inputs
 from pipeline.training.step import Schedule, StepResult, Training, build_schedule
 from pipeline.views.loader import ClipBatch, ClipMixing, ClipRequest, jitter_rows
 from pipeline.views.view import build_view
@@ -22,6 +25,7 @@ from pipeline.views.view import build_view
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = ModelConfig(variant="nano", embed_dim=8, depths=(1, 1, 1, 1), drop_path_rate=0.2)
 SCHEDULE = Schedule(peak=0.02, floor=0.0002, warmup_steps=5, num_steps=20)
+TRAIN = TrainConfig()
 NUM_CLASSES, BATCH_SIZE = 3, 2
 
 
@@ -36,6 +40,8 @@ def start_training(
     distill_weight: float = 0.5,
     accumulate: int = 1,
     model: ModelConfig = MODEL,
+    device: str = "cpu",
+    train: TrainConfig = TRAIN,
     **optim,
 ) -> Training:
     torch.manual_seed(seed)
@@ -44,7 +50,7 @@ def start_training(
         model=model,
         loss=LossConfig(distill_weight=distill_weight, temperature=4.0),
         optim=OptimConfig(**optim),
-        train=TrainConfig(accumulate=accumulate),
+        train=train.model_copy(update={"accumulate": accumulate}),
         policy=ViewsConfig(),
         num_views=8,
         num_frames=4,
@@ -53,7 +59,7 @@ def start_training(
         motion_only=False,
     )
     network = build_network(model, num_classes=NUM_CLASSES, num_frames=4)
-    return Training(network, recipe, schedule, torch.device("cpu"))
+    return Training(network.to(device), recipe, schedule, torch.device(device))
 
 
 def batch_of(step: int) -> tuple[ClipBatch, torch.Tensor, torch.Tensor]:
@@ -204,6 +210,111 @@ def test_what_is_not_finite_stops_before_anything_changes(poison, name):
     assert "v2-0, v2-1" in str(caught.value)
     assert same(weights_of(training), weights)
     assert str(training.optimiser.state_dict()["state"]) == memory
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_no_launched_step_updates_anything_from_the_bad_one_on(kind):
+    """On a GPU the values are read later, after steps that were launched meanwhile."""
+    training = start_training(kind=kind)
+    take(training, range(2))
+    weights, memory = weights_of(training), str(training.optimiser.state_dict()["state"])
+    for step in range(2, 5):
+        batch, labels, teacher_logits = batch_of(step)
+        if step == 3:
+            poison_loss(training, teacher_logits)
+        training.launch(step, step_inputs(batch, labels, teacher_logits, num_parts=1), rank=0)
+        if step == 2:
+            assert not same(weights_of(training), weights)
+            weights, memory = weights_of(training), str(training.optimiser.state_dict()["state"])
+    with pytest.raises(TrainingDiverged, match=r"the loss of step 3 is nan[\s\S]*v3-0, v3-1"):
+        training.results()
+    assert same(weights_of(training), weights)
+    assert str(training.optimiser.state_dict()["state"]) == memory
+
+
+def test_results_are_those_of_steps_taken_one_by_one():
+    training = start_training(accumulate=2)
+    for step in range(4):
+        batch, *targets = batch_of(step)
+        parts = step_inputs(replace(batch, clips=(None, None)), *targets, num_parts=2)
+        training.launch(step, parts, rank=0)
+    one_by_one = start_training(accumulate=2)
+    for number, result in training.results():
+        batch, *targets = batch_of(number - 1)
+        batch = replace(batch, clips=(None, None))
+        assert result == one_by_one.step(number - 1, batch, *targets, rank=0)
+    assert training.results() == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_copies_ahead_and_is_not_waited_for():
+    device, model = torch.device("cuda"), MODEL.model_copy(update={"drop_path_rate": 0.0})
+    training, on_cpu = (start_training(device=name, model=model) for name in ("cuda", "cpu"))
+    training.step(0, *batch_of(0), rank=0)  # the first one sets up what waits
+    host = (step_inputs(*batch_of(step), num_parts=1) for step in range(1, 5))
+    copied = list(on_device(host, device))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, parts in enumerate(copied, start=1):
+            training.launch(step, parts, rank=0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = [result for _, result in training.results()]
+    expected = take(on_cpu, range(5))[1:]
+    assert [astuple(result) for result in found] == [
+        pytest.approx(astuple(result), rel=0.05) for result in expected
+    ]
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
+def test_checkpointed_activations_change_no_bit(drop_path_rate):
+    model = MODEL.model_copy(update={"drop_path_rate": drop_path_rate})
+    plain = start_training(model=model)
+    spared = start_training(model=model, train=TrainConfig(checkpoint_activations=True))
+    assert take(spared, range(3)) == take(plain, range(3))
+    assert same(weights_of(spared), weights_of(plain))
+    assert torch.equal(*(training.predict(batch_of(5)[0]) for training in (spared, plain)))
+
+
+def test_checkpointed_activations_run_each_block_again(monkeypatch):
+    calls = []
+    forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda *args: calls.append(1) or forward(*args))
+    take(start_training(train=TrainConfig(checkpoint_activations=True)), range(1))
+    assert len(calls) == 8
+
+
+# torch's own compiler uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_a_compiled_network_learns_the_same(monkeypatch):
+    """Without the last part of the compiler, whose C++ takes minutes on a small machine."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model = MODEL.model_copy(update={"drop_path_rate": 0.0})  # which compiled code draws otherwise
+    plain = start_training(model=model)
+    compiled = start_training(model=model, train=TrainConfig(compile=True))
+    pairs = zip(take(compiled, range(3)), take(plain, range(3)), strict=True)
+    for found, expected in pairs:
+        assert astuple(found) == pytest.approx(astuple(expected), rel=1e-3)
+    assert compiled.weights.keys() == plain.weights.keys()
+    assert compiled.network._compiled_call_impl is not None
+
+
+def test_what_cannot_be_compiled_says_so(monkeypatch):
+    training = start_training()
+
+    class NoCompiler(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def fail(*_):
+        raise NoCompiler("no working C++ compiler found\n\nmore")
+
+    monkeypatch.setattr(training._clips.network, "forward", fail)
+    with pytest.raises(ConfigError, match=r"no working C\+\+ compiler found\n.*compile=false"):
+        take(training, range(1))
 
 
 # --- the curve ----------------------------------------------------------------------------------
