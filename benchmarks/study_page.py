@@ -32,7 +32,6 @@ REFERENCES = {
     "targets": ("main", "whole cache"),
     "patience": ("patience", "labels"),
     "mixing": ("views", "16 views"),
-    "weight and temperature": ("weight and temperature", "w 0.9, T 2"),
     "losses": ("main", "whole cache"),
 }
 Note = Mapping[str, Any]

@@ -7,8 +7,12 @@ from statistics import fmean
 
 import pytest
 
+from benchmarks.study_page import filled
+
 ROOT = Path(__file__).parents[1]
-STUDIES = json.loads((ROOT / "docs/results.json").read_text())
+RESULTS = json.loads((ROOT / "docs/results.json").read_text())
+PANELS = RESULTS.pop("study")["panels"]
+STUDIES = RESULTS  # of README, one figure each
 TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "docs/results.md")}
 
 
@@ -34,3 +38,11 @@ def test_readme_has_no_other_interval():
         if "plus_minus" in row
     }
     assert set(re.findall(r"\d+\.\d ± \d+\.\d", TEXTS["README.md"])) <= known
+
+
+def test_the_study_has_the_tables_of_its_results():
+    page = (ROOT / "docs/study.md").read_text()
+    assert filled(page, PANELS) == page
+    for rows in PANELS.values():
+        for row in rows:
+            assert row["top1"] == pytest.approx(fmean(row["seeds"]), abs=0.051), row["arm"]
