@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -217,6 +217,9 @@ class TrainPlan:
         without = f", {num_unlabelled} of them without a label" if num_unlabelled else ""
         if left_out := len(self.train_rows) - len(self.learnt_rows):
             without = f" ({left_out} without a label left out)"
+        found, wanted = Counter(self.labels(self.train_rows)), train.labels_per_class or 0
+        if few := sum(found[label] < wanted for label in range(len(self.manifest.class_names))):
+            without += f"; {few} classes have fewer than {wanted} labels"
         return (
             f"run     {self.name}\n"
             f"videos  {len(self.learnt_rows)} of train{without}, {len(self.val_rows)} of val\n"

@@ -261,6 +261,8 @@ def test_labels_are_drawn_by_class_and_the_others_are_as_if_they_had_none(plan):
     assert drawn(seed=5, labels_seed=0).labels(rows) == few.labels(rows)
     assert len({tuple(drawn(seed=seed).labels(rows)) for seed in range(4)}) > 1
     assert drawn(labels_per_class=99).labels(rows) == plan.labels(rows)
+    assert " classes have fewer than 99 labels" in drawn(labels_per_class=99).as_text()
+    assert "fewer" not in drawn(labels_per_class=1).as_text()
 
 
 @pytest.mark.parametrize(
