@@ -132,7 +132,7 @@ class Study:
         for job in ("generate_videos", "index_videos", "train_teacher"):
             self._run(job, "configs/demo_teacher.yaml", teacher)
         for data in SETS:
-            for job in ("generate_videos", "index_videos", "prepare_frames", "cache_teacher"):
+            for job in ("generate_videos", "index_videos", "cache_teacher"):
                 self._run(job, "configs/demo.yaml", self._settings(data))
 
     def measure(self, arm: Arm, seed: int) -> None:
@@ -225,7 +225,6 @@ class Study:
         return [
             f"artefacts={self.folder}/{data}",
             *self._videos(f"{videos}_videos"),
-            f"frames.uri={self.folder}/{videos}_frames",
             f"teacher.weights={weights}",
             *SETS[data],
         ]
@@ -235,7 +234,6 @@ class Study:
         return [f"dataset.root={root}", f"dataset.annotations={root}/splits"]
 
     def _run(self, job: str, config: str, settings: list[str]) -> None:
-        settings = [it.replace("annotations=", "annotations=") for it in settings]
         command = [sys.executable, f"jobs/{job}.py", config, *settings, "--quiet"]
         subprocess.run([*command, f"tracking.uri=sqlite:///{self.folder}/mlflow.db"], check=True)
 

@@ -15,8 +15,12 @@ def pin_numerics() -> None:
     As torch starts, cuDNN rounds the factors of float32 convolutions to TF32, ten bits, and may
     take kernels that add in any order; benchmarking takes those that were fastest by chance.
     """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    for products in (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn,
+    ):
+        products.fp32_precision = "ieee"  # type: ignore[union-attr]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

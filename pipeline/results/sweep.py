@@ -106,11 +106,10 @@ class SweepResult:
     @property
     def best_is_sure(self) -> bool:
         """Whether no other cell's interval reaches that of the best one."""
-        (low, *others) = (
-            cell.top1.low if cell is self.best else cell.top1.high
-            for cell in sorted(self.cells.values(), key=lambda cell: cell is not self.best)
-        )
-        return low is not None and all(high is not None and high < low for high in others)
+        if self.best is None or (low := self.best.top1.low) is None:
+            return False
+        others = [cell.top1.high for cell in self.cells.values() if cell != self.best]
+        return all(high is not None and high < low for high in others)
 
     @property
     def table(self) -> str:
@@ -218,9 +217,9 @@ def _panel(
             red, green, blue, _ = image.to_rgba(means[row, column])
             dark = 0.299 * red + 0.587 * green + 0.114 * blue <= 0.55
             colour = "white" if dark else "black"
-        weight = "bold" if cell is result.best and result.best_is_sure else "normal"
+        best = cell is not None and cell is result.best and result.best_is_sure
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
-        axes.text(column, row, text, weight=weight, color=colour, **style)
+        axes.text(column, row, text, weight="bold" if best else "normal", color=colour, **style)
     axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in sweep.temperatures])
     axes.set_yticks(range(means.shape[0]), list(grid))
     axes.set_xlabel("loss.temperature")

@@ -12,6 +12,7 @@ from torch import Tensor
 from dvflnet.cost import count_macs, count_parameters
 from dvflnet.deployed import ClipClassifier
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
+from pipeline.dataset.manifest import UNLABELLED
 from pipeline.logits.mirror import Mirror
 from pipeline.results.figures import (
     COLOURS,
@@ -80,9 +81,11 @@ def _note(plan: TrainPlan, summary: Mapping[str, float]) -> str:
     """Say in Markdown what was trained from what, how good it is, and where its weights lie."""
     selection, loss = plan.recipe.train.selection, plan.recipe.loss
     scores = {name: summary[f"{selection}/{name}"] for name in MODEL_SCORES}
-    source = f"{len(plan.learnt_rows)} videos, from labels"
+    num_videos = len(plan.learnt_rows)
+    num_labels = num_videos - plan.labels(plan.learnt_rows).count(UNLABELLED)
+    source = f"{num_videos} videos, {num_labels} of them with a label"
     if plan.store is not None and loss.distill_weight:
-        source += f" and the cache (weight {loss.distill_weight:g}), whose teacher has top-1 "
+        source += f", and the cache (weight {loss.distill_weight:g}), whose teacher has top-1 "
         source += f"{summary['teacher/top1']:.1%}: `{plan.store.uri}`"
     return (
         f"**{plan.name}**: {plan.recipe.model.title}, "

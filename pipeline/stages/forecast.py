@@ -148,7 +148,8 @@ def training_costs(
     """Return seconds a clip of decoding one view, by one loader, and of a training step."""
     # A step of several batches takes as long a clip as one of one batch. Nothing is mixed: the two
     # clips of a pair are decoded once each, like any others.
-    recipe = replace(recipe, train=recipe.train.model_copy(update={"accumulate": 1}))
+    measured = recipe.train.model_copy(update={"accumulate": 1, "compile": False})
+    recipe = replace(recipe, train=measured)
     size = recipe.train.batch_size
     records = [manifest.records[row] for row in manifest.rows_of("train")]
     requests = (

@@ -72,7 +72,7 @@ def run_chain(blocks: Iterable[pa.Table], steps: Sequence[Step]) -> Generator[pa
                 crew.end_call(actor, block)
                 if table is not None:
                     yield table
-                    num_blocks -= 1
+                    num_blocks, moved_at = num_blocks - 1, time.monotonic()
                 elif block is not None:
                     crews[crews.index(crew) + 1].waiting.append(block)
     finally:

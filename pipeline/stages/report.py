@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.results.page.page import write_report
-from pipeline.storage.files import read_bytes
+from pipeline.storage.files import read_bytes, sha256_of
 from pipeline.tracking.run import open_run
 
 
@@ -14,16 +14,16 @@ def run_report(config: ExperimentConfig) -> str:
     StoreIncomplete if not even the videos are indexed; DatasetError if their manifest is damaged.
     """
     uri = write_report(config)
+    print(f"One page about all of it: {uri}", flush=True)
     run = open_run(
         config,
         stage="report",
         name=f"report {config.dataset.name}",
-        key=config.artefacts,
+        key=sha256_of(config.artefacts.encode()),
         sections=(),
         tags={},
         reopen_finished=True,
     )
     with run:
         run.log_artifact("report.html", read_bytes(uri))
-    print(f"One page about all of it: {uri}")
     return uri

@@ -105,13 +105,17 @@ def _estimate(trials: Sequence[Trial]) -> str:
     plan = trials[0].plan
     resource, config = "GPU" if plan.config.cluster.use_gpu else "CPU", plan.config
     count = ray.cluster_resources()[resource]
+    told = f"{len(trials)} trials on {count:g} {resource}s"
     if resource == "GPU" and not torch.cuda.is_available():
-        return f"{len(trials)} trials on {count:g} GPUs"  # the driver has none to measure on
-    decode, step = training_costs(config, plan.recipe, plan.manifest)
+        return told  # the driver has none to measure on
+    try:
+        decode, step = training_costs(config, plan.recipe, plan.manifest)
+    except PipelineError as error:  # the driver may not see the videos
+        return f"{told}; how long they take is not known: {error}"
     order = plan.order
     num_clips = len(trials) * order.num_steps * order.global_batch_size
     seconds = num_clips * (step if resource == "GPU" else decode + step) / count
-    return f"about {duration(seconds)} for {len(trials)} trials on {count:g} {resource}s"
+    return f"about {duration(seconds)} for {told}"
 
 
 def _tune(plan: SweepPlan, trials: Sequence[Trial], run: TrackedRun) -> dict[str, Outcome]:

@@ -42,6 +42,7 @@ HEAD_START_SECONDS = 60.0
 RENEW_SECONDS = 120.0  # between two starts of MLflow's monitor of the machine
 DIGEST_LENGTH = 16  # of a data set: MLflow takes 36 characters, its table shows about 16
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+RULE = "\n\n---\n\n"  # between what training and the newest evaluation say of a network
 REMEDY = """\
   A deleted experiment is restored, or tracking.experiment set to another name; an older database
   wants `mlflow db upgrade URI`; tracking.uri names another database or server."""
@@ -216,10 +217,11 @@ class TrackedRun:
 
         def send(client: MlflowClient, run_id: str) -> None:
             client.set_tag(run_id, NOTE, text)
-            if trained:
+            if trained and "'" not in trained:  # which MLflow's filters cannot hold
                 where = f"attributes.run_name = '{trained}' AND tags.stage LIKE 'train_%'"
                 for run in client.search_runs([self.opened().info.experiment_id], where):
-                    client.set_tag(run.info.run_id, NOTE, text)
+                    first, *_ = run.data.tags.get(NOTE, "").split(RULE)
+                    client.set_tag(run.info.run_id, NOTE, f"{first}{RULE}{text}")
 
         self._put(send)
 

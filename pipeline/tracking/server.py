@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,8 @@ def log_model(
             pip_requirements=[f"torch=={torch.__version__}"],  # inferring them starts a process
             metadata=dict(metadata),
         )
-        logged = client.create_logged_model(run.experiment_id, metadata["run"], run.run_id)
+        name = re.sub(r"""[/:.%"']""", "_", metadata["run"])  # MLflow refuses these
+        logged = client.create_logged_model(run.experiment_id, name, run.run_id)
         client.log_model_artifacts(logged.model_id, path)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])

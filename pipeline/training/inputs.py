@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dvflnet.losses import without_label
 from dvflnet.mixing import Mixing
+from pipeline.errors import PipelineError
 from pipeline.views.loader import ClipBatch
 
 
@@ -84,7 +85,10 @@ def new_frames(device: torch.device, shape: tuple[int, ...]) -> npt.NDArray[np.u
 
 
 def on_device(steps: Iterable[list[Inputs]], device: torch.device) -> Iterator[list[Inputs]]:
-    """Yield each step's inputs on the device; a GPU copies those of the next step meanwhile."""
+    """Yield each step's inputs on the device; a GPU copies those of the next step meanwhile.
+
+    What is wrong with the next step is raised after this one.
+    """
     if device.type != "cuda":
         yield from steps
         return
@@ -95,10 +99,18 @@ def on_device(steps: Iterable[list[Inputs]], device: torch.device) -> Iterator[l
         return tensor
 
     ahead = deque[tuple[list[Inputs], list[Inputs], torch.cuda.Event]]()
-    for parts in chain(steps, [[]]):  # the empty one lets the last one out
+    source, wrong = iter(steps), None
+    while wrong is None and (not ahead or ahead[-1][0]):  # an empty step lets the last one out
+        parts: list[Inputs] = []
+        try:
+            parts = next(source, [])
+        except PipelineError as error:
+            wrong = error
         with torch.cuda.stream(stream):
             ahead.append((parts, [part.to(device) for part in parts], stream.record_event()))
         if len(ahead) > 1:
             _source, copied, done = ahead.popleft()  # the host's is held until it is read
             done.synchronize()  # with a copy that began a step ago, and not with the GPU's work
             yield [part.map(for_work) for part in copied]
+    if wrong is not None:
+        raise wrong

@@ -230,8 +230,9 @@ def _explained(num_clips: int) -> Iterator[None]:
         # By name: these modules take seconds to import, and are there once something is compiled.
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
+        first, _, _ = str(error).partition("\n")
         raise ConfigError(
-            f"the network cannot be compiled here: {str(error).splitlines()[0]}\n  It takes a C++ "
+            f"the network cannot be compiled here: {first}\n  It takes a C++ "
             "compiler, on a GPU Triton as well. Or set train.compile=false; that makes another run."
         ) from error
 

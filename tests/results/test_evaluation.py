@@ -85,9 +85,10 @@ def test_the_headline_names_the_best_student_the_next_and_the_teacher(evaluation
     assert against.startswith("against worse (25.0%) +50.0 points (")
     assert teacher.startswith("against teacher (75.0%) +0.0 points (")
     assert teacher.endswith("), maybe chance")
-    alone = replace(both, probabilities={"student": STUDENT})
-    assert alone.headline.startswith("**Best on val: student")
-    assert "against" not in alone.headline
+    for name in ("student", "teacher"):
+        alone = replace(both, probabilities={name: STUDENT})
+        assert alone.headline.startswith(f"**Best on val: {name}")
+        assert "against" not in alone.headline
 
 
 def test_intervals_say_where_groups_are_not_known_or_only_one(evaluation):

@@ -11,6 +11,7 @@ from pipeline.logits.store import open_store
 from pipeline.results.page.gather import gather_facts
 from pipeline.results.page.page import render, seeds, write_report
 from pipeline.storage.files import join_uri, read_bytes, write_record
+from pipeline.training.plan import plan_student, vary_student
 from tests.html_page import Page
 
 SECTIONS = ["result", "comparison", "disagreements", "confusion", "curves"]
@@ -59,20 +60,23 @@ def test_what_is_missing_is_named(page: Page) -> None:
 def test_the_sweep_with_the_most_seeds_of_this_student_is_told(
     config: ExperimentConfig, tmp_path: Any
 ) -> None:
-    digest = open_store(config.store_uri).root_digest
+    digest, student = open_store(config.store_uri).root_digest, plan_student(config)
+    other = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 0.5})})
     point = {"distill_weight": config.loss.distill_weight, "temperature": config.loss.temperature}
     value = {"mean": 0.904, "low": 0.84, "high": 0.968}
     cell = point | {"kind": config.loss.kind, "top1": value, "gain": value, "num_seeds": 3}
     sweeps = {
-        "few": (digest, cell),
-        "many": (digest, cell | {"num_seeds": 5}),
-        "other-store": ("another", cell | {"num_seeds": 9}),
-        "other-weight": (digest, cell | {"num_seeds": 9, "distill_weight": 0.77}),
+        "few": (student, digest, cell),
+        "many": (student, digest, cell | {"num_seeds": 5}),
+        "other-store": (student, "another", cell | {"num_seeds": 9}),
+        "other-weight": (student, digest, cell | {"num_seeds": 9, "distill_weight": 0.77}),
+        "other-rate": (vary_student(student, other), digest, cell | {"num_seeds": 9}),
     }
-    for name, (root_digest, found) in sweeps.items():
+    for name, (plan, root_digest, found) in sweeps.items():
+        trials = [{"name": plan.name, "seed": config.train.seed}]
+        values = {"root_digest": root_digest, "interval": "95 % over n seeds", "trials": trials}
         uri = join_uri(config.artefacts, "sweeps", name, "sweep.json")
-        values = {"root_digest": root_digest, "interval": "95 % over n seeds", "cells": [found]}
-        write_record(uri, values)
+        write_record(uri, values | {"cells": [found]})
     told = seeds(gather_facts(config))
     assert "Over 5 seeds the student has 90.4% (84.0 to 96.8), +90.4 points over labels" in told
     assert told.endswith("95 % over n seeds.")

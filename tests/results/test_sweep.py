@@ -188,3 +188,7 @@ def test_the_best_cell_is_sure_only_where_no_interval_reaches_it() -> None:
     clear = [outcome(0.0, OWN_TEMPERATURE, seed, 0) for seed in (3, 5)]
     clear += [outcome(0.5, 2.0, seed, 10) for seed in (3, 5)]
     assert SweepResult(clear, UNITS).best_is_sure
+    failed = SweepResult(
+        [outcome for outcome in RESULT.outcomes if outcome.name == "broken"], UNITS
+    )
+    assert not failed.best_is_sure

@@ -114,7 +114,9 @@ def test_teacher_and_students_are_evaluated_side_by_side(
         "metrics.`last/top1`"
     )
     (trained,) = find_runs(config.tracking_uri, "tiny", f"attributes.run_name = '{dvflnet}'")
-    assert trained.data.tags["mlflow.note.content"].startswith(f"**{dvflnet}**: top-1 ")
+    told, evaluated = trained.data.tags["mlflow.note.content"].split("\n\n---\n\n")
+    assert told.startswith(f"**{dvflnet}**: nano, ")
+    assert evaluated.startswith(f"**{dvflnet}**: top-1 ")
     assert all("val/1x1/top1" in run.data.metrics for run in runs)
     again = run_evaluate(plan_evaluation(config), LOCAL, register="evaluated")
     assert again["networks"] == summary["networks"]

@@ -30,7 +30,7 @@ def test_a_logged_model_answers_for_any_batch(empty_database: Path, tmp_path: Pa
     network = build_model("nano", 4, embed_dim=8, depths=(1, 1, 1, 1))
     model = ClipClassifier(network, motion_only=True).eval()  # as training prepared its clips
     with opened(uri) as run:
-        metadata = {"class_names": ["a", "b"], "run": "dvflnet-s0"}
+        metadata = {"class_names": ["a", "b"], "run": "dvflnet-w0.9-s0"}
         run.log_model(
             model, clip_shape=(2, 32, 32, 3), metadata=metadata, metrics={"top1": 0.75, "nll": 1.5}
         )
@@ -39,7 +39,7 @@ def test_a_logged_model_answers_for_any_batch(empty_database: Path, tmp_path: Pa
     info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
     assert info.metadata == metadata
     (found,) = mlflow.search_logged_models(output_format="list")
-    assert found.name == "dvflnet-s0"
+    assert found.name == "dvflnet-w0_9-s0"
     assert {it.key: it.value for it in found.metrics} == {"top1": 0.75, "nll": 1.5}
     assert info.signature.inputs.inputs[0].shape == (-1, 2, 32, 32, 3)
     versions = [register_model(uri, only_run(uri).info.run_id, "shapes") for _ in range(2)]

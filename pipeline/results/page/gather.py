@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -275,14 +275,21 @@ def _result(plan: TrainPlan) -> dict[str, Any]:
 
 def _sweep(plan: TrainPlan) -> dict[str, Any] | None:
     """Read the cell of this student that has the most seeds, and its interval's kind in words."""
-    folder, loss = join_uri(plan.config.artefacts, "sweeps"), plan.recipe.loss
+    folder, recipe = join_uri(plan.config.artefacts, "sweeps"), plan.recipe
     uris = [join_uri(folder, name, "sweep.json") for name in list_names(folder)]
     sweeps = [read_record(uri) for uri in uris if exists(uri)]
+    loss = recipe.loss
     point = Point(loss.distill_weight, loss.temperature, loss.kind)._asdict()
+
+    def is_mine(trial: Mapping[str, Any]) -> bool:
+        """Whether it is this student with another seed: names hold all that decides weights."""
+        train = recipe.train.model_copy(update={"seed": trial["seed"]})
+        return bool(replace(plan, recipe=replace(recipe, train=train)).name == trial["name"])
+
     cells = [
         cell | {"interval": sweep["interval"]}
         for sweep in sweeps
-        if sweep["root_digest"] == plan.root_digest
+        if sweep["root_digest"] == plan.root_digest and any(map(is_mine, sweep["trials"]))
         for cell in sweep["cells"]
         if cell["gain"] and point.items() <= cell.items()
     ]

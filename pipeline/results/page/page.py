@@ -130,18 +130,21 @@ def next_steps(facts: Facts) -> list[tuple[str, str]]:
     config, student = facts.config, facts.models[-1].run.value
     if student is None:
         return [("Do what is missing", "python jobs/distill.py CONFIG")]
-    weights = join_uri(
-        config.artefacts, "runs", student["name"], f"{student['selection']}.safetensors"
+    file = f"{student.get('selection', 'last')}.safetensors"  # older results name none
+    weights = shlex.quote(join_uri(config.artefacts, "runs", student["name"], file))
+    uri = config.tracking_uri
+    server = (
+        uri if uri.startswith("http") else f"mlflow server --backend-store-uri {shlex.quote(uri)}"
     )
     steps = [
         ("Ask the student about a video", f"python jobs/predict.py {weights} VIDEO"),
         ("Write it for a device", f"python jobs/export_student.py CONFIG --weights {weights}"),
-        ("See every run", f"mlflow server --backend-store-uri {shlex.quote(config.tracking_uri)}"),
+        ("See every run", server),
     ]
-    if facts.sweep is None:
+    if facts.sweep is None and config.loss.distill_weight:
         weight, temperature = config.loss.distill_weight, config.loss.temperature
         grid = f"'sweep.distill_weights=[0,{weight:g}]' 'sweep.temperatures=[{temperature:g}]'"
-        command = f"python jobs/sweep.py CONFIG {grid} 'sweep.seeds=[0,1,2,3,4]'"
+        command = f"python jobs/sweep.py CONFIG {grid} 'sweep.seeds=[0,1,2,3,4]' 'sweep.kinds=[]'"
         steps.insert(0, ("Find out how sure the gain is: five seeds", command))
     return steps
 
