@@ -38,7 +38,7 @@ def test_a_logged_model_answers_for_any_batch(empty_database: Path, tmp_path: Pa
     mlflow.set_tracking_uri(uri)
     info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
     assert info.metadata == metadata
-    (found,) = mlflow.search_logged_models(output_format="list")
+    found = mlflow.get_logged_model(logged.model_id)
     assert found.name == "dvflnet-w0_9-s0"
     assert {it.key: it.value for it in found.metrics} == {"top1": 0.75, "nll": 1.5}
     assert info.signature.inputs.inputs[0].shape == (-1, 2, 32, 32, 3)
