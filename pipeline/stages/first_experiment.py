@@ -66,7 +66,7 @@ teacher:
 student: {{variant: nano, embed_dim: 16, depths: [1, 1, 2, 1]}}
 loss: {{distill_weight: 0.7, temperature: 2}}
 optim: *optim
-train: *train
+train: {{<<: *train, fresh_views: true}}
 """,
     "paper": """\
 # Preset paper: the published networks and recipe. Base at 224 x 224 teaches nano.
@@ -76,6 +76,7 @@ views:
 teacher:
   variant: base
 {weights}student: {{variant: nano}}
+train: {{fresh_views: true}}
 """,
 }
 CLUSTER = "cluster: {{num_decoders: {decoders}, num_teachers: {teachers}, use_gpu: {gpu}}}\n"

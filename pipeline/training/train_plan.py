@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.config.learning import StudentConfig
+from pipeline.config.learning import StudentConfig, TrainConfig
 from pipeline.config.schema import Section
 from pipeline.dataset.manifest import UNLABELLED, Manifest
 from pipeline.errors import ConfigError, DatasetError
@@ -166,7 +166,7 @@ class TrainPlan:
             "init_weights": self.init_digest,
             "loss": _decisive(recipe.loss),
             "optim": _decisive(recipe.optim),
-            "train": _decisive(recipe.train),
+            "train": _decisive(self._train_of_key),
             "views": [recipe.policy.content, recipe.num_views, POLICY_VERSION],
             "clip": [recipe.num_frames, recipe.frame_stride, recipe.side, recipe.motion_only],
             **({"frames": "spread"} if recipe.frame_stride > 1 else {}),  # older runs saw others
@@ -178,6 +178,14 @@ class TrainPlan:
         if self.clips_per_epoch != len(self.learnt_rows):
             decisive["clips_per_epoch"] = self.clips_per_epoch
         return sha256_of(canonical_json(decisive))
+
+    @property
+    def _train_of_key(self) -> TrainConfig:
+        """Without fresh views where there are none, so that they rename no student of a cache."""
+        has_effect = self.recipe.role == "student" and not self.recipe.loss.distill_weight
+        return self.recipe.train.model_copy(
+            update={"fresh_views": self.recipe.train.fresh_views and has_effect}
+        )
 
     @property
     def name(self) -> str:

@@ -123,4 +123,6 @@ def test_fresh_views_are_for_labels_alone() -> None:
     assert fresh.recipe.num_views > 1000
     assert not fresh.replays
     assert fresh.name != plain.name
-    assert plan_of(train={"fresh_views": True}).recipe.policy == plain.recipe.policy
+    cached = plan_of(train={"fresh_views": True})
+    assert cached.recipe.policy == plain.recipe.policy
+    assert cached.name == plan_of().name  # it changes nothing there
