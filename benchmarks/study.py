@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from benchmarks.__main__ import origin
 from benchmarks.section import options, say
 from dvflnet.mixing import own_shares
 from pipeline.config.load import load_config
+from pipeline.dataset.manifest import UNLABELLED
 from pipeline.logits.mirror import Mirror
 from pipeline.networks.build import load_network
 from pipeline.networks.teacher import read_teacher
@@ -36,6 +37,7 @@ from pipeline.training.plan import open_plan_mirror, plan_student
 from pipeline.training.step import Training
 from pipeline.training.train_plan import TrainPlan
 from pipeline.views.loader import ClipLoader, ClipRequest
+from pipeline.views.view import keyed_hash
 
 CPU = torch.device("cpu")
 LABELS = ("loss.distill_weight=0",)
@@ -55,6 +57,7 @@ class Arm:
     """Students that differ only in their seed.
 
     ``targets`` names the function that replaces the cached logits. ``num_views``: of those cached.
+    ``wrong_labels``: the share of labels of train that are another class's.
     """
 
     panel: str
@@ -63,6 +66,7 @@ class Arm:
     num_seeds: int = 5
     num_views: int = 4
     targets: str = "cached"
+    wrong_labels: float = 0.0
     data: str = PLAIN
 
 
@@ -78,6 +82,8 @@ ARMS = (
     Arm("targets", "of another view", targets="of_another_view"),
     Arm("targets", "in float32", targets="in_float32"),
     Arm("targets", "of a random head", targets="of_random_head"),
+    Arm("noise", "labels, a fifth of them wrong", FRESH, wrong_labels=0.2),
+    Arm("noise", "whole cache, a fifth of the labels wrong", wrong_labels=0.2),
     Arm("patience", "labels", LONG + LABELS, 3),
     Arm("patience", "labels, new views each epoch", LONG + FRESH, 3),
     Arm("patience", "whole cache, 4 views", LONG, 3),
@@ -167,6 +173,9 @@ class Study:
     def plan(self, arm: Arm, seed: int) -> TrainPlan:
         settings = [*self._settings(arm.data), *arm.settings, f"train.seed={seed}"]
         plan = plan_student(load_config("configs/demo.yaml", settings))
+        if arm.wrong_labels:
+            values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+            plan = WrongLabels(**values, share=arm.wrong_labels)
         if plan.recipe.policy.seed != plan.config.views.seed:  # new views: as many as there are
             return plan
         return replace(plan, recipe=replace(plan.recipe, num_views=arm.num_views))
@@ -236,6 +245,23 @@ class Study:
     def _run(self, job: str, config: str, settings: list[str]) -> None:
         command = [sys.executable, f"jobs/{job}.py", config, *settings, "--quiet"]
         subprocess.run([*command, f"tracking.uri=sqlite:///{self.folder}/mlflow.db"], check=True)
+
+
+@dataclass(frozen=True)
+class WrongLabels(TrainPlan):
+    """A plan in which a share of train, drawn by name, has the label of another class."""
+
+    share: float = 0.0
+
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        records, num_classes = self.manifest.records, len(self.manifest.class_names)
+        found = super().labels(rows)
+        for place, row in enumerate(rows):
+            drawn = keyed_hash(self.recipe.train.seed, "wrong", records[row].sample_id)
+            is_wrong = drawn % 2**32 < self.share * 2**32
+            if is_wrong and records[row].split == "train" and found[place] != UNLABELLED:
+                found[place] = (found[place] + 1 + drawn // 2**32 % (num_classes - 1)) % num_classes
+        return found
 
 
 class Student(Worker):

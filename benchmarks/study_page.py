@@ -27,10 +27,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, PAGE = DOCS / "results.json", DOCS / "study.md"
 # What the rows of a panel are compared with: an arm of this panel, or else of another.
 REFERENCES = {
-    "main": ("main", "labels"),
+    "main": ("main", "labels, new views each epoch"),
     "views": ("main", "whole cache"),
     "targets": ("main", "whole cache"),
-    "patience": ("patience", "labels"),
+    "noise": ("main", "labels, new views each epoch"),
+    "patience": ("patience", "labels, new views each epoch"),
     "mixing": ("views", "16 views"),
     "losses": ("main", "whole cache"),
 }
