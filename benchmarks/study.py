@@ -78,6 +78,7 @@ ARMS = (
     Arm("main", "cache of the labelled videos", ("train.learn_from=labelled",), 10),
     Arm("main", "self-training", (), 10, targets="own"),
     Arm("main", "all labels", (*LABELS, "train.labels_per_class=null"), 10),
+    Arm("main", "all labels, new views each epoch", (*FRESH, "train.labels_per_class=null"), 10),
     *(Arm("views", f"{count} views", num_views=count) for count in (1, 2, 8, 16, 64)),
     Arm("targets", "of another view", targets="of_another_view"),
     Arm("targets", "in float32", targets="in_float32"),
