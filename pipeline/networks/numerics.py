@@ -15,12 +15,11 @@ def pin_numerics() -> None:
     As torch starts, cuDNN rounds the factors of float32 convolutions to TF32, ten bits, and may
     take kernels that add in any order; benchmarking takes those that were fastest by chance.
     """
-    for products in (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.cudnn.rnn,
-    ):
-        products.fp32_precision = "ieee"  # type: ignore[union-attr]
+    # The first is for what a network from elsewhere may have set. Without the older switches after
+    # it torch.export raises, which still asks for them.
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

@@ -58,4 +58,4 @@ def test_every_benchmark_is_in_the_report():
         for name, tree in trees.items()
         if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
     }
-    assert found == {*runner.QUESTIONS, *runner.ON_A_CONFIG}
+    assert found == {*runner.QUESTIONS, *runner.BY_HAND}

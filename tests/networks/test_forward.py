@@ -1,6 +1,8 @@
 """Networks run in a precision."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import torch
@@ -45,3 +47,17 @@ def test_the_head_is_not_rounded_by_autocast():
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, exact, rtol=1e-6, atol=1e-6)
     assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_numerics_are_pinned_whatever_was_set_before():
+    """In a process of its own, since it is for good."""
+    check = """
+import torch
+torch.backends.fp32_precision = "tf32"
+from pipeline.networks.numerics import pin_numerics
+pin_numerics()
+assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cudnn.rnn.fp32_precision == "ieee"
+assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+torch.export.export(torch.nn.Conv2d(1, 1, 3), (torch.zeros(1, 1, 4, 4),))  # looks at older switches
+"""
+    subprocess.run([sys.executable, "-c", check], check=True)
