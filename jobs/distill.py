@@ -2,7 +2,7 @@
 
     python jobs/distill.py videos/ --out run/
     python jobs/distill.py videos/ --out run/ --teacher weights.safetensors
-    python jobs/distill.py videos/ --out run/ --unlabelled more/
+    python jobs/distill.py videos/ --out run/ --unlabelled videos/more/
     python jobs/distill.py run/experiment.yaml
 
 ``videos/`` holds a folder for each class. The first form writes run/experiment.yaml and runs it:
@@ -20,7 +20,7 @@ if __name__ == "__main__":
         find_experiment="pipeline.stages.first_experiment:find_experiment",
         options={
             "--out": {"metavar": "FOLDER", "help": "for the experiment of a folder of videos"},
-            "--unlabelled": {"metavar": "FOLDER", "help": "more videos, for the teacher to label"},
+            "--unlabelled": {"metavar": "FOLDER", "help": "more videos, inside the others' folder"},
             "--preset": {"choices": ["small", "paper"], "help": "settings (chosen by the machine)"},
             "--teacher": {"metavar": "URI", "help": "a teacher's weights (one is trained here)"},
         },

@@ -13,6 +13,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.experiment import ExperimentConfig
@@ -44,7 +45,7 @@ def run_job(
     the config. ``needs`` are the inputs without which it cannot begin, see ``_check_inputs``.
     ``options`` maps the job's own options to their arguments of ``add_argument``.
     ``find_experiment`` turns a first argument that is no YAML file into the path of
-    one, and its text unless that is to be read there.
+    one, and its text if it is to be written there.
     """
     parser = _parser(description)
     for name, settings in (options or {}).items():
@@ -55,6 +56,9 @@ def run_job(
         given = arguments.config
         path, text = _call(find_experiment, given, arguments) if find_experiment else (given, None)
         config = load_config(path, arguments.overrides, text)
+        if text is not None and not (arguments.dry_run or arguments.show_config):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(text)
         check_uris_survive(config)
         if arguments.show_config:
             print(resolved_yaml(config), end="")

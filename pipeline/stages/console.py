@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import runpy
+import difflib
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -42,12 +42,15 @@ def main() -> None:
         print(f"dvflnet {version('dvflnet')}")
     elif words and words[0] in JOBS:
         sys.argv = [f"dvflnet {words[0]}", *words[1:]]
-        runpy.run_path(str(_file(words[0])), run_name="__main__")
+        file = _file(words[0])  # runpy would put its name in place of what was typed
+        exec(compile(file.read_text(), str(file), "exec"), {"__name__": "__main__"})
     else:
         known = not words or words[0] in ("-h", "--help")
         usage = "usage: dvflnet JOB [-h] ...\n\n"
         lines = [(f"  {name}", _title(name)) for name in JOBS]
-        message = "" if known else f"\n\nthere is no job {words[0]!r}"
+        near = difflib.get_close_matches(words[0], JOBS, n=1) if words else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        message = "" if known else f"\n\nthere is no job {words[0]!r}{hint}"
         print(usage + text_table(lines, align="<") + message, file=None if known else sys.stderr)
         sys.exit(0 if known else 2)
 

@@ -7,6 +7,7 @@ edit of the experiment changes.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from pipeline.stages.index import plan_index, run_index_videos
 from pipeline.stages.prepare import plan_frames, run_prepare_frames
 from pipeline.stages.report import run_report
 from pipeline.stages.train import run_training
-from pipeline.storage.files import exists
+from pipeline.storage.files import exists, join_uri
 from pipeline.tracking.progress import duration
 from pipeline.training.plan import own_students, plan_student, plan_teacher
 
@@ -79,7 +80,8 @@ def run_distill(plan: DistillPlan, ray_address: str) -> None:
     students = {title: results[title] for title in config.students}
     print(compare_results(results.get("teacher"), students, results["evaluation"]))
     *_, student = own_students(config)
-    print(f"\nNext: python jobs/predict.py {student} VIDEO")
+    predict = "dvflnet predict" if sys.argv[0].startswith("dvflnet ") else "python jobs/predict.py"
+    print(f"\nExported: {join_uri(config.artefacts, 'exports')}\nNext: {predict} {student} VIDEO")
 
 
 def _video_stages(config: ExperimentConfig, ray_address: str) -> Iterator[Stage]:
@@ -152,7 +154,7 @@ def _estimate(config: ExperimentConfig) -> None:
     """Measure a few steps of both networks here, and print what the rest will take.
 
     Of a teacher that is trained here, a forward pass is taken for a third of a training step.
-    Evaluations are not counted.
+    Evaluations, export and report are not counted.
     """
     manifest, num_cores = read_source(config), os.cpu_count() or 1
     num_videos, num_val = len(manifest.rows_of("train")), len(manifest.rows_of("val"))
@@ -165,13 +167,19 @@ def _estimate(config: ExperimentConfig) -> None:
     parts = {}
     if _trains_teacher(config):
         decode, step = training_costs(config, teacher_recipe(config), manifest)
-        parts["teacher"] = seconds(decode, step, num_videos * config.teacher.train.epochs)
+        parts["teacher"] = (
+            0.0
+            if exists(config.own_teacher_uri)
+            else seconds(decode, step, num_videos * config.teacher.train.epochs)
+        )
         forward, of_student = step / 3, training_costs(config, student_recipe(config), manifest)
     else:
         costs = forecast_experiment(config, ClusterShape(1, num_cores, 0)).costs
         decode, forward = costs.decode_seconds, costs.teacher_seconds
         of_student = costs.student_decode_seconds, costs.student_step_seconds
-    parts["cache"] = seconds(decode, forward, num_videos * config.views.num_views)
+    cached = exists(join_uri(config.store_uri, "seal.json"))
+    num_clips = 0 if cached else num_videos * config.views.num_views
+    parts["cache"] = seconds(decode, forward, num_clips)
     num_students = len(config.students)
     one = seconds(*of_student, num_videos * config.train.epochs)
     parts[f"{num_students} students"] = num_students * one

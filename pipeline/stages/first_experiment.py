@@ -15,8 +15,8 @@ from typing import Literal
 from pipeline.config.load import load_config
 from pipeline.config.schema import DatasetConfig
 from pipeline.dataset.annotations import read_annotations
-from pipeline.errors import ConfigError
-from pipeline.storage.files import absolute_uri
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.storage.files import absolute_uri, exists
 
 Preset = Literal["small", "paper"]
 
@@ -89,28 +89,27 @@ def find_experiment(
     preset: Preset | None,
     teacher: str | None,
     unlabelled: str | None,
-    dry_run: bool,
 ) -> tuple[str, str | None]:
-    """Return the YAML file that ``jobs/distill.py`` was given, or write one for a folder of videos.
+    """Return the YAML file that ``jobs/distill.py`` was given, or plan one for a folder of videos.
 
-    Beside it the text of a file that is new; a dry run does not write it.
+    Beside it the text of a file that is new, for the caller to write once it is known to be valid.
 
     Raises:
         ConfigError: if a folder was given without --out, or its file there is of other videos.
+        DatasetError: if the folder or the teacher's file is not there.
     """
     if given.endswith((".yaml", ".yml")):
         return given, None
     if out is None:
         raise ConfigError(f"{given} is no .yaml file. If it has videos, say where to: --out run/")
+    for name, uri in (("folder of videos", given), ("teacher", teacher), ("folder", unlabelled)):
+        if uri is not None and not exists(absolute_uri(uri)):
+            raise DatasetError(f"there is no {name} {uri}")
     import torch
 
     file = Path(out, "experiment.yaml")
     num_gpus = torch.cuda.device_count()
-    text = first_experiment(given, file, preset, teacher, unlabelled, num_gpus=num_gpus)
-    if text is not None and not dry_run:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return str(file), text
+    return str(file), first_experiment(given, file, preset, teacher, unlabelled, num_gpus=num_gpus)
 
 
 def first_experiment(
@@ -133,14 +132,16 @@ def first_experiment(
         num_gpus: number of GPUs on this machine.
 
     Raises:
-        DatasetError: if there are no videos in class folders.
+        DatasetError: if there are no videos in class folders, or the others lie elsewhere.
         ConfigError: if the file is there already, of other videos.
     """
-    dataset = DatasetConfig(name=Path(root).name or "videos", root=root, layout="folders")
+    more = absolute_uri(unlabelled) if unlabelled else None
+    name = Path(root).name or "videos"
+    dataset = DatasetConfig(name=name, root=root, layout="folders", unlabelled=more)
     if file.exists():
         if load_config(file).dataset.root != dataset.root:
             raise ConfigError(f"{file} is an experiment on other videos. Choose another --out.")
-        print(f"{file} is there and is kept; options that chose its settings have no effect")
+        print(f"{file} is there and is kept; --preset, --teacher, --unlabelled do not change it")
         return None
     annotated = read_annotations(dataset)
     num_videos = len(annotated.records)
@@ -156,9 +157,7 @@ def first_experiment(
         "artefacts": json.dumps(str(file.resolve().parent / "artefacts")),
         "name": json.dumps(dataset.name),
         "flip": f"0   # {reason}" if directed else "0.5",
-        "unlabelled": f"  unlabelled: {json.dumps(absolute_uri(unlabelled))}\n"
-        if unlabelled
-        else "",
+        "unlabelled": f"  unlabelled: {json.dumps(more)}\n" if more else "",
         "weights": f"  weights: {json.dumps(absolute_uri(teacher))}\n" if teacher else "",
         "decoders": max(1, num_cores // 2) if not num_gpus else num_cores,
         "teachers": num_gpus or 1,

@@ -26,11 +26,14 @@ def root(tmp_path: Path) -> Path:
 def test_each_preset_is_a_valid_experiment(root: Path, tmp_path: Path, preset: str) -> None:
     file = tmp_path / "run" / "experiment.yaml"
     choice: Any = preset
-    text = first_experiment(str(root), file, choice, "/weights.safetensors", "/more", num_gpus=0)
+    more = root / "more"
+    (more / "deeper").mkdir(parents=True)
+    (more / "deeper" / "1.mp4").write_bytes(b"nobody said what it shows")
+    text = first_experiment(str(root), file, choice, "/weights.safetensors", str(more), num_gpus=0)
     config = load_config(file, text=text)
     assert config.dataset.root == str(root)
     assert config.artefacts == str(tmp_path / "run" / "artefacts")
-    assert config.dataset.unlabelled == "/more"
+    assert config.dataset.unlabelled == str(more)
     assert config.teacher.weights == "/weights.safetensors"
     assert config.views.flip_probability == 0  # two classes are mirror images of each other
 
@@ -55,14 +58,13 @@ def test_the_preset_fits_machine_and_data(
 
 
 def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
-    options: Any = {"preset": None, "teacher": None, "unlabelled": None, "dry_run": False}
-    planned, text = find_experiment(
-        str(root), out=str(tmp_path / "run"), **options | {"dry_run": True}
-    )
-    assert not Path(planned).parent.exists()
-    assert find_experiment(str(root), out=str(tmp_path / "run"), **options) == (planned, text)
+    options: Any = {"preset": None, "teacher": None, "unlabelled": None}
+    planned, text = find_experiment(str(root), out=str(tmp_path / "run"), **options)
     file = Path(planned)
-    edited = file.read_text() + "tracking: {experiment: mine}\n"
+    assert not file.parent.exists()  # the caller writes it
+    file.parent.mkdir()
+    assert text is not None
+    edited = text + "tracking: {experiment: mine}\n"
     file.write_text(edited)
     assert find_experiment(str(root), out=str(tmp_path / "run"), **options) == (planned, None)
     assert file.read_text() == edited
@@ -71,6 +73,27 @@ def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
         find_experiment(str(root / "Wave"), out=str(tmp_path / "run"), **options)
     with pytest.raises(ConfigError, match="--out"):
         find_experiment(str(root), out=None, **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("given", "vidoes", "there is no folder of videos .*vidoes"),
+        ("teacher", "weights.pth", "there is no teacher .*weights.pth"),
+        ("unlabelled", "no. #1: videos/nowhere", "there is no folder .*nowhere"),
+        ("unlabelled", "elsewhere", "elsewhere is not below dataset.root .*move it there"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_starts(
+    root: Path, tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    options = {"given": str(root), "preset": None, "teacher": None, "unlabelled": None}
+    options[option] = str(tmp_path / value)
+    given: Any = options.pop("given")
+    with pytest.raises(DatasetError, match=words):
+        find_experiment(given, out=str(tmp_path / "run"), **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
