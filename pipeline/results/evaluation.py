@@ -139,14 +139,15 @@ class Evaluation:
 
     @property
     def headline(self) -> str:
-        """One line, in Markdown: the best student, the next one, and how far the teacher is."""
+        """One line, in Markdown: the best student, how far the teacher is, and the next one."""
         students = [name for name in self.probabilities if name != TEACHER] or [TEACHER]
         best, *others = sorted(students, key=lambda name: -self.top1(name).mean)
         top1 = self.top1(best)
         parts = [
             f"**Best on {self.split}: {best}, top-1 {top1.mean:.1%}** ({top1.bounds('{:.1%}')})"
         ]
-        for name in [*others[:1], *({TEACHER} & self.probabilities.keys() - {best})]:
+        # The teacher first: MLflow shows what fits a line.
+        for name in [*({TEACHER} & self.probabilities.keys() - {best}), *others[:1]]:
             points = self.difference(best, name)["top1"].scaled(100)
             sure = "" if points.excludes_zero else ", maybe chance"
             parts.append(

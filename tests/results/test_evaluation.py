@@ -80,7 +80,7 @@ def test_the_headline_names_the_best_student_the_next_and_the_teacher(evaluation
         probabilities={"teacher": TEACHER, "worse": worse, "student": STUDENT},
         weights=dict.fromkeys(("teacher", "worse", "student"), "last"),
     )
-    best, against, teacher = both.headline.split("; ")
+    best, teacher, against = both.headline.split("; ")
     assert best.startswith("**Best on val: student, top-1 75.0%** (")
     assert against.startswith("against worse (25.0%) +50.0 points (")
     assert teacher.startswith("against teacher (75.0%) +0.0 points (")
