@@ -15,6 +15,7 @@ INSTALLED := $(VENV)/.installed
 EXPORT := $(VENV)/.installed-export
 EXAMPLES := $(VENV)/.installed-examples
 PARALLEL = -n $(PYTEST_WORKERS) --maxprocesses 8 --dist loadfile
+UNIT = -m 'not cluster and not slow and not server and not browser and not chaos and not export'
 BROWSER := build/browser
 PLAYWRIGHT := playwright-core@1.65.1
 
@@ -94,7 +95,7 @@ format: $(INSTALLED) ## rewrite the sources as `check` wants them
 # --- test: every test is in exactly one suite; test-s3 repeats some on another server --------------
 
 test: $(INSTALLED) ## unit tests, a process for each core; then short cluster tests, one at a time
-	@$(BIN)/pytest $(PARALLEL) -m 'not cluster and not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(UNIT) $(PYTEST_ARGS)
 	@$(BIN)/pytest -m 'cluster and not slow and not server and not chaos' $(PYTEST_ARGS)
 
 test-cluster: $(INSTALLED) ## long runs, kills and restarts, real MLflow and job servers
@@ -121,7 +122,7 @@ test-newest: ## unit tests on the newest release of every other package within o
 	@build/newest/bin/pip check
 	@build/newest/bin/pip list --format freeze --exclude-editable | \
 	    diff --suppress-common-lines -y <(sed -n '/^[^#]/p' constraints.txt) - || true
-	@build/newest/bin/pytest $(PARALLEL) -m 'not cluster and not slow and not server and not browser and not chaos and not export' $(PYTEST_ARGS)
+	@build/newest/bin/pytest $(PARALLEL) $(UNIT) $(PYTEST_ARGS)
 
 $(BROWSER)/.installed:
 	@mkdir -p $(BROWSER)
@@ -166,16 +167,17 @@ ui: $(INSTALLED) ## show the runs in MLflow on this machine (MLFLOW_DB=... for o
 # A plain experiment link opens another page of MLflow; this form opens its students, side by side.
 define LINKS
 import sqlite3, sys
+from pipeline.tracking.view import PAGE, TAG
 database, port = sys.argv[1:]
 rows = sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(
     "SELECT name, experiment_id, (SELECT COUNT(*) FROM experiment_tags tag WHERE"
-    " tag.experiment_id = of.experiment_id AND key = 'mlflow.sharedViewState.students')"
-    " FROM experiments of WHERE lifecycle_stage = 'active' AND experiment_id > 0"
+    " tag.experiment_id = of.experiment_id AND key = ?)"
+    " FROM experiments of WHERE lifecycle_stage = 'active' AND experiment_id > 0",
+    [TAG],
 )
 for name, experiment, has_students in rows:
-    page = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?"
-    view = "viewStateShareKey=students&" if has_students else ""
-    print(f"    {name}: {page}{view}compareRunsMode=CHART&workflowType=machine_learning")
+    page = PAGE if has_students else "runs?compareRunsMode=CHART&workflowType=machine_learning"
+    print(f"    {name}: http://127.0.0.1:{port}/#/experiments/{experiment}/{page}")
 endef
 export LINKS
 

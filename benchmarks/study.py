@@ -40,8 +40,8 @@ from pipeline.views.loader import ClipLoader, ClipRequest
 from pipeline.views.view import keyed_hash
 
 CPU = torch.device("cpu")
-LABELS = ("loss.distill_weight=0",)
-FRESH = (*LABELS, "train.fresh_views=true")
+LABELS = ("loss.distill_weight=0", "train.fresh_views=false")  # the cached views, again and again
+FRESH = ("loss.distill_weight=0", "train.fresh_views=true")
 LONG = ("train.epochs=40", "train.evaluate_every_epochs=40")  # four times the demo's
 PLAIN, MIXED = "drawn_5", "drawn_5_mixed"  # folders
 MANY_SCENES = ("dataset.generated.num_groups=128", "dataset.generated.num_val_groups=48")

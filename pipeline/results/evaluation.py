@@ -141,8 +141,9 @@ class Evaluation:
     def headline(self) -> str:
         """One line, in Markdown: the best student, how far the teacher is, and the next one."""
         students = [name for name in self.probabilities if name != TEACHER] or [TEACHER]
-        best, *others = sorted(students, key=lambda name: -self.top1(name).mean)
-        top1 = self.top1(best)
+        scores = self.summary["networks"]
+        best, *others = sorted(students, key=lambda name: -scores[name]["top1"])
+        top1 = Interval(scores[best]["top1"], *scores[best]["top1_interval"])
         parts = [
             f"**Best on {self.split}: {best}, top-1 {top1.mean:.1%}** ({top1.bounds('{:.1%}')})"
         ]
@@ -151,7 +152,7 @@ class Evaluation:
             points = self.difference(best, name)["top1"].scaled(100)
             sure = "" if points.excludes_zero else ", maybe chance"
             parts.append(
-                f"against {name} ({self.top1(name).mean:.1%}) {points.mean:+.1f} points "
+                f"against {name} ({scores[name]['top1']:.1%}) {points.mean:+.1f} points "
                 f"({points.bounds('{:+.1f}')}){sure}"
             )
         return "; ".join(parts)

@@ -12,7 +12,6 @@ from torch import Tensor
 from dvflnet.cost import count_macs, count_parameters
 from dvflnet.deployed import ClipClassifier
 from dvflnet.metrics import calibration_bins, confusion_matrix, evaluate_logits
-from pipeline.dataset.manifest import UNLABELLED
 from pipeline.logits.mirror import Mirror
 from pipeline.results.figures import (
     COLOURS,
@@ -82,8 +81,7 @@ def _note(plan: TrainPlan, summary: Mapping[str, float]) -> str:
     selection, loss = plan.recipe.train.selection, plan.recipe.loss
     scores = {name: summary[f"{selection}/{name}"] for name in MODEL_SCORES}
     num_videos = len(plan.learnt_rows)
-    num_labels = num_videos - plan.labels(plan.learnt_rows).count(UNLABELLED)
-    source = f"{num_videos} videos, {num_labels} of them with a label"
+    source = f"{num_videos} videos, {num_videos - plan.num_unlabelled} of them with a label"
     if plan.store is not None and loss.distill_weight:
         source += f", and the cache (weight {loss.distill_weight:g}), whose teacher has top-1 "
         source += f"{summary['teacher/top1']:.1%}: `{plan.store.uri}`"

@@ -16,7 +16,9 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
 from pipeline.dataset.generated.videos import generate_dataset
 from pipeline.dataset.manifest import VideoRecord, read_manifest
+from pipeline.errors import FingerprintMismatch, StoreIncomplete
 from pipeline.frames.source import read_source
+from pipeline.logits.generations import open_experiment_store
 from pipeline.networks.recipe import student_recipe, teacher_recipe
 from pipeline.results.figures import compare_results
 from pipeline.results.forecast import ClusterShape
@@ -150,6 +152,14 @@ def _facts(records: Sequence[VideoRecord]) -> set[tuple[str, object, str, str]]:
     return {(video.sample_id, video.label, video.split, video.group) for video in records}
 
 
+def _cached(config: ExperimentConfig) -> bool:
+    try:
+        open_experiment_store(config, read_source(config))
+    except (StoreIncomplete, FingerprintMismatch):
+        return False
+    return True
+
+
 def _estimate(config: ExperimentConfig) -> None:
     """Measure a few steps of both networks here, and print what the rest will take.
 
@@ -161,25 +171,22 @@ def _estimate(config: ExperimentConfig) -> None:
     if num_val < FEW_VAL_VIDEOS:
         print(f"note: {num_val} videos of val are too few to tell two students apart")
 
-    def seconds(decode: float, network: float, num_clips: int) -> float:
-        return num_clips * max(network, (decode + network) / num_cores)
+    def seconds(decode: float, network: float, num_clips: int, *, done: bool = False) -> float:
+        return 0.0 if done else num_clips * max(network, (decode + network) / num_cores)
 
-    parts = {}
+    parts, has_teacher = {}, True
     if _trains_teacher(config):
+        has_teacher = exists(plan_teacher(config).files.result)
         decode, step = training_costs(config, teacher_recipe(config), manifest)
-        parts["teacher"] = (
-            0.0
-            if exists(config.own_teacher_uri)
-            else seconds(decode, step, num_videos * config.teacher.train.epochs)
-        )
+        num_clips = num_videos * config.teacher.train.epochs
+        parts["teacher"] = seconds(decode, step, num_clips, done=has_teacher)
         forward, of_student = step / 3, training_costs(config, student_recipe(config), manifest)
     else:
         costs = forecast_experiment(config, ClusterShape(1, num_cores, 0)).costs
         decode, forward = costs.decode_seconds, costs.teacher_seconds
         of_student = costs.student_decode_seconds, costs.student_step_seconds
-    cached = exists(join_uri(config.store_uri, "seal.json"))
-    num_clips = 0 if cached else num_videos * config.views.num_views
-    parts["cache"] = seconds(decode, forward, num_clips)
+    num_clips, cached = num_videos * config.views.num_views, has_teacher and _cached(config)
+    parts["cache"] = seconds(decode, forward, num_clips, done=cached)
     num_students = len(config.students)
     one = seconds(*of_student, num_videos * config.train.epochs)
     parts[f"{num_students} students"] = num_students * one

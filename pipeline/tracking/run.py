@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shlex
 import tempfile
 import threading
 import time
@@ -154,12 +153,11 @@ class TrackedRun:
         return self._page(view.PAGE)
 
     def _page(self, path: str) -> str:
-        """Return a URL at which MLflow answers; for a database file the command that shows it."""
-        if server.database_file(self._uri):
-            return f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"
-        if self._run is None:
-            return self._uri
-        return f"{self._uri.rstrip('/')}/#/experiments/{self._run.info.experiment_id}/{path}"
+        """Return a page of this run's experiment, or what ``server.shown_by`` says."""
+        place = server.shown_by(self._uri)
+        if self._run is None or server.database_file(self._uri):
+            return place
+        return f"{place}/#/experiments/{self._run.info.experiment_id}/{path}"
 
     def opened(self) -> Run:
         """Return the run as it was opened; ConnectionError if the server has not answered yet."""

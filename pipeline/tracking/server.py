@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,13 @@ def connect(uri: str) -> MlflowClient:
 def database_file(uri: str) -> Path | None:
     """Return the file of a ``sqlite:`` URI, whose path is quoted; None for a server."""
     return Path(unquote(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:") else None
+
+
+def shown_by(uri: str) -> str:
+    """Return the URL at which MLflow answers; for a database file the command that shows it."""
+    if database_file(uri):
+        return f"mlflow server --backend-store-uri {shlex.quote(uri)}"
+    return uri.rstrip("/")
 
 
 def is_refusal(error: Exception) -> bool:

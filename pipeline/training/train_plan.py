@@ -96,6 +96,11 @@ class TrainPlan:
         drawn = [row for rows in of_class.values() for row in rows[: train.labels_per_class]]
         return {row: records[row].label_number for row in (*drawn, *self.val_rows)}
 
+    @cached_property
+    def num_unlabelled(self) -> int:
+        """Videos that are learnt from without a label."""
+        return self.labels(self.learnt_rows).count(UNLABELLED)
+
     @property
     def clips_per_epoch(self) -> int:
         """Equal for all students of a data set, however many videos each of them learns from."""
@@ -220,7 +225,7 @@ class TrainPlan:
 
     def as_text(self) -> str:
         order, train = self.order, self.recipe.train
-        num_unlabelled = self.labels(self.learnt_rows).count(UNLABELLED)
+        num_unlabelled = self.num_unlabelled
         times = f" x {train.accumulate}" if train.accumulate > 1 else ""
         without = f", {num_unlabelled} of them without a label" if num_unlabelled else ""
         if left_out := len(self.train_rows) - len(self.learnt_rows):
@@ -264,9 +269,8 @@ class TrainPlan:
 
 def check_labels(plan: TrainPlan) -> None:
     """Refuse a loss that the labels of train do not allow."""
-    labels, loss = plan.labels(plan.learnt_rows), plan.recipe.loss
-    num_unlabelled = labels.count(UNLABELLED)
-    if num_unlabelled == len(labels) and loss.distill_weight < 1.0:
+    loss, num_unlabelled = plan.recipe.loss, plan.num_unlabelled
+    if num_unlabelled == len(plan.learnt_rows) and loss.distill_weight < 1.0:
         raise DatasetError(
             f"no video of train has a label, and loss.distill_weight is {loss.distill_weight:g}:"
             " set it to 1, or name videos with labels"

@@ -23,6 +23,7 @@ from pipeline.results.page.gather import CURVES, Facts, gather_facts
 from pipeline.storage.files import join_uri, write_bytes
 from pipeline.tracking.progress import duration
 from pipeline.tracking.run import figure_png
+from pipeline.tracking.server import shown_by
 
 HERE = Path(__file__).parent
 LABELS = {"teacher": "Teacher", "baseline": "VFL-Net (labels)", "student": "DVFL-Net (cache)"}
@@ -132,14 +133,10 @@ def next_steps(facts: Facts) -> list[tuple[str, str]]:
         return [("Do what is missing", "python jobs/distill.py CONFIG")]
     file = f"{student.get('selection', 'last')}.safetensors"  # older results name none
     weights = shlex.quote(join_uri(config.artefacts, "runs", student["name"], file))
-    uri = config.tracking_uri
-    server = (
-        uri if uri.startswith("http") else f"mlflow server --backend-store-uri {shlex.quote(uri)}"
-    )
     steps = [
         ("Ask the student about a video", f"python jobs/predict.py {weights} VIDEO"),
         ("Write it for a device", f"python jobs/export_student.py CONFIG --weights {weights}"),
-        ("See every run", server),
+        ("See every run", shown_by(config.tracking_uri)),
     ]
     if facts.sweep is None and config.loss.distill_weight:
         weight, temperature = config.loss.distill_weight, config.loss.temperature
