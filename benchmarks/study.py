@@ -11,6 +11,7 @@ Ray. Each is a line of FOLDER/students.jsonl, so the same command goes on where 
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -96,6 +97,11 @@ ARMS = (
         for kind in ("reverse_kl", "js", "dist", "published")
     ),
     Arm("losses", "forward_kl, standardised", ("loss.standardise=true",), 3),
+    *(
+        Arm("weights", f"w {w}, T {t}", (f"loss.distill_weight={w}", f"loss.temperature={t}"), 3)
+        for w, t in itertools.product((0.5, 0.9, 1), (1, 2, 4))
+        if (w, t) != (0.9, 2)  # the first panel's
+    ),
 )
 
 
