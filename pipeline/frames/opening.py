@@ -26,6 +26,8 @@ from pipeline.storage.files import read_bytes, size_bytes
 DECODER_ERRORS = (av.FFmpegError, IndexError, ValueError)
 # A "video" may be a playlist of other files, whose bytes were never hashed; no protocol opens them.
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
+# Where a picture of HEVC cannot be decoded, libav shows whatever its memory held, unless told so.
+OPTIONS = {"hevc": {"err_detect": "explode"}}
 PICTURES_FOR_SHOW = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
 
 LFS_POINTER = b"version https://git-lfs"
@@ -87,6 +89,7 @@ def opened(record: VideoRecord, content: bytes, limits: VideoLimits) -> Iterator
             facts |= _header_facts(stream)
             _check_limits(record, stream, container, limits)
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = OPTIONS.get(stream.codec_context.name, {})
             yield container, stream
     except DECODER_ERRORS as error:
         known = None if "codec" in facts else _why_no_video(content)
