@@ -1,6 +1,7 @@
 """The rate of an epoch, against the bare student step and against a live teacher.
 
     python -m benchmarks.epoch_rate [--side 112] [--widths 32 96] [--batch-size 4] [--loaders 1]
+    python -m benchmarks.epoch_rate --device cuda --side 224 --batch-size 32 --loaders 14
 
 Prints a Markdown section. The training loop is the real one, without Ray, on files of Kinetics'
 size and on sealed logit stores with proofs, which a small random teacher filled. The bare step gets
@@ -46,7 +47,7 @@ from pipeline.training.train_plan import TrainPlan
 from pipeline.views.clip import clips_of
 from pipeline.views.loader import ClipBatch, ClipLoader
 
-NUM_FILES, NUM_VIDEOS, NUM_FRAMES = 3, 24, 300  # several rows share a file
+NUM_FILES, NUM_FRAMES = 3, 300  # several rows share a file
 FRAMES_A_CLIP = 8
 CLASSES = ("jump", "run")
 WARM_UP = 4  # steps, in which the decoders start and the first batches come in
@@ -66,16 +67,18 @@ COLUMNS = (
 class Clock(Worker):
     """A worker that notes the time after each step and writes no checkpoints."""
 
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
         self.times: list[float] = []
 
     def advance(self, step: int) -> None:
         self.times.append(time.monotonic())
 
-    @property
-    def seconds(self) -> float:
-        """Seconds a step, once the loop is warm."""
+    def stop(self) -> float:
+        """Return seconds a step, once the loop is warm, until the last one is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.times[-1] = time.monotonic()
         return (self.times[-1] - self.times[WARM_UP]) / (len(self.times) - 1 - WARM_UP)
 
 
@@ -85,8 +88,11 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 96])
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--loaders", type=int, default=1)
+    parser.add_argument("--videos", type=int, help="of an epoch; by default those of six batches")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     arguments = parser.parse_args()
+    arguments.videos = arguments.videos or 6 * arguments.batch_size
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         scene, files = draw_scene(), []
@@ -95,33 +101,34 @@ def main() -> None:
             pictures = itertools.islice(scene, NUM_FRAMES)
             files.append(write_video(Path(folder, f"{number}.mp4"), KINETICS, pictures))
         rows = [measure(Path(folder), files, width, arguments) for width in arguments.widths]
-    side = arguments.side
+    side, device = arguments.side, arguments.device
     print_section(
         "Epoch rate against the bare step, and against a live teacher",
         COLUMNS,
         rows,
-        f"{arguments.batch_size} clips of 8 x {side} x {side}, one thread, {arguments.loaders} "
-        "decoding process(es); clips travel as uint8, and augmentation is in the step. Goals: at "
-        "least 0.95 from prepared frames, target read under 0.1 % and audit under 2 % of a step.",
+        f"{arguments.batch_size} clips of 8 x {side} x {side}, {device}, one thread, "
+        f"{arguments.loaders} decoding process(es); clips travel as uint8, and augmentation is in "
+        "the step. Goals: at least 0.95 from prepared frames, target read under 0.1 % and audit "
+        "under 2 % of a step.",
     )
 
 
 def measure(
     folder: Path, files: Sequence[VideoRecord], width: int, arguments: argparse.Namespace
 ) -> list[object]:
-    experiments = {}
+    experiments, device = {}, arguments.device
     for source in SOURCES:
         say(f"width {width}, {source}: frames, teacher logits, mirror")
         config = experiment(folder / f"{source}-{width}", source, width, arguments)
-        experiments[source] = set_up(folder, config, files)
+        experiments[source] = set_up(folder, config, files, arguments.videos)
     seconds: dict[str, list[float]] = defaultdict(list)
     for number in range(arguments.rounds):
         say(f"width {width}, round {number + 1} of {arguments.rounds}")
-        seconds["bare"].append(bare_step(*experiments["prepared"]))
+        seconds["bare"].append(bare_step(*experiments["prepared"], device))
         for source, (plan, mirror) in experiments.items():
-            seconds[source].append(epoch(plan, start(plan), mirror))
-            live = start(plan, LiveTeacher)
-            seconds[f"live {source}"].append(epoch(plan, live, mirror=None))
+            seconds[source].append(epoch(plan, start(plan, device), device, mirror))
+            live = start(plan, device, LiveTeacher)
+            seconds[f"live {source}"].append(epoch(plan, live, device, mirror=None))
     best = {name: min(rounds) for name, rounds in seconds.items()}
     target, proof = shares(*experiments["prepared"])
     return [
@@ -137,14 +144,14 @@ def measure(
 
 
 def set_up(
-    folder: Path, config: ExperimentConfig, files: Sequence[VideoRecord]
+    folder: Path, config: ExperimentConfig, files: Sequence[VideoRecord], num_videos: int
 ) -> tuple[TrainPlan, Mirror]:
     """Make everything that training needs, by the stages' own parts and without Ray."""
     rows = [
         replace(
             file, sample_id=f"v{place:03d}", uri=Path(file.uri).name, label=place % 2, split=split
         )
-        for place, split in enumerate(["train"] * NUM_VIDEOS + ["val"])
+        for place, split in enumerate(["train"] * num_videos + ["val"])
         for file in [files[place % NUM_FILES]]
     ]
     manifest = build_manifest(config.dataset.name, CLASSES, rows)
@@ -206,22 +213,24 @@ class LiveTeacher(Training):
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         teacher = build_model("base", len(CLASSES), FRAMES_A_CLIP)
-        self._teacher = Training(teacher, *settings[1:])
+        self._teacher = Training(teacher.to(self._device), *settings[1:])
 
     def launch(self, step: int, parts: Sequence[Inputs], *, rank: int) -> None:
         live = [replace(it, teacher_logits=self._teacher.predict(it).clone()) for it in parts]
         super().launch(step, live, rank=rank)
 
 
-def epoch(plan: TrainPlan, training: Training, mirror: Mirror | None) -> float:
-    clock = Clock()
+def epoch(
+    plan: TrainPlan, training: Training, device: torch.device, mirror: Mirror | None
+) -> float:
+    clock = Clock(device)
     train(plan, training, clock, mirror=mirror)
-    return clock.seconds
+    return clock.stop()
 
 
-def start(plan: TrainPlan, kind: type[Training] = Training) -> Training:
+def start(plan: TrainPlan, device: torch.device, kind: type[Training] = Training) -> Training:
     torch.manual_seed(0)
-    return kind(plan.build_network(), plan.recipe, plan.schedule, torch.device("cpu"))
+    return kind(plan.build_network().to(device), plan.recipe, plan.schedule, device)
 
 
 def ready_batch(plan: TrainPlan) -> ClipBatch:
@@ -229,15 +238,15 @@ def ready_batch(plan: TrainPlan) -> ClipBatch:
         return next(loader.batches(plan.train_requests(0, rank=0)))
 
 
-def bare_step(plan: TrainPlan, mirror: Mirror) -> float:
-    training, batch = start(plan), ready_batch(plan)
+def bare_step(plan: TrainPlan, mirror: Mirror, device: torch.device) -> float:
+    training, batch = start(plan, device), ready_batch(plan)
     labels = torch.tensor(plan.labels([request.row for request in batch.requests]))
     targets = proven_targets(batch, mirror, LIMITS)
-    clock = Clock()
+    clock = Clock(device)
     for step in range(plan.order.num_steps):
         training.step(step, batch, labels, targets, rank=0)
         clock.advance(step)
-    return clock.seconds
+    return clock.stop()
 
 
 def shares(plan: TrainPlan, mirror: Mirror) -> tuple[float, float]:
