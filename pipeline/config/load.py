@@ -60,8 +60,9 @@ def parse_config(
     except ValidationError as error:
         problems += [_explain(item) for item in error.errors()]
     if problems:
+        with_words = " with the command line's settings" if overrides else ""
         raise ConfigError(
-            f"{source} is not a valid experiment:\n" + "\n".join(f"  {p}" for p in problems)
+            "\n  ".join([f"{source}{with_words} is not a valid experiment:", *problems])
         )
     return config
 

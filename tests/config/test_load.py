@@ -94,7 +94,9 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(f"ConfigError: {path} is not a valid experiment:")
+    assert done.stderr.startswith(
+        f"ConfigError: {path} with the command line's settings is not a valid"
+    )
     assert "Traceback" not in done.stderr
     assert all(key in done.stderr for key in (*MISTAKES, "views.seeed"))
     # Of CPU, not of the clock, so that a busy machine does not fail.
@@ -113,6 +115,8 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
         ("loss.temperature=[1", "override 'loss.temperature=[1'"),
         ("dataset.limits.max_frame=3", "did you mean 'max_frames'?"),
         ("views=3", "views: Input should be a valid dictionary"),
+        ("train.batch_size=true", "train.batch_size: takes neither true nor false, found True"),
+        ("store.clips_per_unit=true", "store.clips_per_unit: takes neither true nor false"),
     ],
 )
 def test_a_wrong_override(problems, override, words):
