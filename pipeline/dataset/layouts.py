@@ -283,7 +283,9 @@ def unlabelled_folder(dataset: DatasetConfig) -> str | None:
     try:
         return "" if uri == root else f"{path_below(root, uri)}/"
     except ValueError as error:
-        raise DatasetError(f"dataset.unlabelled: {uri} {error}; move it there") from error
+        raise DatasetError(
+            f"dataset.unlabelled: {uri} {error}; move it there, or link to it (ln -s) from there"
+        ) from error
 
 
 def read_unlabelled(dataset: DatasetConfig, folders: Folders) -> Listing:
