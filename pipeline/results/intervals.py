@@ -25,7 +25,11 @@ _BLOCK_CELLS = 2_000_000  # most values in memory at once
 
 
 class Interval(NamedTuple):
-    """A mean and the bounds of its 95 % interval; None where one unit allows none."""
+    """A mean and the bounds of its 95 % interval.
+
+    The bounds are None where there is one unit, or where no value differs from another: a score of
+    100 % on ten videos does not say how far others would move it.
+    """
 
     mean: float
     low: float | None = None
@@ -99,7 +103,7 @@ def bootstrap_interval(values: NDArray[np.float64], units: Units, *, seed: int =
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"expected finite values (N,) with N above 0, got shape {values.shape}")
     random, num_units, mean = np.random.default_rng(seed), units.num_units, float(values.mean())
-    if num_units < 2:
+    if num_units < 2 or values.min() == values.max():
         return Interval(mean)
     sums, sizes = np.bincount(units.unit_of, values), np.bincount(units.unit_of)
     block = max(1, _BLOCK_CELLS // num_units)
@@ -150,7 +154,7 @@ def seeds_interval(values: NDArray[np.float64], units: Units) -> Interval:
     both = np.square(cells).sum() / (max(free.prod(), 1) * cells.size)  # counted in each of them
     variance = max(parts.max(), parts.sum() - both)
     if not variance:
-        return Interval(mean, mean, mean)
+        return Interval(mean)
     freedom = variance**2 / (np.square(parts) / np.maximum(free, 1)).sum()
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance))
     return Interval(mean, mean - half, mean + half)

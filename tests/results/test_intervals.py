@@ -81,6 +81,13 @@ def test_one_group_has_no_interval():
     assert (units.interval, units.note) == ("1 group: no interval", "")
 
 
+@pytest.mark.parametrize("score", [0.0, 0.1, 1.0])
+def test_equal_scores_do_not_say_how_far_others_would_be(score):
+    units, values = units_of(["a", "b", "c", "c"]), np.full((2, 4), score)
+    assert bootstrap_interval(values[0], units) == (pytest.approx(score), None, None)
+    assert seeds_interval(values, units) == (pytest.approx(score), None, None)
+
+
 def test_a_group_of_many_clips_counts_by_its_clips():
     values, groups = np.array([1.0, 1.0, 1.0, 0.0]), units_of(["a", "a", "a", "b"])
     assert bootstrap_interval(values, groups) == (0.75, 0.0, 1.0)

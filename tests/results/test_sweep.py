@@ -185,8 +185,8 @@ def test_the_heat_map_says_mean_and_number_of_seeds(config: ExperimentConfig) ->
 
 def test_the_best_cell_is_sure_only_where_no_interval_reaches_it() -> None:
     assert not RESULT.best_is_sure
-    clear = [outcome(0.0, OWN_TEMPERATURE, seed, 0) for seed in (3, 5)]
-    clear += [outcome(0.5, 2.0, seed, 10) for seed in (3, 5)]
+    clear = [outcome(0.0, OWN_TEMPERATURE, seed, 1) for seed in (3, 5)]
+    clear += [outcome(0.5, 2.0, seed, 9) for seed in (3, 5)]
     assert SweepResult(clear, UNITS).best_is_sure
     failed = SweepResult(
         [outcome for outcome in RESULT.outcomes if outcome.name == "broken"], UNITS
