@@ -34,6 +34,7 @@ REFERENCES = {
     "patience": ("patience", "labels, new views each epoch"),
     "mixing": ("views", "16 views"),
     "losses": ("main", "whole cache"),
+    "weights": ("main", "whole cache"),
 }
 Note = Mapping[str, Any]
 
