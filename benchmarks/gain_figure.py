@@ -62,5 +62,5 @@ def _panel(axes: Axes, study: dict[str, Any]) -> None:
 if __name__ == "__main__":
     results = json.loads((DOCS / "results.json").read_text())
     results.pop("study")  # of docs/study.md
-    draw_gain(results).savefig(DOCS / "gain.png")
+    draw_gain(results).savefig(DOCS / "gain.png", bbox_inches="tight")  # titles are wide
     print(DOCS / "gain.png")
