@@ -54,7 +54,9 @@ class Section(BaseModel):
     def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what pydantic would take for 1 or 0."""
         assert info.field_name is not None
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        values = value if isinstance(value, list | tuple) else [value]
+        has_bool = any(isinstance(item, bool) for item in values)
+        if has_bool and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("takes neither true nor false")
         return value
 

@@ -95,7 +95,7 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(
-        f"ConfigError: {path} with the command line's settings is not a valid"
+        f"ConfigError: {path} with the command line's settings is not a valid experiment:"
     )
     assert "Traceback" not in done.stderr
     assert all(key in done.stderr for key in (*MISTAKES, "views.seeed"))
@@ -116,6 +116,7 @@ def test_a_job_says_it_without_a_traceback(tmp_path):
         ("dataset.limits.max_frame=3", "did you mean 'max_frames'?"),
         ("views=3", "views: Input should be a valid dictionary"),
         ("train.batch_size=true", "train.batch_size: takes neither true nor false, found True"),
+        ("optim.betas=[true, 0.9]", "optim.betas: takes neither true nor false"),
         ("store.clips_per_unit=true", "store.clips_per_unit: takes neither true nor false"),
     ],
 )
