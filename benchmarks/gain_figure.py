@@ -21,7 +21,7 @@ CACHE, TEACHER = "the whole cache", "teacher"  # rows, by parts of their names
 
 def draw_gain(studies: dict[str, Any]) -> Figure:
     """Draw a panel for each study: a dot a seed, and the mean with its interval."""
-    figure = Figure(figsize=(11.0, 2.9), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(11.0, 3.05), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(studies), squeeze=False)[0]
     for axes, study in zip(panels, studies.values(), strict=True):
         _panel(axes, study)
@@ -53,7 +53,11 @@ def _panel(axes: Axes, study: dict[str, Any]) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.3)
     axes.set_xlim(20, 101)
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.set_xlabel(f"top-1; ±: {study['interval']}", fontsize=8.5)
+    sizes = ", ".join(
+        f"{name} {cost['megabytes']} MB, {cost['milliseconds']} ms a clip"
+        for name, cost in study["costs"]["networks"].items()
+    )
+    axes.set_xlabel(f"top-1; ±: {study['interval']}\n{sizes}", fontsize=8.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25)

@@ -167,7 +167,7 @@ class ViewsConfig(Section):
 
     seed: int = 0
     """Seed of all draws."""
-    num_views: Count = 8
+    num_views: Annotated[int, Field(ge=1, le=32_767)] = 8  # its numbers are of 16 bits
     """Training views of a video."""
     min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
     """Least share of the picture that a crop keeps."""

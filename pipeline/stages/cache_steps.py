@@ -148,7 +148,7 @@ class TeacherActor:
             raise self._failure
         started = time.monotonic()
         # A bad clip stays in its batch as zeros, so that all others keep their place in it.
-        logits = self._teacher.logits(*stack_clips(block, self._config), mixing_of(block))
+        logits = self._teacher.logits(*stack_clips(block, self._config), stack_mixing(block))
         seconds = (time.monotonic() - started) / len(logits)
         status, reason = _judge(block, logits)
         logits[status != Status.GOOD] = 0.0
@@ -258,7 +258,7 @@ def stack_clips(
     return _stack(block, "frames", np.uint8, frames), _stack(block, "jitter", np.int16, jitter)
 
 
-def mixing_of(block: pa.Table) -> ClipMixing | None:
+def stack_mixing(block: pa.Table) -> ClipMixing | None:
     """Return how the clips of a block are mixed; None if none of them is."""
     partners = _numpy(block, "partner")
     if block.column("partner").null_count == block.num_rows:

@@ -87,6 +87,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], arguments: argparse.Nam
 
     signal.signal(signal.SIGTERM, stop)  # the default would leave the run in MLflow RUNNING
     os.environ.setdefault(JOB_VARIABLE, uuid.uuid4().hex)
+    os.environ["MPLBACKEND"] = "agg"  # a notebook names its own, which need not be installed here
     try:
         main(arguments)
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from pipeline.logits.generations import open_experiment_store
 from pipeline.logits.spec import Unit
 from pipeline.logits.store import LogitStore
 from pipeline.networks.teacher import TeacherPredictor, check_teacher
-from pipeline.stages.cache_steps import UnitDecoder, mixing_of, stack_clips, unit_block
+from pipeline.stages.cache_steps import UnitDecoder, stack_clips, stack_mixing, unit_block
 from pipeline.stages.cluster import for_this_machine
 from pipeline.storage.files import write_json
 from pipeline.text_table import text_table
@@ -144,7 +144,7 @@ def _ask_teacher(
     there = zip(*(clips.column(name).to_pylist() for name in ("row", "view_index")), strict=True)
     place = {cell: number for number, cell in enumerate(there)}
     places = [place[cell] for cell in cells]
-    live, _ = centre(teacher.logits(*stack_clips(clips, config), mixing_of(clips))[places])
+    live, _ = centre(teacher.logits(*stack_clips(clips, config), stack_mixing(clips))[places])
     cached = np.stack([grid.logits[cell] for cell in chosen]).astype(np.float64)
     kl, difference = _kl(cached, live.astype(np.float64)), np.abs(cached - live).max(axis=1)
     # Of the videos that cannot be decoded any more.

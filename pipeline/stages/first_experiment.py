@@ -96,7 +96,7 @@ def find_experiment(
 
     Raises:
         ConfigError: if a folder was given without --out, or its file there is of other videos.
-        DatasetError: if the folder or the teacher's file is not there.
+        DatasetError: if the folder is not there, or the teacher's file not or no file.
     """
     if given.endswith((".yaml", ".yml")):
         return given, None
@@ -105,6 +105,8 @@ def find_experiment(
     for name, uri in (("folder of videos", given), ("teacher", teacher), ("folder", unlabelled)):
         if uri is not None and not exists(absolute_uri(uri)):
             raise DatasetError(f"there is no {name} {uri}")
+    if teacher is not None and os.path.isdir(absolute_uri(teacher)):
+        raise DatasetError(f"--teacher {teacher} is a folder. Name the file of the weights in it.")
     import torch
 
     file = Path(out, "experiment.yaml")

@@ -93,6 +93,15 @@ def test_the_console_command_has_every_job() -> None:
     assert unknown.returncode == 2
 
 
+def test_a_notebook_s_backend_of_figures_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    code = (
+        "import argparse; from pipeline.stages.command_line import run_tool;"
+        "run_tool(lambda _: __import__('pipeline.results.figures'), argparse.Namespace(quiet=True))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=True)
+
+
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of a function behind its config, its plan or what was given."""
     if target is None:

@@ -80,6 +80,7 @@ def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
     [
         ("given", "vidoes", "there is no folder of videos .*vidoes"),
         ("teacher", "weights.pth", "there is no teacher .*weights.pth"),
+        ("teacher", "elsewhere", "--teacher .*elsewhere is a folder"),
         ("unlabelled", "no. #1: videos/nowhere", "there is no folder .*nowhere"),
         ("unlabelled", "elsewhere", "elsewhere is not below dataset.root .*move it there"),
     ],
