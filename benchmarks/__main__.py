@@ -36,7 +36,7 @@ QUESTIONS = (
     "sweep_cost",
     "run_model",
 )
-BY_HAND = ("jpeg_quality", "study", "study_page")  # ask for an experiment or hours
+BY_HAND = ("few_labels", "jpeg_quality", "study", "study_page")  # ask for an experiment or hours
 
 
 def main() -> None:

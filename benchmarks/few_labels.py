@@ -39,10 +39,20 @@ from pipeline.views.view import EVALUATION_VIEW, keyed_hash
 
 CONFIG = "configs/egogestar_few_labels.yaml"
 BASELINE = "labels, new views each epoch"
+LABELS = ("loss.distill_weight=0", "train.fresh_views=true")
 STUDENTS = {
-    BASELINE: ("loss.distill_weight=0",),
+    BASELINE: LABELS,
     "cache of the labelled clips": ("train.learn_from=labelled",),
     "whole cache": (),
+}
+# What tells how good the others are; not measured where labels are wrong.
+BOUNDS = {
+    "labels, cached views": ("loss.distill_weight=0", "train.fresh_views=false"),
+    "all labels, new views each epoch": (*LABELS, "train.labels_per_class=null"),
+    "all labels, cached views": (
+        *("loss.distill_weight=0", "train.fresh_views=false"),
+        "train.labels_per_class=null",
+    ),
 }
 TEACHER = "teacher"
 Note = Mapping[str, Any]
@@ -85,7 +95,7 @@ class Draw:
 
     def measure(self) -> None:
         known = {note["network"] for note in read_notes(self.folder) if self._has(note)}
-        if known == {TEACHER, *STUDENTS}:
+        if known >= {TEACHER, *self._students}:
             return
         write_lists(self.data / "splits", self.own / "splits", self.split, self.wrong, self.seed)
         for job in ("index_videos", "prepare_frames", "train_teacher", "cache_teacher"):
@@ -93,9 +103,13 @@ class Draw:
             subprocess.run(command, check=True)
         if TEACHER not in known:
             self._note(TEACHER, *of_teacher(load_config(CONFIG, self._settings)))
-        for name, settings in STUDENTS.items():
+        for name, settings in self._students.items():
             if name not in known:
                 self._note(name, *self._of_student(settings))
+
+    @property
+    def _students(self) -> dict[str, tuple[str, ...]]:
+        return STUDENTS if self.wrong else STUDENTS | BOUNDS
 
     @property
     def _settings(self) -> list[str]:
@@ -175,8 +189,10 @@ def rows(notes: Sequence[Note], splits: Sequence[int]) -> list[tuple[str, ...]]:
     for note in notes:
         of[note["network"], note["split"]][note["seed"]] = note
     table = []
-    for network in (*STUDENTS, TEACHER):
+    for network in (*STUDENTS, *BOUNDS, TEACHER):
         draws = [of[network, split] for split in splits]
+        if not all(draws):
+            continue
         tops = [", ".join(f"{top1(own[seed]):.1f}" for seed in sorted(own)) for own in draws]
         means = [interval([own[seed] for seed in sorted(own)]) for own in draws]
         gains = []
@@ -184,7 +200,8 @@ def rows(notes: Sequence[Note], splits: Sequence[int]) -> list[tuple[str, ...]]:
             base = of[BASELINE, split]
             both = sorted(own.keys() & base.keys())
             gains.append(interval([own[seed] for seed in both], [base[seed] for seed in both]))
-        table.append((network, *tops, of_splits(means), of_splits(gains)))
+        gain = "-" if network == BASELINE else of_splits(gains, "+.1f")
+        table.append((network, *tops, of_splits(means), gain))
     return table
 
 
@@ -200,13 +217,13 @@ def interval(notes: Sequence[Note], base: Sequence[Note] = ()) -> Interval:
     return seeds_interval(100 * answers, units_of(notes[0]["groups"]))
 
 
-def of_splits(intervals: Sequence[Interval]) -> str:
+def of_splits(intervals: Sequence[Interval], form: str = ".1f") -> str:
     """Return the mean of independent intervals, as text."""
     mean = fmean(it.mean for it in intervals)
-    if any(it.high is None for it in intervals):
-        return f"{mean:.1f}"
-    width = hypot(*(it.high - it.mean for it in intervals)) / len(intervals)
-    return f"{mean:.1f} ± {width:.1f}"
+    widths = [it.high - it.mean for it in intervals if it.high is not None]
+    if len(widths) < len(intervals):
+        return f"{mean:{form}}"
+    return f"{mean:{form}} ± {hypot(*widths) / len(widths):.1f}"
 
 
 if __name__ == "__main__":

@@ -209,8 +209,9 @@ class Study:
         return with_logits_of(network, plan, mirror)
 
     def own(self, plan: TrainPlan, mirror: Mirror, arm: Arm) -> NDArray[np.floating]:
-        """The logits of a student that learnt from the labels with the same seed."""
-        by_labels = self.plan(ARMS[0], plan.recipe.train.seed)
+        """The logits of the best student from labels, with the same seed."""
+        (best,) = (arm for arm in ARMS if (arm.panel, arm.settings) == ("main", FRESH))
+        by_labels = self.plan(best, plan.recipe.train.seed)
         network, _ = trained(by_labels, mirror)
         return with_logits_of(network, plan, mirror)
 

@@ -46,7 +46,7 @@ def main() -> None:
     results = json.loads(RESULTS.read_text())
     if arguments.folder is not None:
         lines = (arguments.folder / "students.jsonl").read_text().splitlines()
-        results["study"] = {"panels": summed_up([json.loads(line) for line in lines])}
+        results["study"]["panels"] = summed_up([json.loads(line) for line in lines])
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(filled(PAGE.read_text(), results["study"]["panels"]))
 

@@ -69,7 +69,8 @@ optim: *optim
 train: {{<<: *train, fresh_views: true}}
 """,
     "paper": """\
-# Preset paper: the published networks and recipe. Base at 224 x 224 teaches nano.
+# Preset paper: the published networks and schedule; Base at 224 x 224 teaches nano. Of the recipe
+# in configs/ucf101.yaml first weights, drop path and mixing (views.mix) are left out.
 frames: {{source: prepared}}
 views:
   flip_probability: {flip}

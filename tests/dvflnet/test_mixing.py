@@ -2,7 +2,8 @@
 
 import torch
 
-from dvflnet.mixing import GRID, SHARE_STEPS, Mixing, mix_clips, own_shares
+from dvflnet.losses import UNLABELLED
+from dvflnet.mixing import GRID, SHARE_STEPS, Mixing, mix_clips, mix_labels, own_shares
 
 
 def mixed(clips, partners, parameters):
@@ -42,3 +43,13 @@ def test_a_clip_that_is_its_own_partner_stays_as_it_is():
     clips = torch.randn(3, 2, 3, 8, 8)
     out = mixed(clips, [0, 1], [[SHARE_STEPS, 0, 0, 0, 0]] * 2)
     assert torch.equal(out, clips[:2])  # the third is a partner of nobody
+
+
+def test_a_mixture_has_a_label_only_if_both_clips_have_one():
+    labels, partners = torch.tensor([0, 0, UNLABELLED, 2]), torch.tensor([1, UNLABELLED, 1, 2])
+    box = [SHARE_STEPS, 0, 0, GRID // 2, GRID // 2]  # CutMix: a quarter is the partner's
+    alone = [SHARE_STEPS, 0, 0, 0, 0]
+    shares = own_shares(torch.tensor([box, box, box, alone]), GRID)
+    mixed = mix_labels(labels, partners, shares, num_classes=3)
+    assert mixed.tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert mix_labels(labels[:1], partners[1:2], shares[3:], 3).tolist() == [[1, 0, 0]]  # unmixed

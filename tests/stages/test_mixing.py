@@ -17,7 +17,7 @@ from pipeline.logits.store import gather_shard, open_store, seal_logits
 from pipeline.networks.build import build_network
 from pipeline.networks.teacher import TeacherPredictor
 from pipeline.networks.weight_files import write_weights
-from pipeline.stages.cache import CachePlan, plan_cache, unit_blocks
+from pipeline.stages.cache import CachePlan, _say_unmixed, plan_cache, unit_blocks
 from pipeline.stages.cache_steps import TeacherActor, UnitDecoder, journal_unit
 from pipeline.stages.doctor import _ask_teacher
 from pipeline.storage.sealed.store import open_for_writing
@@ -140,16 +140,38 @@ def test_a_batch_decodes_each_clip_once(plan):
     assert all(len(batch.clips) == len(batch.requests) for batch in batches)
 
 
-@pytest.mark.parametrize("size", [8, 16])
-@pytest.mark.parametrize("num_workers", [1, 2, 8])
-def test_what_is_mixed_with_what_depends_on_no_worker_and_no_batch(plan, size, num_workers):
-    def seen(plan, ranks):
-        requests = (r for rank in ranks for step in plan.train_requests(0, rank) for r in step)
-        return {(r.cell, r.partner and r.partner.cell, r.view.mix) for r in requests}
+@pytest.fixture(scope="module")
+def many(plan):
+    """A plan of 384 videos, of which nothing is decoded: three epochs, a view in each."""
+    video = next(record for record in plan.manifest.records if record.split == "train")
+    records = tuple(replace(video, sample_id=f"{video.sample_id}-{n:03}") for n in range(384))
+    manifest = replace(plan.manifest, records=by_name(records))
+    train = plan.recipe.train.model_copy(update={"epochs": 3})
+    recipe = replace(plan.recipe, train=train)
+    return replace(plan, recipe=recipe, manifest=manifest, train_rows=tuple(range(384)))
 
-    assert seen(resized(plan, size // num_workers, num_workers), range(num_workers)) == seen(
-        resized(plan, 4, 1), [0]
-    )
+
+@pytest.fixture(scope="module")
+def one_by_one(many):
+    return all_requests(resized(many, 4))
+
+
+def all_requests(plan):
+    """Return (cell, partner's cell, share and box) of every clip of all workers."""
+    ranks = range(plan.num_workers)
+    requests = [r for rank in ranks for step in plan.train_requests(0, rank) for r in step]
+    return sorted((r.cell, r.partner and r.partner.cell, r.view.mix) for r in requests)
+
+
+@pytest.mark.parametrize("size", [8, 24, 48, 96, 128])  # of the global batch
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
+def test_what_is_mixed_with_what_depends_on_no_worker_and_no_batch(
+    many, one_by_one, size, num_workers
+):
+    if size % num_workers:
+        size = 24 * num_workers
+    assert len(one_by_one) == 3 * 384
+    assert all_requests(resized(many, size // num_workers, num_workers)) == one_by_one
 
 
 def test_the_proof_covers_both_partners(plan, mirror, config):
@@ -179,7 +201,7 @@ def test_the_doctor_finds_nothing_and_asks_the_teacher(config, store, plan):
     assert figures["max_kl"] < 1e-6
 
 
-def test_the_partner_of_a_bad_video_stays_as_it_is(write_experiment, tmp_path, config):
+def test_the_partner_of_a_bad_video_stays_as_it_is(write_experiment, tmp_path, config, capsys):
     path = write_experiment(tmp_path)
     mine = load_config(path, [MIX, "views.num_views=3", "store.clips_per_unit=24"])
     index(mine)
@@ -195,6 +217,10 @@ def test_the_partner_of_a_bad_video_stays_as_it_is(write_experiment, tmp_path, c
     assert examine(store, plan.manifest.records, mine.views).findings == ()
     student = plan_student(mine)
     assert len(student.without_pixels) == 3, "one video, three views"
+    _say_unmixed(plan, student.without_pixels)
+    assert capsys.readouterr().out.endswith(
+        "3 clips are not mixed: their partners could not be decoded\n"
+    )
     mirror = open_mirror(mine.store_uri, tmp_path / "mirrors")
     for batch in batches_of(student):
         audit(batch, mirror, mine.dataset.limits)
