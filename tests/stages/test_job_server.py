@@ -88,12 +88,8 @@ def running_head(folder: Path) -> Iterator[Submit]:
         )
 
     yield run
-    os.killpg(head.pid, signal.SIGTERM)
-    try:
-        head.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+    os.killpg(head.pid, signal.SIGKILL)  # after a SIGTERM it takes over 20 s
+    head.wait()
     output.close()
 
 
