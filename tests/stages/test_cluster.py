@@ -186,7 +186,7 @@ def test_auto_pools_follow_nodes_that_come_and_go(
     ("send", "number", "code", "job_name"),
     [
         (os.killpg, signal.SIGINT, 130, "cache_teacher"),  # as a terminal does at Ctrl-C
-        (os.kill, signal.SIGINT, 130, "train_student"),
+        pytest.param(os.kill, signal.SIGINT, 130, "train_student", marks=pytest.mark.chaos),
         (os.kill, signal.SIGTERM, 143, "train_student"),
     ],
 )
