@@ -1,4 +1,4 @@
-"""The schema of an experiment: every section and every setting of its YAML file.
+"""The schema of an experiment: settings of data, views, stores, cluster and tracking.
 
 Nothing here is derived: sums, products and scaled values live in the plans that stages print.
 Nothing here is secret: credentials come from the environment.

@@ -24,7 +24,7 @@ V = TypeVar("V")
 COUNTED_OTHERWISE = {Status.GOOD, Status.MISSING, Status.BAD_LOGITS, Status.LABEL_OUT_OF_RANGE}
 # note of a good video -> its line in the table
 NOTED = {
-    "size_changes": "size_changes on the way",
+    "size_changes": "size changes on the way",
     "damaged_pictures": "damaged pictures",
     "length_not_declared": "length not declared",
 }

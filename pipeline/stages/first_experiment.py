@@ -97,7 +97,7 @@ def find_experiment(
 
     Raises:
         ConfigError: if a folder was given without --out, or its file there is of other videos.
-        DatasetError: if the folder is not there, or the teacher's file not or no file.
+        DatasetError: if the folder is not there, or the teacher's file is missing or is a folder.
     """
     if given.endswith((".yaml", ".yml")):
         return given, None
@@ -155,13 +155,13 @@ def first_experiment(
     reason = f"{', '.join(directed[:3])}: a mirrored clip would be of another class"
     num_cores = os.cpu_count() or 1
     values = {
-        "root": json.dumps(dataset.root),  # quoted: a name may be a number, or have a # in it
+        "root": _quoted(dataset.root),  # quoted: a name may be a number, or have a # in it
         "file": file,
-        "artefacts": json.dumps(str(file.resolve().parent / "artefacts")),
-        "name": json.dumps(dataset.name),
+        "artefacts": _quoted(str(file.resolve().parent / "artefacts")),
+        "name": _quoted(dataset.name),
         "flip": f"0   # {reason}" if directed else "0.5",
-        "unlabelled": f"  unlabelled: {json.dumps(more)}\n" if more else "",
-        "weights": f"  weights: {json.dumps(absolute_uri(teacher))}\n" if teacher else "",
+        "unlabelled": f"  unlabelled: {_quoted(more)}\n" if more else "",
+        "weights": f"  weights: {_quoted(absolute_uri(teacher))}\n" if teacher else "",
         "decoders": max(1, num_cores // 2) if not num_gpus else num_cores,
         "teachers": num_gpus or 1,
         "gpu": "true" if num_gpus else "false",
@@ -171,6 +171,10 @@ def first_experiment(
     print(f"flips {f'off, {reason}' if directed else 'on: no class name has a direction'}")
     print(f"experiment: {file}")
     return "".join(part.format(**values) for part in (HEADER, BODIES[chosen], CLUSTER))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # YAML does not join the halves of an escaped emoji
 
 
 def directed_classes(class_names: Iterable[str]) -> list[str]:

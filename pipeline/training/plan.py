@@ -31,7 +31,8 @@ def plan_student(config: ExperimentConfig) -> TrainPlan:
     """
     manifest = read_source(config)
     # A student needs no weights of its teacher; where they are present, they are compared too.
-    there = exists(config.teacher_weights_uri)
+    program = config.teacher.network if config.teacher.is_program else None
+    there = exists(program or config.teacher_weights_uri)
     teacher = teacher_digest(config, manifest.class_names) if there else None
     store = open_experiment_store(config, manifest, teacher_digest=teacher)
     return _plan(config, student_recipe(config), manifest, store)

@@ -28,6 +28,7 @@ from math import isqrt
 
 from pipeline.config.schema import ViewsConfig
 from pipeline.dataset.manifest import VideoRecord
+from pipeline.errors import ConfigError
 
 # Part of every draw and of the fingerprint; raise it when a draw changes its meaning.
 POLICY_VERSION = 1
@@ -200,7 +201,7 @@ def evaluation_views(
     if protocol == Protocol():
         return (build_view(policy, record, EVALUATION_VIEW, num_frames=num_frames),)
     if policy.squash and protocol.num_crops > 1:
-        raise ValueError("views.squash shows the whole picture; there is one crop of it, not more")
+        raise ConfigError("views.squash shows the whole picture; there is one crop of it, not more")
     _check_probed(record)
     tail = _unused_tail(record)
     looks = [

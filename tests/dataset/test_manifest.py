@@ -204,7 +204,7 @@ def test_nothing_found():
 def test_notes_of_good_videos_are_findings():
     noted = video("Archery/1", notes="size_changes,length_not_declared")
     found = findings(report_of(noted, video("Archery/2", notes="length_not_declared")))
-    assert found["size_changes on the way"] == ("Archery/1",)
+    assert found["size changes on the way"] == ("Archery/1",)
     assert found["length not declared"] == ("Archery/1", "Archery/2")
 
 

@@ -9,8 +9,8 @@ from dvflnet.cost import count_parameters
 from dvflnet.weights import state_digest
 from examples.mobile_student import Depthwise
 from pipeline.config.load import resolved_yaml
-from pipeline.errors import ConfigError, WeightsMismatch
-from pipeline.logits.spec import build_identity
+from pipeline.errors import ConfigError, FingerprintMismatch, WeightsMismatch
+from pipeline.logits.spec import build_identity, plan_store
 from pipeline.networks import foreign
 from pipeline.networks.build import build_network
 from pipeline.networks.foreign import build_foreign
@@ -19,9 +19,11 @@ from pipeline.networks.trained import load_teacher, load_trained
 from pipeline.networks.weight_files import write_weights
 from pipeline.results.costs import count_costs, own_subjects
 from pipeline.results.export.contract import build_material
-from pipeline.training.plan import plan_teacher
+from pipeline.training.plan import plan_student, plan_teacher
 from pipeline.training.step import Training
 from tests import odd_networks
+from tests.conftest import real_cells
+from tests.logits.imaginary import write_store
 
 GOOD, MOBILE = "tests.odd_networks:good", "examples.mobile_student:build"
 
@@ -179,6 +181,26 @@ def test_a_program_file_is_a_teacher(configure, dataset, programs, tmp_path, suf
     np.testing.assert_allclose(found, expected[:, [1, 0]], rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match="no parameter that can be trained"):
         plan_teacher(config)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_a_student_of_another_program_is_refused(configure, dataset, programs) -> None:
+    manifest = dataset.manifest
+    config = configure(str(programs / "good.pt2"), class_names="as_dataset")
+    digest = check_teacher(config, manifest.class_names)
+    spec = plan_store(config, manifest=manifest, teacher_digest=digest)
+    write_store(
+        config.store_uri, spec, manifest.records, lambda unit: real_cells(config, manifest, unit)
+    )
+    assert plan_student(config).store.teacher_digest == digest
+    another = Taking(odd_networks.good(2, 4)).eval()
+    next(another.parameters()).data += 1
+    clips, shapes = torch.zeros(2, 4, 3, 32, 32), {"clips": {0: torch.export.Dim("batch", min=1)}}
+    exported = torch.export.export(another, (clips,), dynamic_shapes=shapes)
+    torch.export.save(exported, programs / "another.pt2")
+    teacher = config.teacher.model_copy(update={"network": str(programs / "another.pt2")})
+    with pytest.raises(FingerprintMismatch, match="teacher"):
+        plan_student(config.model_copy(update={"teacher": teacher}))
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ CLASSES = ("Swipe_left", "Swipe_right", "Wave")
 def root(tmp_path: Path) -> Path:
     for name in CLASSES:
         for number in range(3):
-            file = tmp_path / "no. #1: videos" / name / f"{number}.mp4"
+            file = tmp_path / "no. #1: videos 😀" / name / f"{number}.mp4"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"found by its name; probing comes later")
-    return tmp_path / "no. #1: videos"
+    return tmp_path / "no. #1: videos 😀"
 
 
 @pytest.mark.parametrize("preset", ["small", "paper"])
@@ -81,7 +81,7 @@ def test_a_file_that_is_there_is_kept(root: Path, tmp_path: Path) -> None:
         ("given", "vidoes", "there is no folder of videos .*vidoes"),
         ("teacher", "weights.pth", "there is no teacher .*weights.pth"),
         ("teacher", "elsewhere", "--teacher .*elsewhere is a folder"),
-        ("unlabelled", "no. #1: videos/nowhere", "there is no folder .*nowhere"),
+        ("unlabelled", "no. #1: videos 😀/nowhere", "there is no folder .*nowhere"),
         ("unlabelled", "elsewhere", "elsewhere is not below dataset.root .*move it there"),
     ],
 )
