@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.__main__ import origin
 from benchmarks.section import options, print_section, say
-from benchmarks.study import trained
+from benchmarks.study import FRESH, LABELS, trained
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.load import load_config
 from pipeline.logits.store import open_store
@@ -39,20 +39,16 @@ from pipeline.views.view import EVALUATION_VIEW, keyed_hash
 
 CONFIG = "configs/egogestar_few_labels.yaml"
 BASELINE = "labels, new views each epoch"
-LABELS = ("loss.distill_weight=0", "train.fresh_views=true")
 STUDENTS = {
-    BASELINE: LABELS,
+    BASELINE: FRESH,
     "cache of the labelled clips": ("train.learn_from=labelled",),
     "whole cache": (),
 }
 # What tells how good the others are; not measured where labels are wrong.
 BOUNDS = {
-    "labels, cached views": ("loss.distill_weight=0", "train.fresh_views=false"),
-    "all labels, new views each epoch": (*LABELS, "train.labels_per_class=null"),
-    "all labels, cached views": (
-        *("loss.distill_weight=0", "train.fresh_views=false"),
-        "train.labels_per_class=null",
-    ),
+    "labels, cached views": LABELS,
+    "all labels, new views each epoch": (*FRESH, "train.labels_per_class=null"),
+    "all labels, cached views": (*LABELS, "train.labels_per_class=null"),
 }
 TEACHER = "teacher"
 Note = Mapping[str, Any]

@@ -52,13 +52,13 @@ def test_a_recipe_is_the_published_one(name: str) -> None:
     loss = config.loss
     assert (loss.distill_weight, loss.temperature, loss.label_smoothing) == (RECIPES[name], 10, 0.1)
     assert config.train.fresh_views
+    golden = json.loads((ROOT / "tests/golden/recipe-golden.json").read_text())["lr"]
+    steps = golden["steps_per_epoch"]
     for learner in (config, config.teacher):  # teacher and student have one recipe
         optim = learner.optim
         assert (optim.kind, optim.momentum, optim.weight_decay) == ("sgd", 0.9, 1e-4)
         assert optim.max_grad_norm == 5
         num_clips = learner.train.batch_size * config.cluster.num_workers
-        golden = json.loads((ROOT / "tests/golden/recipe-golden.json").read_text())["lr"]
-        steps = golden["steps_per_epoch"]
         schedule = build_schedule(
             optim, global_batch_size=num_clips, steps_per_epoch=steps, num_steps=120 * steps
         )

@@ -163,13 +163,14 @@ def all_requests(plan):
     return sorted((r.cell, r.partner and r.partner.cell, r.view.mix) for r in requests)
 
 
-@pytest.mark.parametrize("size", [8, 24, 48, 96, 128])  # of the global batch
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
+SIZES = (8, 24, 48, 96, 128)  # of the global batch
+SHARED = [(size, workers) for size in SIZES for workers in (1, 2, 3, 8) if size % workers == 0]
+
+
+@pytest.mark.parametrize(("size", "num_workers"), SHARED)
 def test_what_is_mixed_with_what_depends_on_no_worker_and_no_batch(
     many, one_by_one, size, num_workers
 ):
-    if size % num_workers:
-        size = 24 * num_workers
     assert len(one_by_one) == 3 * 384
     assert all_requests(resized(many, size // num_workers, num_workers)) == one_by_one
 
